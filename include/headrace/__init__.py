@@ -1,0 +1,1 @@
+"""Headrace: an IoT fleet's readings, from MQTT through Kafka into InfluxDB."""

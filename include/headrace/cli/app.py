@@ -1,0 +1,65 @@
+"""The commands, and what they have in common."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import structlog
+import typer
+
+from headrace.errors import HeadraceError
+from headrace.log import configure_logging
+from headrace.settings import Settings, load_settings
+
+__all__ = ["app", "main", "run_worker", "start"]
+
+app = typer.Typer(
+    name="headrace",
+    help="An IoT fleet's readings, from MQTT through Kafka into InfluxDB. "
+    "Settings come from the environment (HEADRACE_*) and from .env; docs/settings.md lists them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_log = structlog.get_logger("headrace")
+
+
+def start() -> Settings:
+    """Read the settings and set up logging; every command begins so."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    return settings
+
+
+def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> None:
+    """Run a worker until SIGTERM or SIGINT, which it answers by draining."""
+    settings = start()
+    stop = threading.Event()
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    structlog.contextvars.bind_contextvars(worker=name)
+    _log.info("starting")
+    run(settings, stop)
+    _log.info("stopped")
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one sentence and exit code 1."""
+    # The commands register themselves when they are imported.
+    from headrace.cli import provision, workers  # noqa: F401, PLC0415
+
+    try:
+        app()
+    except HeadraceError as exc:
+        sys.stderr.write(f"headrace: {exc}\n")
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""The logic of the workers, which run for ever and move single readings."""

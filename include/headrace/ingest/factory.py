@@ -1,0 +1,205 @@
+"""Wires the workers: the one place where settings meet clients."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from datetime import timedelta
+
+import structlog
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_when_event_set,
+    wait_exponential_jitter,
+)
+from tenacity.nap import sleep_using_event
+
+from headrace.errors import HeadraceError
+from headrace.ingest.batch import BatchWriter
+from headrace.ingest.bridge import Bridge
+from headrace.ingest.health import Health, serve_health
+from headrace.ingest.inflight import InFlight
+from headrace.ingest.intake import Intake
+from headrace.ingest.metrics import BridgeMetrics, SinkMetrics
+from headrace.ingest.redelivery import Bookmarks, Fingerprint, RecentPackets, recorded_packets
+from headrace.ingest.routing import filters_within
+from headrace.ingest.sink import Sink
+from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES
+from headrace.models.reading import ReadingCodec
+from headrace.profile import Profile, load_profile
+from headrace.settings import Settings
+from headrace.storage.influx import Influx, influx_address
+from headrace.storage.kafka import Kafka
+from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
+
+__all__ = ["bridge_subscriptions", "make_session", "run_bridge", "run_sink"]
+
+_log = structlog.get_logger(__name__)
+
+_INFLUX_SECONDS = timedelta(seconds=10)
+
+
+def make_codec(settings: Settings, profile: Profile) -> ReadingCodec:
+    """Make the codec that the settings and the profile describe."""
+    return ReadingCodec(
+        profile,
+        max_payload_bytes=settings.max_payload_bytes,
+        max_age=settings.raw_retention,
+        max_ahead=settings.max_time_ahead,
+    )
+
+
+def bridge_subscriptions(settings: Settings, profile: Profile) -> tuple[Subscription, ...]:
+    """What the bridge subscribes: readings, and the presence of their devices."""
+    readings = filters_within(profile.mqtt, settings.mqtt_topics)
+    return (
+        *(Subscription(item) for item in readings),
+        Subscription(profile.mqtt.status_filter, retained=True),
+    )
+
+
+def make_session(settings: Settings, profile: Profile) -> MqttSession:
+    """Make the bridge's session at the broker, not yet connected."""
+    return MqttSession(
+        MqttAddress.from_settings(settings),
+        settings.bridge_id,
+        bridge_subscriptions(settings, profile),
+        keepalive=settings.mqtt_keepalive,
+        session_expiry=settings.mqtt_session_expiry,
+        receive_maximum=settings.mqtt_receive_maximum,
+        keep_bytes=max(MAX_DEAD_LETTER_BYTES, settings.max_payload_bytes + 1),
+    )
+
+
+def run_bridge(settings: Settings, stop: threading.Event) -> None:
+    """Run a bridge until told to stop.
+
+    Raises
+    ------
+    PermanentError
+        If a setting is wrong: the message names it.
+    TransientError
+        If a new process should begin anew.
+    """
+    profile = load_profile(settings.profile)
+    kafka = Kafka.from_settings(settings)
+    metrics = BridgeMetrics()
+    health = Health("bridge", ["mqtt", "kafka"])
+    session = make_session(settings, profile)
+    server = serve_health(
+        health, metrics.registry, settings.metrics_host, settings.bridge_metrics_port
+    )
+    with closing(Bookmarks(kafka, settings.bridge_id)) as bookmarks:
+        known = _recall(kafka, bookmarks, profile, settings.bridge_id, health, stop)
+        if known is None:
+            return
+        producer = kafka.producer(
+            # Never given up: a reading stays unacknowledged until Kafka has it.
+            message_timeout_ms=0,
+            linger_ms=5,
+            # Above our own limits, which are what bounds it.
+            queue_buffering_max_kbytes=2 * settings.bridge_buffer_bytes // 1024,
+            queue_buffering_max_messages=100_000,
+        )
+        in_flight = InFlight(settings.bridge_buffer_bytes)
+        recent = RecentPackets(known)
+        intake = Intake(
+            profile,
+            make_codec(settings, profile),
+            producer,
+            in_flight,
+            recent,
+            metrics,
+            bridge=settings.bridge_id,
+            max_clock_drift=settings.max_clock_drift,
+            last_ns=max((item.taken_ns for item in known), default=0),
+        )
+        Bridge(
+            session,
+            producer,
+            intake,
+            in_flight,
+            recent,
+            bookmarks,
+            metrics,
+            health,
+            stop=stop,
+            drain_limit=settings.drain_limit,
+        ).run()
+    server.shutdown()
+
+
+def _recall(
+    kafka: Kafka,
+    bookmarks: Bookmarks,
+    profile: Profile,
+    bridge: str,
+    health: Health,
+    stop: threading.Event,
+) -> list[Fingerprint] | None:
+    """Read what Kafka holds of this bridge; `None` if told to stop before it answered."""
+
+    def not_yet(attempt: RetryCallState) -> None:
+        health.beat()
+        if attempt.outcome is not None:
+            health.problem("kafka", str(attempt.outcome.exception()))
+
+    attempts = Retrying(
+        # A topic that is missing may be about to be provisioned.
+        retry=retry_if_exception_type(HeadraceError),
+        wait=wait_exponential_jitter(initial=0.2, max=5.0, jitter=0.2),
+        stop=stop_when_event_set(stop),
+        sleep=sleep_using_event(stop),
+        before_sleep=not_yet,
+        reraise=True,
+    )
+    topics = (profile.topics.raw, profile.topics.dead_letter)
+    try:
+        known = attempts(recorded_packets, kafka, bookmarks, topics, bridge)
+    except HeadraceError:
+        return None
+    health.fine("kafka")
+    _log.info("recalled the newest readings from Kafka", readings=len(known))
+    return known
+
+
+def run_sink(settings: Settings, stop: threading.Event) -> None:
+    """Run a sink until told to stop; raises as `run_bridge` does."""
+    profile = load_profile(settings.profile)
+    kafka = Kafka.from_settings(settings)
+    metrics = SinkMetrics()
+    health = Health("sink", ["kafka", "influxdb"])
+    influx = Influx(
+        influx_address(settings, "sink"),
+        timeout=_INFLUX_SECONDS,
+        connections=settings.sink_writes_in_flight,
+    )
+    consumer = kafka.consumer(
+        profile.sink_group,
+        partition_assignment_strategy="cooperative-sticky",
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=2_000,
+        queued_max_messages_kbytes=settings.sink_buffer_bytes // 1024,
+        fetch_wait_max_ms=50,
+        **({"group_instance_id": settings.sink_id} if settings.sink_id else {}),
+    )
+    producer = kafka.producer(message_timeout_ms=10_000)
+    server = serve_health(
+        health, metrics.registry, settings.metrics_host, settings.sink_metrics_port
+    )
+    Sink(
+        consumer,
+        profile,
+        make_codec(settings, profile),
+        BatchWriter(influx, producer, profile, metrics, health),
+        metrics,
+        health,
+        stop=stop,
+        batch_readings=settings.sink_batch_readings,
+        linger=settings.sink_linger,
+        writes_in_flight=settings.sink_writes_in_flight,
+        drain_limit=settings.drain_limit,
+    ).run()
+    server.shutdown()

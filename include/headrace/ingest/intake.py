@@ -1,0 +1,343 @@
+"""One message from MQTT to Kafka: dated, checked, and produced or rejected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from headrace.errors import AccessDeniedError, RefusedError, ServerUnavailableError
+from headrace.ingest.inflight import Flight, InFlight
+from headrace.ingest.metrics import BridgeMetrics
+from headrace.ingest.redelivery import RecentPackets, digest_of
+from headrace.ingest.routing import Route, Router
+from headrace.models.deadletter import (
+    MAX_DEAD_LETTER_BYTES,
+    Reason,
+    RejectedReadingError,
+    full_size,
+)
+from headrace.models.presence import Presence, PresenceState
+from headrace.models.reading import ReadingCodec
+from headrace.profile import Profile
+from headrace.storage.kafka import Headers, error_of, headers_of
+from headrace.storage.mqtt_stream import DUP, Publish
+
+__all__ = ["Drift", "Intake"]
+
+_log = structlog.get_logger(__name__)
+
+_DETAIL_CHARACTERS = 500
+_RETRY_SECONDS = 1.0
+#: A drifting device that is not heard of for so long is no longer listed.
+_DRIFT_MEMORY_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a device's clock is off.
+
+    Parameters
+    ----------
+    seconds
+        Positive where it is behind the bridge's clock.
+    heard
+        When its last reading came, in seconds since the epoch.
+    """
+
+    seconds: float
+    heard: float
+
+
+@dataclass
+class _Again:
+    """A record that Kafka did not take although nothing is wrong with it."""
+
+    due: float
+    flight: Flight
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    timestamp: int
+    headers: Headers
+
+
+class Intake:
+    """Takes messages from the broker to Kafka.
+
+    Parameters
+    ----------
+    profile
+        The kind of device.
+    codec
+        Checks the readings.
+    producer
+        Kafka's producer. Its ``poll`` must be called by the same thread.
+    in_flight
+        Counts what is on its way.
+    recent
+        Recognises what the broker sends again.
+    metrics
+        Counters.
+    bridge
+        Name of the bridge, for the header.
+    max_clock_drift
+        A device whose clock is off by more counts as drifting.
+    last_ns
+        Newest stamp that the bridge gave before it was restarted.
+    clock_ns
+        The clock, in nanoseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        codec: ReadingCodec,
+        producer: Producer,
+        in_flight: InFlight,
+        recent: RecentPackets,
+        metrics: BridgeMetrics,
+        *,
+        bridge: str,
+        max_clock_drift: timedelta,
+        last_ns: int = 0,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._topics = profile.topics
+        self._id_field = profile.id_field
+        self._check = codec.check
+        self._router = Router(profile.mqtt, codec)
+        self._producer = producer
+        self._in_flight = in_flight
+        self._recent = recent
+        self._metrics = metrics
+        self._bridge_header: tuple[str, str | bytes | None] = ("bridge", bridge.encode())
+        self._max_drift_ns = max_clock_drift // timedelta(microseconds=1) * 1000
+        self._last_ns = last_ns
+        self._clock_ns = clock_ns
+        self._again: list[_Again] = []
+        self._drifting: dict[str, Drift] = {}
+        self._rejected = {reason: metrics.rejected.labels(reason.value) for reason in Reason}
+
+    def take(self, published: list[Publish]) -> None:
+        """Take messages in, in their order."""
+        received = 0
+        route_of = self._router.route
+        for flags, packet_id, topic, payload in published:
+            digest = digest_of(payload)
+            if flags & DUP and packet_id:
+                known = self._recent.find(packet_id, digest)
+                if known is not None:
+                    self._in_flight.came_again(known)
+                    self._metrics.redelivered.inc()
+                    continue
+            flight = self._in_flight.took_off(
+                packet_id, digest, self._recent.sequence, len(payload)
+            )
+            if packet_id:
+                self._recent.remember(flight)
+            route = route_of(topic)
+            # Unique and increasing, also when the clock steps back.
+            now_ns = self._clock_ns()
+            self._last_ns = now_ns = now_ns if now_ns > self._last_ns else self._last_ns + 1
+            if route.is_status:
+                self._take_presence(route, payload, flight, now_ns)
+                continue
+            received += 1
+            try:
+                if route.rejection is not None:
+                    raise route.rejection
+                time_ns = self._check(payload, route.device, now_ns)
+            except RejectedReadingError as exc:
+                self._reject(exc, route, payload, flight, now_ns)
+                continue
+            headers: Headers = [
+                ("time_ns", str(time_ns or now_ns)),
+                route.topic_header,
+                self._bridge_header,
+                ("packet_id", str(packet_id)),
+            ]
+            if time_ns is None:
+                time_ns = now_ns
+            else:
+                headers.append(("taken_ns", str(now_ns)))
+                self._watch_clock(route.device, time_ns, now_ns)
+            self._produce(
+                flight, self._topics.raw, payload, route.key, time_ns // 1_000_000, headers
+            )
+        self._metrics.received.inc(received)
+
+    def settle(self) -> None:
+        """Deal with what Kafka did not take, and try again what is due.
+
+        Raises
+        ------
+        ServerUnavailableError
+            If the producer is broken for good; a new bridge process begins anew, and the
+            broker sends again what is not acknowledged.
+        """
+        undelivered = self._in_flight.undelivered
+        while undelivered:
+            flight, error, message = undelivered.popleft()
+            self._not_delivered(flight, error, message)
+        if self._again:
+            now = time.monotonic()
+            due = [item for item in self._again if item.due <= now]
+            self._again = [item for item in self._again if item.due > now]
+            for item in due:
+                self._produce(
+                    item.flight, item.topic, item.value, item.key, item.timestamp, item.headers
+                )
+
+    def drifting(self) -> dict[str, Drift]:
+        """Devices whose clock is off, by id."""
+        oldest = time.time() - _DRIFT_MEMORY_SECONDS
+        self._drifting = {
+            device: drift for device, drift in self._drifting.items() if drift.heard >= oldest
+        }
+        return dict(self._drifting)
+
+    def _produce(
+        self,
+        flight: Flight,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        timestamp: int,
+        headers: Headers,
+    ) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    value,
+                    key,
+                    on_delivery=flight.report,
+                    timestamp=timestamp,
+                    headers=headers,
+                )
+            except BufferError:
+                # librdkafka's queue is full; its limit is above ours, so only just.
+                self._producer.poll(0.1)
+            except KafkaException as exc:
+                self._refused_at_once(exc, flight, topic, value, key, timestamp, headers)
+                return
+            else:
+                return
+
+    def _refused_at_once(
+        self,
+        exc: KafkaException,
+        flight: Flight,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        timestamp: int,
+        headers: Headers,
+    ) -> None:
+        error = error_of(exc.args[0])
+        if isinstance(error, RefusedError) and topic == self._topics.raw:
+            self._dead_letter(Reason.KAFKA_REFUSED, str(error), flight, value, key, dict(headers))
+            return
+        _log.warning("Kafka does not take a record, trying again", problem=str(error))
+        due = time.monotonic() + _RETRY_SECONDS
+        self._again.append(_Again(due, flight, topic, value, key, timestamp, headers))
+
+    def _not_delivered(self, flight: Flight, error: KafkaError, message: Message) -> None:
+        if error.fatal():
+            msg = f"the producer can't go on: {error.str()}"
+            raise ServerUnavailableError(msg)
+        topic = message.topic() or ""
+        headers: Headers = list(headers_of(message).items())
+        mapped = error_of(error)
+        if isinstance(mapped, RefusedError) and topic == self._topics.raw:
+            self._dead_letter(
+                Reason.KAFKA_REFUSED,
+                str(mapped),
+                flight,
+                message.value(),
+                message.key(),
+                dict(headers),
+            )
+            return
+        # Whatever else it is, it is not the reading's fault: keep it and try again.
+        if isinstance(mapped, AccessDeniedError):
+            _log.error("Kafka denies access, trying again", problem=str(mapped))
+        due = time.monotonic() + _RETRY_SECONDS
+        self._again.append(
+            _Again(
+                due, flight, topic, message.value(), message.key(), message.timestamp()[1], headers
+            )
+        )
+
+    def _reject(
+        self,
+        rejection: RejectedReadingError,
+        route: Route,
+        payload: bytes,
+        flight: Flight,
+        now_ns: int,
+    ) -> None:
+        headers: dict[str, str | bytes | None] = {
+            "time_ns": str(now_ns),
+            "topic": route.topic_header[1],
+            "bridge": self._bridge_header[1],
+            "packet_id": str(flight.packet_id),
+        }
+        self._dead_letter(rejection.reason, rejection.detail, flight, payload, route.key, headers)
+
+    def _dead_letter(
+        self,
+        reason: Reason,
+        detail: str,
+        flight: Flight,
+        value: bytes | None,
+        key: bytes | None,
+        headers: dict[str, str | bytes | None],
+    ) -> None:
+        payload = value or b""
+        size = full_size(payload)
+        self._rejected[reason].inc()
+        self._produce(
+            flight,
+            self._topics.dead_letter,
+            payload[:MAX_DEAD_LETTER_BYTES],
+            key,
+            self._clock_ns() // 1_000_000,
+            [
+                ("reason", reason.value),
+                ("detail", detail[:_DETAIL_CHARACTERS]),
+                ("size", str(size)),
+                *headers.items(),
+            ],
+        )
+
+    def _take_presence(self, route: Route, payload: bytes, flight: Flight, now_ns: int) -> None:
+        try:
+            if route.rejection is not None:
+                raise route.rejection
+            state = PresenceState(payload.decode("utf-8", "replace"))
+        except RejectedReadingError as exc:
+            self._reject(exc, route, payload, flight, now_ns)
+            return
+        except ValueError:
+            detail = f"the status is {payload[:100]!r}, neither online nor offline"
+            rejection = RejectedReadingError(Reason.WRONG_TYPE, detail)
+            self._reject(rejection, route, payload, flight, now_ns)
+            return
+        since = datetime.fromtimestamp(now_ns / 1e9, UTC)
+        value = Presence(route.device, state, since).to_json(self._id_field)
+        headers: Headers = [route.topic_header, self._bridge_header]
+        self._produce(flight, self._topics.status, value, route.key, now_ns // 1_000_000, headers)
+
+    def _watch_clock(self, device: str, time_ns: int, now_ns: int) -> None:
+        lag_ns = now_ns - time_ns
+        if abs(lag_ns) > self._max_drift_ns:
+            # What was buffered is late, too; the newest reading of the lot clears it.
+            self._drifting[device] = Drift(lag_ns / 1e9, now_ns / 1e9)
+        elif device in self._drifting:
+            del self._drifting[device]

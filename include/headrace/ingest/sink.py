@@ -1,0 +1,306 @@
+"""The sink: from Kafka to InfluxDB, committed only up to the first unwritten reading."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from headrace.ingest.batch import Batch, BatchWriter
+from headrace.ingest.health import Health
+from headrace.ingest.metrics import SinkMetrics
+from headrace.models.deadletter import RejectedReadingError
+from headrace.models.reading import ReadingCodec
+from headrace.profile import Profile
+from headrace.storage.kafka import error_of
+
+__all__ = ["Sink"]
+
+_log = structlog.get_logger(__name__)
+
+_IDLE_SECONDS = 0.5
+_BUSY_SECONDS = 0.02
+_FETCH_RECORDS = 1000
+#: Payload bytes after which a batch is closed, however few readings it holds.
+_BATCH_BYTES = 4 << 20
+#: Writes that have been under way for so long mean that InfluxDB can't keep up.
+_PATIENCE_SECONDS = 1.0
+_REVOKE_SECONDS = 10.0
+
+
+class Sink:
+    """Moves readings from Kafka to InfluxDB.
+
+    Several writes are under way at once; offsets are committed in order, so never past a
+    reading that is not written. While InfluxDB is away the partitions are paused, and
+    the consumer goes on to poll, so it stays in its group.
+
+    Parameters
+    ----------
+    consumer
+        Kafka's consumer, not yet subscribed.
+    profile
+        The kind of device.
+    codec
+        Writes readings as lines.
+    writer
+        Writes batches.
+    metrics, health
+        What the sink says about itself.
+    stop
+        Set when the sink is to stop.
+    batch_readings, linger
+        A batch is written when it holds so many readings or is so old.
+    writes_in_flight
+        Writes under way at once.
+    drain_limit
+        How long it may take to stop.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        profile: Profile,
+        codec: ReadingCodec,
+        writer: BatchWriter,
+        metrics: SinkMetrics,
+        health: Health,
+        *,
+        stop: threading.Event,
+        batch_readings: int,
+        linger: timedelta,
+        writes_in_flight: int,
+        drain_limit: timedelta,
+    ) -> None:
+        self._consumer = consumer
+        self._topic = profile.topics.raw
+        self._codec = codec
+        self._writer = writer
+        self._metrics = metrics
+        self._health = health
+        self._stop = stop
+        self._batch_readings = batch_readings
+        self._linger_seconds = linger.total_seconds()
+        self._writes_in_flight = writes_in_flight
+        self._drain_seconds = drain_limit.total_seconds()
+        self._pool = ThreadPoolExecutor(writes_in_flight, thread_name_prefix="write")
+        self._batch = Batch()
+        self._under_way: deque[tuple[Batch, Future[None]]] = deque()
+        #: By partition: up to where records are in batches.
+        self._submitted: dict[int, int] = {}
+        self._paused = False
+        self._blocked_since: float | None = None
+
+    def run(self) -> None:
+        """Work until told to stop, then drain.
+
+        Raises
+        ------
+        HeadraceError
+            If Kafka refuses for good, or a write failed in a way that waiting does not
+            mend; a new process begins anew at the last commit.
+        """
+        self._consumer.subscribe(
+            [self._topic],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
+        )
+        while not self._stop.is_set():
+            self._turn()
+        self._drain()
+
+    def _turn(self) -> None:
+        self._health.beat()
+        self._settle()
+        if len(self._under_way) >= self._writes_in_flight and self._batch_is_due():
+            self._wait_for_room()
+            return
+        self._resume()
+        for message in self._fetch():
+            self._add(message)
+        if self._batch_is_due():
+            self._submit()
+
+    def _fetch(self) -> list[Message]:
+        """Wait a little for a record, and return it with what is there already."""
+        busy = self._batch or self._under_way
+        room = self._batch_readings - len(self._batch.lines)
+        try:
+            first = self._consumer.poll(_BUSY_SECONDS if busy else _IDLE_SECONDS)
+            if first is None:
+                return []
+            return [first, *self._consumer.consume(max(1, min(room, _FETCH_RECORDS)), 0)]
+        except KafkaException as exc:
+            self._complain(exc.args[0])
+            return []
+
+    def _add(self, message: Message) -> None:
+        error = message.error()
+        if error is None:
+            try:
+                self._batch.add(message, self._codec)
+            except RejectedReadingError as exc:
+                self._batch.reject(message, exc)
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            # Beyond the last reading there may be markers of transactions, and a
+            # partition without any record has an end to commit, too.
+            self._reached(message.partition() or 0, message.offset() or 0)
+        else:
+            self._complain(error)
+            return
+        self._health.fine("kafka")
+
+    def _reached(self, partition: int, offset: int) -> None:
+        known = self._batch.offsets.get(partition, self._submitted.get(partition, -1))
+        if offset > known:
+            self._batch.reached(partition, offset)
+
+    def _complain(self, error: KafkaError) -> None:
+        """Report what librdkafka says. It goes on by itself unless the error is fatal."""
+        mapped = error_of(error)
+        if error.fatal():
+            raise mapped
+        self._health.problem("kafka", str(mapped))
+
+    def _batch_is_due(self) -> bool:
+        batch = self._batch
+        if not batch:
+            return False
+        return (
+            len(batch.lines) >= self._batch_readings
+            or batch.payload_bytes >= _BATCH_BYTES
+            or time.monotonic() - batch.begun >= self._linger_seconds
+        )
+
+    def _submit(self) -> None:
+        batch, self._batch = self._batch, Batch()
+        self._submitted.update(batch.offsets)
+        self._under_way.append((batch, self._pool.submit(self._writer.write, batch)))
+        self._metrics.in_flight.set(len(self._under_way))
+
+    def _settle(self) -> None:
+        """Commit, in order, what is written."""
+        offsets: dict[int, int] = {}
+        while self._under_way and self._under_way[0][1].done():
+            batch, write = self._under_way.popleft()
+            write.result()
+            self._metrics.written.inc(batch.written)
+            offsets.update(batch.offsets)
+        self._metrics.in_flight.set(len(self._under_way))
+        if offsets:
+            self._commit(offsets, wait=False)
+
+    def _commit(self, offsets: dict[int, int], *, wait: bool) -> None:
+        positions = [TopicPartition(self._topic, part, offset) for part, offset in offsets.items()]
+        try:
+            if wait:
+                self._consumer.commit(offsets=positions, asynchronous=False)
+            else:
+                self._consumer.commit(offsets=positions, asynchronous=True)
+        except KafkaException as exc:
+            # The readings are written; whoever reads them again writes the same points.
+            _log.warning("could not commit", problem=str(error_of(exc.args[0])))
+
+    def _wait_for_room(self) -> None:
+        """Wait for a write to end, without leaving the group."""
+        now = time.monotonic()
+        if self._blocked_since is None:
+            self._blocked_since = now
+        if not self._paused and now - self._blocked_since > _PATIENCE_SECONDS:
+            self._consumer.pause(self._consumer.assignment())
+            self._paused = True
+            self._metrics.paused.set(1)
+        if self._paused:
+            # Nothing comes from paused partitions, but the group sees that we live.
+            message = self._consumer.poll(0.1)
+            if message is not None:
+                self._add(message)
+        else:
+            _, write = self._under_way[0]
+            _wait(write, 0.05)
+
+    def _resume(self) -> None:
+        self._blocked_since = None
+        if self._paused:
+            self._consumer.resume(self._consumer.assignment())
+            self._paused = False
+            self._metrics.paused.set(0)
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = sorted(item.partition for item in partitions)
+        _log.info("partitions assigned", partitions=numbers)
+        consumer.incremental_assign(partitions)
+        if self._paused:
+            consumer.pause(partitions)
+        self._count_partitions()
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Finish what is begun before another sink takes the partitions over."""
+        numbers = {item.partition for item in partitions}
+        _log.info("partitions revoked", partitions=sorted(numbers))
+        self._finish(min(_REVOKE_SECONDS, self._drain_seconds))
+        self._drop(numbers)
+        consumer.incremental_unassign(partitions)
+        self._count_partitions()
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Drop what another sink has taken over already."""
+        numbers = {item.partition for item in partitions}
+        _log.warning("partitions lost", partitions=sorted(numbers))
+        self._drop(numbers)
+        consumer.incremental_unassign(partitions)
+        self._count_partitions()
+
+    def _count_partitions(self) -> None:
+        self._metrics.partitions.set(len(self._consumer.assignment()))
+
+    def _drop(self, partitions: set[int]) -> None:
+        """Never commit for these partitions again; their readings may still be written."""
+        for batch in (self._batch, *(batch for batch, _ in self._under_way)):
+            batch.drop_offsets(partitions)
+        for partition in partitions:
+            self._submitted.pop(partition, None)
+
+    def _finish(self, seconds: float) -> None:
+        """Write what was fetched and commit it, within a limit."""
+        deadline = time.monotonic() + seconds
+        if self._batch:
+            self._submit()
+        offsets: dict[int, int] = {}
+        while self._under_way:
+            batch, write = self._under_way[0]
+            _wait(write, max(0.0, deadline - time.monotonic()))
+            if not write.done():
+                break
+            self._under_way.popleft()
+            write.result()
+            self._metrics.written.inc(batch.written)
+            offsets.update(batch.offsets)
+        if offsets:
+            self._commit(offsets, wait=True)
+
+    def _drain(self) -> None:
+        """Stop in order: fetch nothing, write, commit, leave the group."""
+        self._finish(self._drain_seconds)
+        left = sum(len(batch.lines) for batch, _ in self._under_way)
+        self._writer.give_up()
+        self._drop({item.partition for item in self._consumer.assignment()})
+        self._under_way.clear()
+        self._consumer.close()
+        self._pool.shutdown(wait=True)
+        self._writer.close()
+        if left:
+            _log.warning("stopped before InfluxDB had everything; Kafka keeps it", readings=left)
+
+
+def _wait(write: Future[None], seconds: float) -> None:
+    """Wait for a write to end, and leave its outcome for later."""
+    done = threading.Event()
+    write.add_done_callback(lambda _: done.set())
+    done.wait(seconds)

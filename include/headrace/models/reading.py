@@ -1,0 +1,238 @@
+"""Readings: from the device's JSON to a line for InfluxDB."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from headrace.models.deadletter import Reason, RejectedReadingError, full_size
+from headrace.profile import Profile
+
+__all__ = ["ReadingCodec", "epoch_ns"]
+
+#: Ids longer than this are refused: an id is part of every key and every point.
+MAX_ID_CHARACTERS = 256
+
+#: Bounds the memory when ids never come back; a fleet fits many times over.
+_MAX_TAGS = 100_000
+_TIME = "time"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))", re.ASCII
+)
+#: Characters that line protocol can't carry in a tag value, escaped or not.
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f]|\\(?=[,= ]|$)")
+_TAG_ESCAPES = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
+#: What msgspec raises for a payload that does not fit, depending on where it stumbles.
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def epoch_ns(moment: datetime) -> int:
+    """Nanoseconds since the epoch, exact to the microsecond that a datetime holds."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+class ReadingCodec:
+    """Checks readings against a profile and writes them as line protocol.
+
+    One pass of msgspec does the work for a good reading. Why a bad one is bad is found
+    out afterwards, by slower means.
+
+    Parameters
+    ----------
+    profile
+        The kind of device.
+    max_payload_bytes
+        Longer payloads are rejected.
+    max_age
+        How far back ``time`` may lie: as long as raw readings are kept.
+    max_ahead
+        How far ahead of the clock ``time`` may lie.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        max_payload_bytes: int,
+        max_age: timedelta,
+        max_ahead: timedelta,
+    ) -> None:
+        self._profile = profile
+        self._max_payload_bytes = max_payload_bytes
+        self._max_age_ns = max_age // timedelta(microseconds=1) * 1000
+        self._max_ahead_ns = max_ahead // timedelta(microseconds=1) * 1000
+
+        required = profile.required_fields
+        self._optional = tuple(name for name in profile.fields if name not in required)
+        struct = msgspec.defstruct(
+            "Reading",
+            [
+                (profile.id_field, str),
+                *((name, float) for name in required),
+                *((name, float | None, None) for name in self._optional),
+                (_TIME, int | str | None, None),
+            ],
+            frozen=True,
+            gc=False,
+        )
+        #: A payload to an object with the id field, the fields and `time` as attributes.
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(struct).decode
+        self._optional_position = 1 + len(required)
+        fields = ",".join(f"{name}=%r" for name in required)
+        self._line = f"{profile.measurement},{profile.id_field}=%s {fields}"
+        self._tags: dict[str, str] = {}
+
+    def check(self, payload: bytes, device: str, now_ns: int) -> int | None:
+        """Check a reading as it comes from a device.
+
+        Parameters
+        ----------
+        payload
+            The payload of the MQTT message.
+        device
+            The id in the message's topic, checked by `check_id`.
+        now_ns
+            The bridge's clock, in nanoseconds since the epoch.
+
+        Returns
+        -------
+        int or None
+            The device's own ``time`` in nanoseconds since the epoch, or `None` if it
+            sent none.
+
+        Raises
+        ------
+        RejectedReadingError
+            If the reading can't be stored.
+        """
+        if len(payload) > self._max_payload_bytes:
+            raise self._too_large(full_size(payload))
+        try:
+            reading = self._decode(payload)
+        except _UNDECODABLE as exc:
+            raise self._explain(payload, exc) from exc
+        claimed = getattr(reading, self._profile.id_field)
+        if claimed != device:
+            detail = f"{self._profile.id_field} is {claimed[:200]!r}, the topic says {device!r}"
+            raise RejectedReadingError(Reason.ID_MISMATCH, detail)
+        time = reading.time
+        if time is None:
+            return None
+        time_ns = _parse_time(time)
+        if time_ns < now_ns - self._max_age_ns:
+            raise RejectedReadingError(
+                Reason.TIME_TOO_OLD, f"time {time!r} is before the oldest kept reading"
+            )
+        if time_ns > now_ns + self._max_ahead_ns:
+            ahead = (time_ns - now_ns) // 1_000_000_000
+            raise RejectedReadingError(Reason.TIME_AHEAD, f"time {time!r} is {ahead} s ahead")
+        return time_ns
+
+    def check_id(self, device: str) -> None:
+        """Check that an id can be a tag and a key.
+
+        Raises
+        ------
+        RejectedReadingError
+            If it can't.
+        """
+        if not device:
+            raise RejectedReadingError(Reason.ID_UNWRITABLE, "the id is empty")
+        if len(device) > MAX_ID_CHARACTERS:
+            detail = f"the id has {len(device)} characters, {MAX_ID_CHARACTERS} are allowed"
+            raise RejectedReadingError(Reason.ID_UNWRITABLE, detail)
+        if _UNWRITABLE.search(device):
+            detail = "the id has a control character or a backslash where a tag can't have one"
+            raise RejectedReadingError(Reason.ID_UNWRITABLE, detail)
+
+    def line(self, payload: bytes, time_ns: int) -> str:
+        """Write a reading as one line of line protocol, every number as a float.
+
+        Raises
+        ------
+        RejectedReadingError
+            If the payload is no reading. The bridge lets none through, but Kafka takes
+            records from others, too.
+        """
+        try:
+            reading = self._decode(payload)
+        except _UNDECODABLE as exc:
+            raise self._explain(payload, exc) from exc
+        values = msgspec.structs.astuple(reading)
+        device: str = values[0]
+        tag = self._tags.get(device)
+        if tag is None:
+            tag = self._remember_tag(device)
+        if not self._optional:
+            return f"{self._line % (tag, *values[1:-1])} {time_ns}"
+        first = self._optional_position
+        line = self._line % (tag, *values[1:first])
+        for name, value in zip(self._optional, values[first:-1], strict=True):
+            if value is not None:
+                line += f",{name}={value!r}"
+        return f"{line} {time_ns}"
+
+    def _remember_tag(self, device: str) -> str:
+        self.check_id(device)
+        if len(self._tags) >= _MAX_TAGS:
+            self._tags.clear()
+        tag = self._tags[device] = device.translate(_TAG_ESCAPES)
+        return tag
+
+    def _too_large(self, size: int) -> RejectedReadingError:
+        detail = f"{size} bytes, {self._max_payload_bytes} are allowed"
+        return RejectedReadingError(Reason.TOO_LARGE, detail)
+
+    def _explain(  # noqa: PLR0911 - one line a reason
+        self, payload: bytes, error: Exception
+    ) -> RejectedReadingError:
+        """Find out why msgspec did not take a payload."""
+        try:
+            content = json.loads(payload)
+        except (ValueError, RecursionError):
+            return RejectedReadingError(Reason.NOT_JSON, str(error))
+        if not isinstance(content, dict):
+            return RejectedReadingError(Reason.NOT_AN_OBJECT, str(error))
+        for name in (self._profile.id_field, *self._profile.required_fields):
+            if name not in content:
+                return RejectedReadingError(Reason.MISSING_FIELD, f"{name} is missing")
+        for name in self._profile.fields:
+            if _is_not_finite(content.get(name)):
+                return RejectedReadingError(Reason.NOT_FINITE, f"{name} is {content[name]}")
+        if not isinstance(content.get(_TIME), int | str | None):
+            return RejectedReadingError(Reason.TIME_INVALID, f"time is {content[_TIME]!r:.200}")
+        if isinstance(error, msgspec.ValidationError):
+            return RejectedReadingError(Reason.WRONG_TYPE, str(error))
+        # Python's parser takes NaN, Infinity and some broken text that JSON does not have.
+        return RejectedReadingError(Reason.NOT_JSON, str(error))
+
+
+def _is_not_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return not math.isfinite(value)
+    except OverflowError:
+        return True
+
+
+def _parse_time(time: int | str) -> int:
+    """Read a device's ``time``: epoch milliseconds, or RFC 3339 to the nanosecond."""
+    if isinstance(time, int):
+        return time * 1_000_000
+    match = _RFC3339.fullmatch(time)
+    if match is None:
+        raise RejectedReadingError(Reason.TIME_INVALID, f"time is {time[:200]!r}")
+    date, clock, fraction, offset = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock}{offset or '+00:00'}")
+    except ValueError as exc:
+        raise RejectedReadingError(Reason.TIME_INVALID, f"time {time[:200]!r}: {exc}") from exc
+    return epoch_ns(moment) + int((fraction or "")[:9].ljust(9, "0"))

@@ -1,0 +1,101 @@
+"""Windows of time: half-open, aligned to UTC, keyed by their start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from headrace.errors import ConfigurationError
+
+__all__ = ["WindowRange", "floor", "parse_time", "ranges_of", "rfc3339"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def floor(moment: datetime, length: timedelta) -> datetime:
+    """Start of the window of this length that holds the moment."""
+    return moment - (moment - _EPOCH) % length
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write a moment as RFC 3339 in UTC, such as ``2026-01-31T12:00:00Z``."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_time(text: str) -> datetime:
+    """Read an RFC 3339 moment.
+
+    Raises
+    ------
+    ConfigurationError
+        If the text is no such moment, or has no offset from UTC.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as exc:
+        msg = f"{text!r} is not a time: write it like 2026-01-31T12:00:00Z"
+        raise ConfigurationError(msg) from exc
+    if moment.tzinfo is None:
+        msg = f"{text!r} does not say its time zone: write it like 2026-01-31T12:00:00Z"
+        raise ConfigurationError(msg)
+    return moment.astimezone(UTC)
+
+
+@dataclass(frozen=True, order=True)
+class WindowRange:
+    """One or more windows in a row: ``[start, stop)``.
+
+    Parameters
+    ----------
+    start
+        Start of the first window, inclusive.
+    stop
+        End of the last window, exclusive.
+    length
+        Length of each window.
+    """
+
+    start: datetime
+    stop: datetime
+    length: timedelta
+
+    def __post_init__(self) -> None:
+        for name, moment in (("start", self.start), ("stop", self.stop)):
+            if moment.tzinfo is None or moment != floor(moment, self.length):
+                msg = f"{name} {moment} is not the start of a window of {self.length} in UTC"
+                raise ConfigurationError(msg)
+        if self.start >= self.stop:
+            msg = f"the range from {rfc3339(self.start)} to {rfc3339(self.stop)} holds no window"
+            raise ConfigurationError(msg)
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) // self.length
+
+    def __str__(self) -> str:
+        return f"[{rfc3339(self.start)}, {rfc3339(self.stop)})"
+
+    def starts(self) -> Iterator[datetime]:
+        """Start of each window, in order."""
+        for index in range(len(self)):
+            yield self.start + index * self.length
+
+    def pieces(self, windows: int) -> Iterator[WindowRange]:
+        """Cut the range into ranges of at most that many windows, in order."""
+        step = windows * self.length
+        start = self.start
+        while start < self.stop:
+            stop = min(start + step, self.stop)
+            yield WindowRange(start, stop, self.length)
+            start = stop
+
+
+def ranges_of(starts: Iterable[datetime], length: timedelta) -> list[WindowRange]:
+    """Join single windows, given by their starts, into as few ranges as hold them all."""
+    ranges: list[WindowRange] = []
+    for start in sorted(set(starts)):
+        if ranges and ranges[-1].stop == start:
+            ranges[-1] = WindowRange(ranges[-1].start, start + length, length)
+        else:
+            ranges.append(WindowRange(start, start + length, length))
+    return ranges

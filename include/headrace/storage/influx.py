@@ -1,0 +1,363 @@
+"""InfluxDB: writing lines and running Flux, with errors that say what to do."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import urllib3
+from influxdb_client import InfluxDBClient, Query, QueryService
+from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.domain.array_expression import ArrayExpression
+from influxdb_client.domain.boolean_literal import BooleanLiteral
+from influxdb_client.domain.date_time_literal import DateTimeLiteral
+from influxdb_client.domain.dialect import Dialect
+from influxdb_client.domain.duration import Duration
+from influxdb_client.domain.duration_literal import DurationLiteral
+from influxdb_client.domain.expression import Expression
+from influxdb_client.domain.file import File
+from influxdb_client.domain.float_literal import FloatLiteral
+from influxdb_client.domain.identifier import Identifier
+from influxdb_client.domain.integer_literal import IntegerLiteral
+from influxdb_client.domain.model_property import ModelProperty
+from influxdb_client.domain.object_expression import ObjectExpression
+from influxdb_client.domain.option_statement import OptionStatement
+from influxdb_client.domain.string_literal import StringLiteral
+from influxdb_client.domain.variable_assignment import VariableAssignment
+from influxdb_client.rest import ApiException
+
+from headrace.errors import (
+    AccessDeniedError,
+    BadQueryError,
+    ConfigurationError,
+    HeadraceError,
+    MissingResourceError,
+    RefusedError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
+from headrace.settings import Settings
+
+__all__ = ["FluxValue", "Influx", "InfluxAddress", "Row", "influx_address"]
+
+#: What a Flux parameter may be.
+FluxValue = (
+    bool
+    | int
+    | float
+    | str
+    | datetime
+    | timedelta
+    | Sequence["FluxValue"]
+    | Mapping[str, "FluxValue"]
+)
+#: One row of a Flux result: column names to values.
+Row = dict[str, Any]
+
+_CONNECT_SECONDS = 5.0
+_BAD_REQUEST = 400
+_UNPROCESSABLE = 422
+_TOO_LARGE = 413
+
+
+@dataclass(frozen=True)
+class InfluxAddress:
+    """Where InfluxDB is, and who asks.
+
+    Parameters
+    ----------
+    url
+        Such as ``http://127.0.0.1:8086``.
+    org
+        Organisation.
+    token
+        API token. It never appears in the representation.
+    ca_file
+        CA certificates that sign the server's; the system's if `None`.
+    """
+
+    url: str
+    org: str
+    token: str
+    ca_file: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"InfluxAddress(url={self.url!r}, org={self.org!r})"
+
+
+def influx_address(settings: Settings, role: str) -> InfluxAddress:
+    """Reach the InfluxDB that the settings name, with the token of a role.
+
+    Parameters
+    ----------
+    settings
+        The settings.
+    role
+        Whose token: the name of a file in the tokens folder, without its ending.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no token.
+    """
+    if settings.influx_token is not None:
+        token = settings.influx_token.get_secret_value()
+    else:
+        path = settings.tokens_dir / f"{role}.token"
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except OSError as exc:
+            msg = (
+                f"no InfluxDB token in {path}: {exc.strerror}. Run `headrace provision`, or set "
+                "HEADRACE_INFLUX_TOKEN"
+            )
+            raise ConfigurationError(msg) from exc
+    return InfluxAddress(settings.influx_url, settings.influx_org, token, settings.influx_ca_file)
+
+
+class Influx:
+    """A client of one InfluxDB.
+
+    Thread-safe: several threads may write at once.
+
+    Parameters
+    ----------
+    address
+        Where and as whom.
+    timeout
+        Limit for one call, however it hangs.
+    connections
+        How many calls go on at once.
+    """
+
+    def __init__(
+        self,
+        address: InfluxAddress,
+        *,
+        timeout: timedelta = timedelta(seconds=30),
+        connections: int = 4,
+    ) -> None:
+        self.org = address.org
+        self._client = InfluxDBClient(
+            url=address.url,
+            token=address.token,
+            org=address.org,
+            timeout=(int(_CONNECT_SECONDS * 1000), int(timeout.total_seconds() * 1000)),
+            # Whoever calls decides whether to try again.
+            retries=False,
+            connection_pool_maxsize=connections,
+            ssl_ca_cert=str(address.ca_file) if address.ca_file else None,
+        )
+        self._write_api = self._client.write_api(write_options=SYNCHRONOUS)
+        self._query_service = QueryService(self._client.api_client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    @property
+    def client(self) -> InfluxDBClient:
+        """The client underneath, for what provisioning needs and nothing else does."""
+        return self._client
+
+    def write(self, bucket: str, lines: bytes) -> None:
+        """Write lines of line protocol, times in nanoseconds, and wait until they are in.
+
+        Raises
+        ------
+        RefusedError
+            If InfluxDB refuses some lines or all (400, 422) or the request is too large
+            (413). After a 422 the good lines are in, after a 400 none is.
+        AccessDeniedError, MissingResourceError
+            If the token or the bucket is at fault.
+        TransientError
+            If the server is away, slow or busy.
+        """
+        with influx_errors(on_bad_request=RefusedError):
+            self._write_api.write(bucket, self.org, lines)
+
+    def query(self, flux: str, params: Mapping[str, FluxValue]) -> Iterator[Row]:
+        """Run Flux and iterate over the rows of its results.
+
+        Parameters
+        ----------
+        flux
+            The script. It finds the values under ``params``, never in its own text.
+        params
+            Values by name.
+
+        Yields
+        ------
+        dict
+            One row; times as aware datetimes (to the microsecond), numbers as numbers,
+            and ``result`` the name of the ``yield``.
+
+        Raises
+        ------
+        BadQueryError
+            If InfluxDB can't compile or run the script.
+        AccessDeniedError, MissingResourceError, TransientError
+            As for `write`.
+        """
+        query = Query(
+            query=flux,
+            dialect=Dialect(header=True, annotations=["datatype", "default"]),
+            extern=_extern(params),
+        )
+        with influx_errors(on_bad_request=BadQueryError):
+            response = self._query_service.post_query(
+                org=self.org, query=query, async_req=False, _preload_content=False
+            )
+            try:
+                yield from _rows(response)
+            finally:
+                response.release_conn()
+
+    def run(self, flux: str, params: Mapping[str, FluxValue]) -> list[Row]:
+        """Run Flux and return all rows of its results; see `query`."""
+        return list(self.query(flux, params))
+
+
+@contextmanager
+def influx_errors(*, on_bad_request: type[HeadraceError]) -> Iterator[None]:
+    """Turn what influxdb-client and urllib3 raise into errors of ours.
+
+    Parameters
+    ----------
+    on_bad_request
+        What a 400, 413 or 422 means here: bad data, or a bad query.
+    """
+    try:
+        yield
+    except ApiException as exc:
+        raise _error_for_status(exc, on_bad_request) from exc
+    except (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ConnectTimeoutError) as exc:
+        msg = f"InfluxDB did not answer in time: {exc}"
+        raise ServerTimeoutError(msg) from exc
+    except (urllib3.exceptions.HTTPError, OSError) as exc:
+        msg = f"InfluxDB can't be reached: {exc}"
+        raise ServerUnavailableError(msg) from exc
+
+
+def _error_for_status(exc: ApiException, on_bad_request: type[HeadraceError]) -> HeadraceError:
+    status = exc.status or 0
+    text = f"InfluxDB answered {status}: {_message(exc)}"
+    if status in (_BAD_REQUEST, _TOO_LARGE, _UNPROCESSABLE):
+        return on_bad_request(text)
+    if status in (401, 403):
+        return AccessDeniedError(f"{text}. Is the token right? `headrace provision` makes them")
+    if status == 404:  # noqa: PLR2004
+        return MissingResourceError(f"{text}. `headrace provision` makes buckets")
+    return ServerUnavailableError(text)
+
+
+def _message(exc: ApiException) -> str:
+    body = exc.body
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "replace")
+    try:
+        return str(json.loads(body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(body or exc.reason)
+
+
+def _extern(params: Mapping[str, FluxValue]) -> File:
+    """Hand the parameters over as ``option params = {...}``, beside the script."""
+    assignment = VariableAssignment(
+        "VariableAssignment", Identifier("Identifier", "params"), _literal(params)
+    )
+    return File(imports=[], body=[OptionStatement("OptionStatement", assignment)])
+
+
+def _literal(value: FluxValue) -> Expression:  # noqa: PLR0911 - one line a type
+    match value:
+        case bool():
+            return BooleanLiteral("BooleanLiteral", value)
+        case int():
+            return IntegerLiteral("IntegerLiteral", str(value))
+        case float():
+            return FloatLiteral("FloatLiteral", value)
+        case str():
+            return StringLiteral("StringLiteral", value)
+        case datetime():
+            text = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            return DateTimeLiteral("DateTimeLiteral", text)
+        case timedelta():
+            length = Duration("Duration", value // timedelta(microseconds=1), "us")
+            return DurationLiteral("DurationLiteral", [length])
+        case Mapping():
+            return ObjectExpression(
+                "ObjectExpression",
+                [
+                    ModelProperty("Property", Identifier("Identifier", name), _literal(item))
+                    for name, item in value.items()
+                ],
+            )
+        case _:
+            return ArrayExpression("ArrayExpression", [_literal(item) for item in value])
+
+
+def _parse_moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+_PARSERS: dict[str, Any] = {
+    "boolean": lambda text: text == "true",
+    "long": int,
+    "unsignedLong": int,
+    "double": float,
+    "dateTime:RFC3339": _parse_moment,
+    "dateTime:RFC3339Nano": _parse_moment,
+}
+
+
+def _rows(response: urllib3.BaseHTTPResponse) -> Iterator[Row]:
+    """Read annotated CSV: a block a table schema, each with types, defaults and names."""
+    lines = csv.reader(io.TextIOWrapper(response, encoding="utf-8", newline=""))  # type: ignore[type-var]
+    types: list[str] = []
+    defaults: list[str] = []
+    columns: list[tuple[int, str, Any, Any]] = []
+    for cells in lines:
+        if not cells:
+            continue
+        if cells[0] == "#datatype":
+            types, columns = cells, []
+        elif cells[0] == "#default":
+            defaults = cells
+        elif not columns:
+            if "error" in cells:
+                # InfluxDB found the fault after it had begun to answer.
+                raise BadQueryError(" ".join(next(lines, [])).strip())
+            columns = [
+                (index, name, _PARSERS.get(types[index]), defaults[index])
+                for index, name in enumerate(cells)
+                if index > 0
+            ]
+        else:
+            row: Row = {}
+            for index, name, parse, default in columns:
+                text = cells[index] or default
+                if parse is None:
+                    row[name] = text or None
+                else:
+                    row[name] = parse(text) if text else None
+            yield row

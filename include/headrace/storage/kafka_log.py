@@ -1,0 +1,151 @@
+"""Reading a Kafka topic from some place to its end, without a consumer group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from headrace.errors import MissingResourceError, ServerTimeoutError, TransientError
+from headrace.storage.kafka import Kafka, Record, error_of, kafka_errors
+
+__all__ = ["Offsets", "end_offsets", "newest", "offsets_at", "partitions_of", "read_topic"]
+
+#: Partition number to offset.
+Offsets = dict[int, int]
+
+_CALL_SECONDS = 10.0
+_BATCH = 5000
+_POLL_SECONDS = 0.2
+#: Kafka says nothing for so long although there is more to read: it hangs.
+_SILENCE_SECONDS = 30.0
+
+
+def partitions_of(consumer: Consumer, topic: str) -> list[int]:
+    """Partition numbers of a topic.
+
+    Raises
+    ------
+    MissingResourceError
+        If there is no such topic.
+    """
+    with kafka_errors():
+        metadata = consumer.list_topics(topic, timeout=_CALL_SECONDS).topics[topic]
+    if metadata.error is not None:
+        raise error_of(metadata.error)
+    if not metadata.partitions:
+        msg = f"topic {topic} has no partitions. `headrace provision` makes topics"
+        raise MissingResourceError(msg)
+    return sorted(metadata.partitions)
+
+
+def end_offsets(consumer: Consumer, topic: str) -> tuple[Offsets, Offsets]:
+    """First and one past the last offset of every partition of a topic."""
+    first, end = {}, {}
+    for partition in partitions_of(consumer, topic):
+        with kafka_errors():
+            first[partition], end[partition] = consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=_CALL_SECONDS
+            )
+    return first, end
+
+
+def offsets_at(consumer: Consumer, topic: str, moment: datetime) -> Offsets:
+    """First offset of every partition whose record is stamped at the moment or later.
+
+    Partitions without such a record are given the end.
+    """
+    _, end = end_offsets(consumer, topic)
+    stamp = int(moment.timestamp() * 1000)
+    asked = [TopicPartition(topic, partition, stamp) for partition in end]
+    with kafka_errors():
+        found = consumer.offsets_for_times(asked, timeout=_CALL_SECONDS)
+    return {
+        item.partition: item.offset if item.offset >= 0 else end[item.partition] for item in found
+    }
+
+
+def read_topic(
+    kafka: Kafka,
+    topic: str,
+    start: Mapping[int, int] | None = None,
+    *,
+    buffer_kilobytes: int = 16 * 1024,
+) -> Iterator[Record]:
+    """Read every committed record from some offsets up to the end as it is now.
+
+    Parameters
+    ----------
+    kafka
+        The cluster.
+    topic
+        The topic.
+    start
+        Where to begin in each partition; at its first record if not given.
+    buffer_kilobytes
+        How much is fetched ahead.
+
+    Yields
+    ------
+    Record
+        The records, in order within each partition.
+
+    Raises
+    ------
+    MissingResourceError
+        If there is no such topic.
+    TransientError
+        If Kafka is away or falls silent.
+    """
+    consumer = kafka.consumer(
+        # Not a group that anybody joins: only a name that the library insists on.
+        "headrace-reader",
+        queued_max_messages_kbytes=buffer_kilobytes,
+        fetch_wait_max_ms=10,
+    )
+    try:
+        first, end = end_offsets(consumer, topic)
+        unread = {}
+        for partition, stop in end.items():
+            begin = first[partition] if start is None else start.get(partition, stop)
+            begin = max(begin, first[partition])
+            if begin < stop:
+                unread[partition] = begin
+        if unread:
+            consumer.assign(
+                [TopicPartition(topic, part, offset) for part, offset in unread.items()]
+            )
+            yield from _read_to(consumer, end, set(unread))
+    finally:
+        consumer.close()
+
+
+def _read_to(consumer: Consumer, end: Offsets, unread: set[int]) -> Iterator[Record]:
+    heard = time.monotonic()
+    while unread:
+        with kafka_errors():
+            batch = consumer.consume(_BATCH, timeout=_POLL_SECONDS)
+        for message in batch:
+            partition = message.partition() or 0
+            error = message.error()
+            if error is None:
+                heard = time.monotonic()
+                record = Record.of(message)
+                if record.offset < end[partition]:
+                    yield record
+                if record.offset >= end[partition] - 1:
+                    unread.discard(partition)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                unread.discard(partition)
+            elif not isinstance(error_of(error), TransientError):
+                raise error_of(error)
+        if time.monotonic() - heard > _SILENCE_SECONDS:
+            msg = f"Kafka has sent nothing for {_SILENCE_SECONDS:.0f} s although there is more"
+            raise ServerTimeoutError(msg)
+
+
+def newest(first: Offsets, end: Offsets, records: int) -> Offsets:
+    """Offsets from which on each partition holds its newest so many records."""
+    return {part: max(first[part], stop - records) for part, stop in end.items()}

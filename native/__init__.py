@@ -1,0 +1,1 @@
+"""The stack without Docker: real servers on loopback, for running and for tests."""

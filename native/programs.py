@@ -1,0 +1,297 @@
+"""Finding the servers' programs on this machine, and getting those that are missing.
+
+What is costly to get is kept outside the checkout, by version. Nothing of the system is
+changed: Debian's packages are unpacked into the cache, not installed, so that no service
+of theirs starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.errors import ConfigurationError
+
+__all__ = [
+    "Program",
+    "Progress",
+    "cache_dir",
+    "find_influxd",
+    "find_kafka",
+    "find_maildev",
+    "find_mosquitto",
+    "find_postgres",
+    "run_step",
+]
+
+HERE = Path(__file__).resolve().parent
+
+POSTGRES_MAJOR = 15
+
+#: Told in a few words what is being done.
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server's program.
+
+    Parameters
+    ----------
+    path
+        The executable, or the folder of the executables (PostgreSQL), or of the jars.
+    environment
+        What it needs in its environment.
+    """
+
+    path: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def cache_dir() -> Path:
+    """Folder of programs that were costly to get: one a machine, not one a checkout.
+
+    For root it lies where the servers' own, unprivileged user can read it.
+    """
+    configured = os.environ.get("HEADRACE_CACHE_DIR")
+    if configured:
+        return Path(configured)
+    if os.geteuid() == 0:
+        return Path("/var/cache/headrace")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "headrace"
+
+
+def run_step(
+    command: Sequence[str | Path],
+    log: Path,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run a command of the set-up, its output in a log.
+
+    Raises
+    ------
+    ConfigurationError
+        If it fails; the message names the log and quotes its end.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as output:
+        output.write(f"$ {' '.join(map(str, command))}\n")
+        output.flush()
+        done = subprocess.run(
+            list(map(str, command)),
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        lines = log.read_text(errors="replace").strip().splitlines()[-5:]
+        msg = f"{command[0]} failed ({done.returncode}), see {log}:\n  " + "\n  ".join(lines)
+        raise ConfigurationError(msg)
+
+
+def find_kafka(progress: Progress) -> Program:
+    """Folder of Kafka's jars: ``KAFKA_HOME``'s, or Maven Central's."""
+    _need("java", "a Java 17 runtime", "apt-get install openjdk-17-jre-headless")
+    home = os.environ.get("KAFKA_HOME")
+    if home:
+        libs = Path(home) / "libs"
+        if not list(libs.glob("kafka_2*.jar")):
+            msg = f"KAFKA_HOME is {home}, but {libs} holds no Kafka. Unset it to get Kafka afresh"
+            raise ConfigurationError(msg)
+        return Program(libs)
+    pom = HERE / "kafka" / "pom.xml"
+    version = _version(pom, r"<version>([\d.]+)</version>")
+    libs = cache_dir() / f"kafka-{version}-{_digest([pom])}"
+    if not libs.exists():
+        progress(f"getting Apache Kafka {version}")
+        _need_maven(progress)
+        partial = _fresh(libs.with_name(f"{libs.name}.partial"))
+        command: list[str | Path] = [
+            "mvn",
+            "--quiet",
+            "--batch-mode",
+            "--file",
+            pom,
+            "dependency:copy-dependencies",
+            f"-DoutputDirectory={partial}",
+        ]
+        run_step(command, cache_dir() / "log" / "kafka.log")
+        partial.rename(libs)
+    return Program(libs)
+
+
+def find_influxd(progress: Progress) -> Program:
+    """``influxd`` 2.7 or a later 2.x: the one on PATH, or one built from its Go module."""
+    found = shutil.which("influxd")
+    if found and _influxd_fits(found):
+        return Program(Path(found))
+    sources = [HERE / "influxd" / name for name in ("main.go", "go.mod", "go.sum", "build.sh")]
+    version = _version(HERE / "influxd" / "go.mod", r"influxdb/v2 v([\d.]+)")
+    path = cache_dir() / f"influxd-{version}-{_digest(sources)}"
+    if not path.exists():
+        progress(f"building InfluxDB {version}, which takes about five minutes, once")
+        _need("go", "Go 1.23 or newer", "apt-get install golang")
+        _need("cargo", "Rust", "apt-get install cargo")
+        _need("cc", "a C compiler", "apt-get install build-essential")
+        run_step([HERE / "influxd" / "build.sh", path], cache_dir() / "log" / "influxd.log")
+    return Program(path)
+
+
+def find_mosquitto(progress: Progress) -> Program:
+    """``mosquitto`` 2: the one that is installed, or Debian's, unpacked."""
+    found = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if found:
+        return Program(Path(found))
+    root = _debian("mosquitto", "usr/sbin/mosquitto", progress)
+    return Program(root / "usr/sbin/mosquitto", _libraries(root))
+
+
+def find_postgres(progress: Progress) -> Program:
+    """Folder of PostgreSQL's executables: those installed, or Debian's, unpacked."""
+    installed = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda path: int(path.parts[-3]),
+    )
+    if installed:
+        return Program(installed[-1].parent)
+    name = f"postgresql-{POSTGRES_MAJOR}"
+    bin_folder = f"usr/lib/postgresql/{POSTGRES_MAJOR}/bin"
+    root = _debian(name, f"{bin_folder}/initdb", progress)
+    return Program(root / bin_folder, _libraries(root))
+
+
+def find_maildev(progress: Progress) -> Program:
+    """``maildev``, the mailbox, from npm."""
+    _need("node", "Node.js 20", "see nodejs.org")
+    lock = HERE / "maildev" / "package-lock.json"
+    folder = cache_dir() / f"maildev-{_digest([lock])}"
+    if not folder.exists():
+        progress("getting the mailbox (maildev)")
+        partial = _fresh(folder.with_name(f"{folder.name}.partial"))
+        for name in ("package.json", "package-lock.json", ".npmrc"):
+            shutil.copy(HERE / "maildev" / name, partial / name)
+        run_step(
+            ["npm", "ci", "--omit=dev", "--no-audit", "--no-fund"],
+            cache_dir() / "log" / "maildev.log",
+            cwd=partial,
+        )
+        partial.rename(folder)
+    return Program(folder / "node_modules" / "maildev" / "bin" / "maildev")
+
+
+def _need(command: str, what: str, how: str) -> None:
+    if shutil.which(command) is None:
+        msg = f"{what} is needed and there is no `{command}` on PATH: {how}"
+        raise ConfigurationError(msg)
+
+
+def _need_maven(progress: Progress) -> None:
+    if shutil.which("mvn") is None:
+        progress("installing Maven")
+        _apt(["update"])
+        _apt(["install", "--yes", "--no-install-recommends", "maven"])
+
+
+def _influxd_fits(path: str) -> bool:
+    output = subprocess.run(
+        [path, "version"], capture_output=True, text=True, check=False, timeout=30
+    ).stdout
+    match = re.search(r"InfluxDB v?(\d+)\.(\d+)", output)
+    return match is not None and (int(match[1]), int(match[2])) >= (2, 7) and match[1] == "2"
+
+
+def _debian(package: str, wanted: str, progress: Progress) -> Path:
+    """Unpack a Debian package, and what it needs that is not installed, into the cache."""
+    root = cache_dir() / f"debian-{package}"
+    if (root / wanted).exists():
+        return root
+    progress(f"getting {package} from Debian's packages")
+    archives = _fresh(cache_dir() / f"debian-{package}.archives")
+    (archives / "partial").mkdir()
+    log = cache_dir() / "log" / f"{package}.log"
+    download: list[str | Path] = [
+        "apt-get",
+        "--yes",
+        "--no-install-recommends",
+        "--download-only",
+        # Only fetched, never installed: no lock of the system's is needed.
+        "-o",
+        "Debug::NoLocking=1",
+        "-o",
+        f"Dir::Cache={cache_dir() / 'apt'}",
+        "-o",
+        f"Dir::Cache::archives={archives}",
+        "install",
+        package,
+    ]
+    if os.geteuid() == 0:
+        # Root's apt drops to a user that can't write here.
+        download[1:1] = ["-o", "APT::Sandbox::User=root"]
+    (cache_dir() / "apt").mkdir(exist_ok=True)
+    try:
+        run_step(download, log)
+    except ConfigurationError:
+        # The lists of packages may be missing, or old.
+        _apt(["update"])
+        run_step(download, log)
+    partial = _fresh(root.with_name(f"{root.name}.partial"))
+    for archive in sorted(archives.glob("*.deb")):
+        run_step(["dpkg-deb", "--extract", archive, partial], log)
+    if not (partial / wanted).exists():
+        msg = f"Debian's package {package} holds no {wanted}, see {log}"
+        raise ConfigurationError(msg)
+    shutil.rmtree(root, ignore_errors=True)
+    partial.rename(root)
+    shutil.rmtree(archives)
+    return root
+
+
+def _apt(arguments: list[str]) -> None:
+    command = ["apt-get", *arguments]
+    if os.geteuid() != 0:
+        _need("sudo", "root, or sudo,", f"run `{' '.join(command)}` as root")
+        command = ["sudo", *command]
+    run_step(
+        command,
+        cache_dir() / "log" / f"apt-{arguments[0]}.log",
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+    )
+
+
+def _libraries(root: Path) -> dict[str, str]:
+    folders = [path for path in (root / "usr/lib").glob("*-linux-gnu*") if path.is_dir()]
+    return {"LD_LIBRARY_PATH": ":".join(map(str, folders))}
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _version(file: Path, pattern: str) -> str:
+    """Version that a build file pins, which is the only place it stands in."""
+    match = re.search(pattern, file.read_text())
+    if match is None:
+        msg = f"{file} does not say which version it builds"
+        raise ConfigurationError(msg)
+    return match[1]
+
+
+def _digest(files: Sequence[Path]) -> str:
+    content = hashlib.sha256()
+    for path in files:
+        content.update(path.read_bytes())
+    return content.hexdigest()[:12]

@@ -1,0 +1,339 @@
+"""How each server is set up and started, for the local stack and for tests alike.
+
+A function prepares a server's folder and returns what to run; who keeps the process
+(supervisor, or a test) is not decided here. Everything listens on loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import urllib3
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from headrace.errors import ConfigurationError
+from native.programs import HERE, Program, run_step
+
+__all__ = [
+    "LOOPBACK",
+    "Server",
+    "influxdb",
+    "kafka",
+    "mailbox",
+    "mosquitto",
+    "postgres",
+    "service_user",
+    "wait_until_ready",
+]
+
+LOOPBACK = "127.0.0.1"
+SERVICE_USER = "headrace"
+_CONFIG = HERE / "config"
+#: A KRaft node needs a cluster id; one node that nobody joins can always have this one.
+_CLUSTER_ID = "aGVhZHJhY2UtbG9jYWwtMQ"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process to run.
+
+    Parameters
+    ----------
+    name
+        Its name in logs, in status, and for the supervisor.
+    command
+        What to run.
+    folder
+        Where to run it.
+    environment
+        On top of the environment that is there.
+    ready
+        Whether it answers.
+    user
+        Whom to run it as; the current user if `None`.
+    stop_seconds
+        How long it may take to stop after SIGTERM.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ready: Callable[[], bool] = lambda: True
+    user: str | None = None
+    stop_seconds: int = 30
+
+
+def service_user() -> str | None:
+    """The user that servers run as: one of their own if we are root, else ourselves.
+
+    PostgreSQL refuses to run as root, and nothing here needs to.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        pwd.getpwnam(SERVICE_USER)
+    except KeyError:
+        useradd = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin"]
+        subprocess.run([*useradd, SERVICE_USER], check=True)
+    return SERVICE_USER
+
+
+def kafka(
+    program: Program,
+    folder: Path,
+    *,
+    port: int,
+    controller_port: int,
+    heap: str = "512m",
+    extra: Mapping[str, str] | None = None,
+) -> Server:
+    """Apache Kafka, one node.
+
+    Parameters
+    ----------
+    program
+        Folder of the jars.
+    folder
+        For its data.
+    port, controller_port
+        To listen on.
+    heap
+        Largest heap of the JVM.
+    extra
+        Properties on top of the shared ones.
+    """
+    user = _make_folder(folder)
+    properties = folder / "server.properties"
+    addresses = {
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+        "log.dirs": str(folder / "data"),
+    }
+    lines = [f"{key}={value}" for key, value in {**addresses, **(extra or {})}.items()]
+    shared = (_CONFIG / "kafka.properties").read_text()
+    properties.write_text(f"{shared}\n" + "\n".join(lines) + "\n")
+    java = ("java", f"-Xmx{heap}", "-cp", f"{program.path}/*")
+    if not (folder / "data" / "meta.properties").exists():
+        tool = (*java, "kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID)
+        log = folder / "format.log"
+        run_step([*tool, "--config", properties], log)
+        _hand_over(folder, user)
+
+    def ready() -> bool:
+        try:
+            admin = AdminClient({"bootstrap.servers": f"{LOOPBACK}:{port}", "log_level": 0})
+            return bool(admin.list_topics(timeout=2).brokers)
+        except KafkaException:
+            return False
+
+    return Server(
+        "kafka",
+        (
+            *java[:2],
+            f"-Xms{heap}",
+            "-XX:+UseG1GC",
+            f"-Dlog4j2.configurationFile={HERE / 'kafka' / 'log4j2.yaml'}",
+            *java[2:],
+            "kafka.Kafka",
+            str(properties),
+        ),
+        folder,
+        ready=ready if not extra else lambda: _listens(port),
+        user=user,
+        stop_seconds=60,
+    )
+
+
+def influxdb(
+    program: Program, folder: Path, *, port: int, extra: Mapping[str, str] | None = None
+) -> Server:
+    """InfluxDB 2.7. ``extra`` holds ``INFLUXD_*`` settings on top of the shared ones."""
+    user = _make_folder(folder)
+    url = f"http://{LOOPBACK}:{port}/health"
+    return Server(
+        "influxdb",
+        (str(program.path),),
+        folder,
+        environment={
+            **program.environment,
+            "INFLUXD_CONFIG_PATH": str(_CONFIG / "influxdb.yaml"),
+            "INFLUXD_HTTP_BIND_ADDRESS": f"{LOOPBACK}:{port}",
+            "INFLUXD_BOLT_PATH": str(folder / "influxd.bolt"),
+            "INFLUXD_SQLITE_PATH": str(folder / "influxd.sqlite"),
+            "INFLUXD_ENGINE_PATH": str(folder / "engine"),
+            **(extra or {}),
+        },
+        ready=lambda: _answers(url),
+        user=user,
+    )
+
+
+def mosquitto(program: Program, folder: Path, *, port: int, lines: tuple[str, ...] = ()) -> Server:
+    """Mosquitto 2. ``lines`` are added to its configuration."""
+    user = _make_folder(folder)
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        "\n".join(
+            (
+                (_CONFIG / "mosquitto.conf").read_text(),
+                f"listener {port} {LOOPBACK}",
+                f"persistence_location {folder}/",
+                *(lines or ("allow_anonymous true",)),
+                "",
+            )
+        )
+    )
+    return Server(
+        "mosquitto",
+        (str(program.path), "-c", str(config)),
+        folder,
+        environment=program.environment,
+        ready=lambda: _listens(port),
+        user=user,
+    )
+
+
+def postgres(program: Program, folder: Path, *, port: int, password: str) -> Server:
+    """PostgreSQL with an empty database ``airflow`` and its owner of the same name."""
+    user = _make_folder(folder)
+    data = folder / "data"
+    env = {**os.environ, **program.environment}
+    if not (data / "PG_VERSION").exists():
+        shutil.rmtree(data, ignore_errors=True)
+        secret = folder / "password"
+        secret.touch(mode=0o600)
+        secret.write_text(password)
+        _hand_over(folder, user)
+        initdb = [
+            str(program.path / "initdb"),
+            f"--pgdata={data}",
+            "--username=airflow",
+            "--auth=scram-sha-256",
+            f"--pwfile={secret}",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+        ]
+        single = [str(program.path / "postgres"), "--single", "-D", str(data), "postgres"]
+        try:
+            for command, text in ((initdb, None), (single, "CREATE DATABASE airflow;\n")):
+                done = subprocess.run(
+                    command,
+                    input=text,
+                    text=True,
+                    env=env,
+                    cwd=folder,
+                    user=user,
+                    group=user,
+                    capture_output=True,
+                    check=False,
+                )
+                if done.returncode:
+                    shutil.rmtree(data, ignore_errors=True)
+                    msg = f"{Path(command[0]).name} failed: {done.stderr.strip()}"
+                    raise ConfigurationError(msg)
+        finally:
+            secret.unlink()
+
+    def ready() -> bool:
+        asked = [str(program.path / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(port)]
+        return subprocess.run(asked, env=env, check=False).returncode == 0
+
+    return Server(
+        "postgres",
+        (
+            str(program.path / "postgres"),
+            "-D",
+            str(data),
+            "-p",
+            str(port),
+            "-c",
+            f"listen_addresses={LOOPBACK}",
+            "-c",
+            f"unix_socket_directories={folder}",
+        ),
+        folder,
+        environment=program.environment,
+        ready=ready,
+        user=user,
+    )
+
+
+def mailbox(program: Program, folder: Path, *, smtp_port: int, web_port: int) -> Server:
+    """A mail server that keeps what it gets and shows it on a page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Server(
+        "mailbox",
+        (
+            "node",
+            str(program.path),
+            "--silent",
+            "--ip",
+            LOOPBACK,
+            "--smtp",
+            str(smtp_port),
+            "--web",
+            str(web_port),
+            "--mail-directory",
+            str(folder),
+        ),
+        folder,
+        ready=lambda: _answers(f"http://{LOOPBACK}:{web_port}/healthz"),
+    )
+
+
+def wait_until_ready(server: Server, alive: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until a server answers.
+
+    Raises
+    ------
+    ConfigurationError
+        If it dies, or does not answer in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not server.ready():
+        if not alive():
+            msg = f"{server.name} has died"
+            raise ConfigurationError(msg)
+        if time.monotonic() > deadline:
+            msg = f"{server.name} does not answer after {seconds:.0f} s"
+            raise ConfigurationError(msg)
+        time.sleep(0.1)
+
+
+def _make_folder(folder: Path) -> str | None:
+    """Make a server's folder, owned by the user that the server runs as."""
+    folder.mkdir(parents=True, exist_ok=True)
+    user = service_user()
+    _hand_over(folder, user)
+    return user
+
+
+def _hand_over(folder: Path, user: str | None) -> None:
+    if user is None:
+        return
+    for path in (folder, *folder.rglob("*")):
+        shutil.chown(path, user, user)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return urllib3.request("GET", url, timeout=2, retries=False).status == 200  # noqa: PLR2004
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.settimeout(1)
+        return sock.connect_ex((LOOPBACK, port)) == 0
