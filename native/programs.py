@@ -7,12 +7,14 @@ of theirs starts.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +24,7 @@ __all__ = [
     "Program",
     "Progress",
     "cache_dir",
+    "exclusively",
     "find_influxd",
     "find_kafka",
     "find_maildev",
@@ -66,6 +69,15 @@ def cache_dir() -> Path:
         return Path("/var/cache/headrace")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "headrace"
+
+
+@contextmanager
+def exclusively() -> Iterator[None]:
+    """Let one process at a time get programs; others wait and then find them there."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with (cache_dir() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run_step(

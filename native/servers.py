@@ -30,6 +30,7 @@ __all__ = [
     "kafka",
     "mailbox",
     "mosquitto",
+    "port_is_free",
     "postgres",
     "service_user",
     "wait_until_ready",
@@ -331,6 +332,18 @@ def _answers(url: str) -> bool:
         return urllib3.request("GET", url, timeout=2, retries=False).status == 200  # noqa: PLR2004
     except urllib3.exceptions.HTTPError:
         return False
+
+
+def port_is_free(port: int) -> bool:
+    """Whether nobody listens on a port of the loopback address."""
+    with socket.socket() as sock:
+        # As servers do, so that connections that are only closing do not count.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 def _listens(port: int) -> bool:

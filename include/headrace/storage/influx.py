@@ -195,6 +195,18 @@ class Influx:
         with influx_errors(on_bad_request=RefusedError):
             self._write_api.write(bucket, self.org, lines)
 
+    def delete(self, bucket: str, start: datetime, stop: datetime, measurement: str) -> None:
+        """Delete the points of a measurement in ``[start, stop)``; raises as `write` does."""
+        with influx_errors(on_bad_request=BadQueryError):
+            self._client.delete_api().delete(
+                start,
+                # InfluxDB deletes up to and including the end.
+                stop - timedelta(microseconds=1),
+                f'_measurement="{measurement}"',
+                bucket,
+                self.org,
+            )
+
     def query(self, flux: str, params: Mapping[str, FluxValue]) -> Iterator[Row]:
         """Run Flux and iterate over the rows of its results.
 

@@ -11,7 +11,17 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from headrace.errors import MissingResourceError, ServerTimeoutError, TransientError
 from headrace.storage.kafka import Kafka, Record, error_of, kafka_errors
 
-__all__ = ["Offsets", "end_offsets", "newest", "offsets_at", "partitions_of", "read_topic"]
+__all__ = [
+    "Offsets",
+    "count_between",
+    "count_records",
+    "end_offsets",
+    "held_records",
+    "newest",
+    "offsets_at",
+    "partitions_of",
+    "read_topic",
+]
 
 #: Partition number to offset.
 Offsets = dict[int, int]
@@ -71,10 +81,11 @@ def read_topic(
     kafka: Kafka,
     topic: str,
     start: Mapping[int, int] | None = None,
+    stop: Mapping[int, int] | None = None,
     *,
     buffer_kilobytes: int = 16 * 1024,
 ) -> Iterator[Record]:
-    """Read every committed record from some offsets up to the end as it is now.
+    """Read every committed record between some offsets.
 
     Parameters
     ----------
@@ -84,6 +95,8 @@ def read_topic(
         The topic.
     start
         Where to begin in each partition; at its first record if not given.
+    stop
+        Where to end in each partition, exclusive; at its end as it is now if not given.
     buffer_kilobytes
         How much is fetched ahead.
 
@@ -108,10 +121,12 @@ def read_topic(
     try:
         first, end = end_offsets(consumer, topic)
         unread = {}
-        for partition, stop in end.items():
-            begin = first[partition] if start is None else start.get(partition, stop)
+        for partition in end:
+            if stop is not None:
+                end[partition] = min(end[partition], stop.get(partition, 0))
+            begin = first[partition] if start is None else start.get(partition, end[partition])
             begin = max(begin, first[partition])
-            if begin < stop:
+            if begin < end[partition]:
                 unread[partition] = begin
         if unread:
             consumer.assign(
@@ -144,6 +159,31 @@ def _read_to(consumer: Consumer, end: Offsets, unread: set[int]) -> Iterator[Rec
         if time.monotonic() - heard > _SILENCE_SECONDS:
             msg = f"Kafka has sent nothing for {_SILENCE_SECONDS:.0f} s although there is more"
             raise ServerTimeoutError(msg)
+
+
+def count_records(kafka: Kafka, topic: str) -> int:
+    """How many records a `read_committed` consumer would get of a topic, by reading it.
+
+    Offsets do not tell: the markers of transactions and what was aborted have some, too.
+    """
+    return sum(1 for _ in read_topic(kafka, topic))
+
+
+def held_records(kafka: Kafka, topic: str) -> int:
+    """How many records a topic without transactions holds, by its offsets."""
+    consumer = kafka.consumer("headrace-reader")
+    try:
+        first, end = end_offsets(consumer, topic)
+    finally:
+        consumer.close()
+    return sum(stop - first[partition] for partition, stop in end.items())
+
+
+def count_between(consumer: Consumer, topic: str, start: datetime, stop: datetime) -> int:
+    """How many records of a topic are stamped in ``[start, stop)``, by their offsets."""
+    begin = offsets_at(consumer, topic, start)
+    end = offsets_at(consumer, topic, stop)
+    return sum(max(0, end[partition] - offset) for partition, offset in begin.items())
 
 
 def newest(first: Offsets, end: Offsets, records: int) -> Offsets:

@@ -1,0 +1,83 @@
+# What a person does with Headrace. `make help` explains.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help
+help: ## Explain the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# --- Running ---------------------------------------------------------------------
+
+.PHONY: up
+up: $(INSTALLED) ## Start everything on this machine, without Docker
+	@$(BIN)/python -m native up
+
+.PHONY: status
+status: $(INSTALLED) ## Show how everything is doing
+	@$(BIN)/headrace status
+
+.PHONY: logs
+logs: $(INSTALLED) ## Follow the logs of all processes
+	@$(BIN)/python -m native logs
+
+.PHONY: down
+down: $(INSTALLED) ## Stop everything; the data stay
+	@$(BIN)/python -m native down
+
+.PHONY: reset
+reset: $(INSTALLED) ## Stop everything and forget the data, after asking
+	@$(BIN)/python -m native reset
+
+.PHONY: env
+env: $(INSTALLED) ## Write .env with fresh secrets, if there is none
+	@$(BIN)/python -m native env
+
+# --- Checking --------------------------------------------------------------------
+
+.PHONY: test
+test: $(INSTALLED) ## Run the tests, on servers of their own (under 12 minutes)
+	@$(BIN)/python -m native programs
+	$(BIN)/pytest -m "not long"
+
+.PHONY: test-all
+test-all: $(INSTALLED) ## Run also the tests that take long
+	@$(BIN)/python -m native programs
+	$(BIN)/pytest
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style, types and the compose file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(INSTALLED) ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(INSTALLED) ## Resolve constraints.txt anew from requirements.txt
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate \
+	    --no-emit-index-url requirements.txt --output-file constraints.txt
+	sed -i '1i # Every package of an installation, as `make lock` resolved it from requirements.txt.' \
+	    constraints.txt
+
+# --- Installing ------------------------------------------------------------------
+
+# The package is installed in place, so only its dependencies make it stale.
+$(INSTALLED): requirements.txt constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "Python 3.11 is needed and there is no $(PYTHON) on PATH: set PYTHON to it" >&2; exit 1; }
+	@echo "installing into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python \
+	    --requirement requirements.txt --constraint constraints.txt --editable .
+	@touch $@

@@ -1,0 +1,10 @@
+// For every device: in how many windows it has a row, and of how many readings.
+//
+// params: downsampled (bucket), measurement, start, stop
+// yields: `windows` and `readings`, each one row a device
+rows = () => from(bucket: params.downsampled)
+    |> range(start: params.start, stop: params.stop)
+    |> filter(fn: (r) => r._measurement == params.measurement and r._field == "readings")
+
+rows() |> count() |> group() |> yield(name: "windows")
+rows() |> sum() |> group() |> yield(name: "readings")

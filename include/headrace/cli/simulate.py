@@ -1,0 +1,63 @@
+"""``headrace simulate``: a fleet of generators."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import typer
+
+from headrace.cli.app import app, run_worker
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings
+
+__all__: list[str] = []
+
+
+@app.command()
+def simulate(
+    generators: int = typer.Option(50, min=1, max=20_000, help="How many generators."),
+    interval: str = typer.Option("5-15", help="Seconds between readings, least-greatest."),
+    seed: int = typer.Option(1, help="The same seed gives the same readings."),
+    offline_chance: float = typer.Option(
+        0.0,
+        min=0.0,
+        max=1.0,
+        help="Chance, at each reading, that a generator loses its connection. It measures on, "
+        "and sends later with its own time.",
+    ),
+    offline: str = typer.Option("30-180", help="Seconds that it is away, least-greatest."),
+    qos: int = typer.Option(1, min=0, max=1, help="Quality of service of the readings."),
+) -> None:
+    """Simulate a fleet of emergency fuel generators, until told to stop."""
+    from headrace.profile import load_profile  # noqa: PLC0415
+    from headrace.simulation.fleet import Fleet, FleetPlan  # noqa: PLC0415
+    from headrace.storage.mqtt import MqttAddress  # noqa: PLC0415
+
+    plan = FleetPlan(
+        size=generators,
+        interval=_seconds("--interval", interval),
+        seed=seed,
+        offline_chance=offline_chance,
+        offline_seconds=_seconds("--offline", offline),
+        qos=qos,
+    )
+
+    def run(settings: Settings, stop: threading.Event) -> None:
+        profile = load_profile(settings.profile)
+        Fleet(plan, profile.mqtt, [MqttAddress.from_settings(settings)]).run(stop)
+
+    run_worker("simulate", run)
+
+
+def _seconds(option: str, text: str) -> tuple[float, float]:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?", text)
+    if match is None:
+        msg = f"{option} {text!r}: write two numbers of seconds, such as 5-15"
+        raise ConfigurationError(msg)
+    least = float(match[1])
+    greatest = float(match[2] or match[1])
+    if least <= 0 or greatest < least:
+        msg = f"{option} {text!r}: the first number must be above 0, the second not below it"
+        raise ConfigurationError(msg)
+    return least, greatest

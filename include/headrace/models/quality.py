@@ -1,0 +1,108 @@
+"""Quality checks: what was measured, against what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from headrace.profile import Thresholds
+
+__all__ = ["CheckResult", "Verdict", "judge", "report_table"]
+
+_NAMED_DEVICES = 5
+
+
+class Verdict(StrEnum):
+    """What a measured value means."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of one check.
+
+    Parameters
+    ----------
+    name
+        The check's name in the profile.
+    value
+        What was measured: a share from 0 to 1, a number, or seconds for ages.
+    warn, fail
+        Its levels, in the same unit.
+    verdict
+        What it means.
+    detail
+        What was counted.
+    devices
+        Devices concerned.
+    """
+
+    name: str
+    value: float
+    warn: float
+    fail: float
+    verdict: Verdict
+    detail: str
+    devices: tuple[str, ...] = ()
+
+
+def judge(
+    name: str,
+    value: float | None,
+    levels: Thresholds,
+    detail: str,
+    *,
+    low_is_bad: bool,
+    devices: Sequence[str] = (),
+) -> CheckResult:
+    """Compare a measured value with its levels; `None` means that nothing could be judged."""
+    warn, fail = _number(levels.warn), _number(levels.fail)
+    if value is None:
+        verdict = Verdict.NOT_JUDGED
+    elif value < fail if low_is_bad else value > fail:
+        verdict = Verdict.FAIL
+    elif value < warn if low_is_bad else value > warn:
+        verdict = Verdict.WARN
+    else:
+        verdict = Verdict.OK
+    measured = 0.0 if value is None else value
+    return CheckResult(name, measured, warn, fail, verdict, detail, tuple(devices))
+
+
+def report_table(results: Sequence[CheckResult]) -> str:
+    """Lay the outcomes out as a table of plain text."""
+    rows = [("check", "verdict", "measured", "warn at", "fail at", "what was counted")]
+    rows += [
+        (
+            result.name,
+            result.verdict.value,
+            "-" if result.verdict is Verdict.NOT_JUDGED else f"{result.value:.4g}",
+            f"{result.warn:g}",
+            f"{result.fail:g}",
+            result.detail + _named(result.devices),
+        )
+        for result in results
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _named(devices: Sequence[str]) -> str:
+    if not devices:
+        return ""
+    more = len(devices) - _NAMED_DEVICES
+    names = ", ".join(devices[:_NAMED_DEVICES])
+    return f": {names}" + (f" and {more} more" if more > 0 else "")
+
+
+def _number(level: float | timedelta) -> float:
+    return level.total_seconds() if isinstance(level, timedelta) else float(level)

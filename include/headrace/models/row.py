@@ -1,0 +1,74 @@
+"""Downsampled rows: one device, one window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from headrace.models.window import parse_time, rfc3339
+from headrace.profile import Profile
+
+__all__ = ["PublishedRow", "RowKey", "read_row", "row_content", "row_value"]
+
+#: What identifies a row: the device and the window's start.
+RowKey = tuple[str, datetime]
+
+_REVISION = "revision"
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row as consumers have it.
+
+    Parameters
+    ----------
+    key
+        Device and window.
+    revision
+        0 for the first, one more with each correction.
+    content
+        The record without its revision.
+    """
+
+    key: RowKey
+    revision: int
+    content: Mapping[str, Any]
+
+
+def row_content(profile: Profile, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the record of a row, without its revision, from a row of the bucket.
+
+    Parameters
+    ----------
+    profile
+        The kind of device.
+    row
+        A row of ``rows.flux``: ``_time`` is the window's start.
+    """
+    start: datetime = row["_time"]
+    content: dict[str, Any] = {
+        profile.id_field: row[profile.id_field],
+        "window_start": rfc3339(start),
+        "window_end": rfc3339(start + profile.window),
+    }
+    for name in (*(rule.writes for rule in profile.alarms), *profile.tags, *profile.fields):
+        content[name] = row.get(name)
+    content["readings"] = row.get("readings")
+    return content
+
+
+def row_value(content: Mapping[str, Any], revision: int) -> bytes:
+    """Value of the record on the topic of rows: flat JSON."""
+    return msgspec.json.encode({**content, _REVISION: revision})
+
+
+def read_row(profile: Profile, value: bytes) -> PublishedRow:
+    """Read the value of a record on the topic of rows."""
+    content = msgspec.json.decode(value)
+    revision = content.pop(_REVISION)
+    key = (content[profile.id_field], parse_time(content["window_start"]))
+    return PublishedRow(key, revision, content)

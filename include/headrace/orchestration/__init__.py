@@ -1,0 +1,1 @@
+"""Airflow: the only part of the package that imports it."""

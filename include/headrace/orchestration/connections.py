@@ -1,0 +1,93 @@
+"""The servers as Airflow knows them: its Connections, made into our clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.apache.kafka.hooks.produce import KafkaProducerHook
+from airflow.sdk import BaseHook
+
+from headrace.errors import ConfigurationError
+from headrace.profile import Profile, load_profile
+from headrace.settings import Settings, load_settings
+from headrace.stages.pipeline import Pipeline
+from headrace.storage.influx import Influx, InfluxAddress
+from headrace.storage.kafka import Kafka
+
+__all__ = [
+    "INFLUXDB_CONN_ID",
+    "KAFKA_CONN_ID",
+    "SMTP_CONN_ID",
+    "kafka_config",
+    "open_pipeline",
+    "task_settings",
+]
+
+INFLUXDB_CONN_ID = "influxdb_default"
+KAFKA_CONN_ID = "kafka_default"
+SMTP_CONN_ID = "smtp_default"
+
+
+def task_settings() -> tuple[Settings, Profile]:
+    """Read the settings and the profile, inside a task or while a DAG is made."""
+    settings = load_settings()
+    return settings, load_profile(settings.profile)
+
+
+@contextmanager
+def open_pipeline(timeout: timedelta) -> Iterator[Pipeline]:
+    """Open what the stages work with, for the length of a task.
+
+    Parameters
+    ----------
+    timeout
+        Limit for one call of InfluxDB.
+    """
+    settings, profile = task_settings()
+    with Influx(_influx_address(), timeout=timeout) as influx:
+        yield Pipeline(
+            profile, settings.flux_dir, influx, Kafka(kafka_config()), settings.raw_retention
+        )
+
+
+def kafka_config() -> dict[str, Any]:
+    """Librdkafka's settings as the Kafka Connection has them."""
+    hook = KafkaProducerHook(kafka_config_id=KAFKA_CONN_ID)
+    config: dict[str, Any] = hook.get_connection(KAFKA_CONN_ID).extra_dejson
+    if not config.get("bootstrap.servers"):
+        msg = f"the Airflow Connection {KAFKA_CONN_ID} has no bootstrap.servers in its extra"
+        raise ConfigurationError(msg)
+    return config
+
+
+def _influx_address() -> InfluxAddress:
+    """Where InfluxDB is: host, port and schema of the Connection, ``org`` in its extra.
+
+    The token is the Connection's password, or stands in the file that ``token_file`` in
+    its extra names.
+    """
+    connection = BaseHook.get_connection(INFLUXDB_CONN_ID)
+    extra = connection.extra_dejson
+    schema = connection.schema or "http"
+    token = connection.password
+    if not token:
+        path = Path(extra.get("token_file") or "")
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except OSError as exc:
+            msg = (
+                f"the Airflow Connection {INFLUXDB_CONN_ID} has no password, and its token_file "
+                f"{str(path)!r} can't be read: {exc.strerror}"
+            )
+            raise ConfigurationError(msg) from exc
+    ca_file = extra.get("ca_file")
+    return InfluxAddress(
+        f"{schema}://{connection.host}:{connection.port or 8086}",
+        extra.get("org") or "headrace",
+        token,
+        Path(ca_file) if ca_file else None,
+    )

@@ -1,0 +1,99 @@
+"""Makes the DAGs: what they have in common, and the schedules that follow the profile."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param
+
+from headrace.orchestration.connections import task_settings
+
+__all__ = ["cleanup_dag", "quality_dag", "reconcile_dag", "windows_dag"]
+
+_OWNER = "headrace"
+
+
+def windows_dag(doc: str) -> DAG:
+    """The DAG of live windows: one run a window, as soon as it has closed."""
+    settings, profile = task_settings()
+    minutes = profile.window // timedelta(minutes=1)
+    # Cron has no "every 60 minutes": an hour is once an hour.
+    cron = "0 * * * *" if minutes == 60 else f"*/{minutes} * * * *"  # noqa: PLR2004
+    return _dag(
+        f"{profile.name}_windows",
+        doc,
+        cron,
+        start_date=settings.installed_at,
+        # Live means now: what was missed is for the reconcile, by the hour.
+        catchup=False,
+        # A run that is trying again must not keep the next window waiting.
+        max_active_runs=8,
+        dagrun_timeout=timedelta(minutes=30),
+        tags=["live"],
+    )
+
+
+def reconcile_dag(doc: str) -> DAG:
+    """The DAG that heals: hourly, and for any past range from the UI."""
+    settings, profile = task_settings()
+    moment: dict[str, Any] = {"type": ["null", "string"], "format": "date-time"}
+    return _dag(
+        f"{profile.name}_reconcile",
+        doc,
+        "5 * * * *",
+        # So that the first run is due at once: it computes the windows between the
+        # installation and the first live run.
+        start_date=settings.installed_at - timedelta(hours=2),
+        catchup=True,
+        max_active_runs=2,
+        dagrun_timeout=timedelta(hours=6),
+        tags=["heal"],
+        params={
+            "start": Param(None, title="From", description="First window, UTC", **moment),
+            "stop": Param(None, title="To", description="End of the last window, UTC", **moment),
+        },
+    )
+
+
+def quality_dag(doc: str) -> DAG:
+    """The DAG of the quality checks: every quarter of an hour, about that quarter."""
+    settings, profile = task_settings()
+    return _dag(
+        f"{profile.name}_quality",
+        doc,
+        "*/15 * * * *",
+        start_date=settings.installed_at,
+        catchup=False,
+        max_active_runs=2,
+        dagrun_timeout=timedelta(minutes=30),
+        tags=["quality"],
+    )
+
+
+def cleanup_dag(doc: str) -> DAG:
+    """The DAG that keeps Airflow's own database and logs small."""
+    settings, _ = task_settings()
+    return _dag(
+        "airflow_cleanup",
+        doc,
+        "23 3 * * *",
+        start_date=settings.installed_at,
+        catchup=False,
+        max_active_runs=1,
+        dagrun_timeout=timedelta(hours=2),
+        tags=["maintenance"],
+    )
+
+
+def _dag(dag_id: str, doc: str, cron: str, *, tags: list[str], **more: Any) -> DAG:
+    return DAG(
+        dag_id,
+        description=doc.strip().partition("\n")[0],
+        doc_md=doc,
+        # Said outright: a bare cron string makes runs without an interval.
+        schedule=CronDataIntervalTimetable(cron, timezone="UTC"),
+        default_args={"owner": _OWNER},
+        tags=["headrace", *tags],
+        **more,
+    )

@@ -1,0 +1,143 @@
+"""The stages as Airflow tasks. Their docstrings are what the UI shows of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from airflow.sdk import get_current_context, task
+
+from headrace.orchestration.alerts import on_failure, on_success
+from headrace.orchestration.await_ingest import AwaitIngest
+from headrace.orchestration.connections import open_pipeline, task_settings
+from headrace.orchestration.policies import POLICIES
+from headrace.orchestration.ranges import data_interval, given_range, run_range
+from headrace.orchestration.spans import Span, span_of, windows_of
+
+__all__ = [
+    "HEAL_POOL",
+    "PUBLISH_POOL",
+    "await_ingest",
+    "compute",
+    "downsample",
+    "evaluate_alarms",
+    "find_windows",
+    "republish",
+    "stage_args",
+]
+
+_log = structlog.get_logger(__name__)
+
+#: One slot: one publisher at a time.
+PUBLISH_POOL = "headrace_publish"
+#: What is not live runs here, so that live windows always find a slot.
+HEAL_POOL = "headrace_heal"
+LIVE_POOL = "default_pool"
+
+#: Windows that one task heals: an hour of minutes costs little more than one window.
+_PIECE = 60
+#: A window that closed less long ago is left to its live run.
+_LIVE = timedelta(seconds=30)
+_QUERY_LIMIT = timedelta(minutes=3)
+
+
+def stage_args(stage: str) -> dict[str, Any]:
+    """Arguments that the tasks of a stage have in every DAG."""
+    return {
+        "task_id": stage,
+        **POLICIES[stage].task_args(),
+        "on_failure_callback": on_failure,
+        "on_success_callback": on_success,
+    }
+
+
+def await_ingest(pool: str = LIVE_POOL) -> AwaitIngest:
+    """Wait for the sink, and say which windows the run is about."""
+    return AwaitIngest(
+        **stage_args("await_ingest"),
+        pool=pool,
+        doc_md="Waits until the sink has written what Kafka held when the window closed, for "
+        "at most HEADRACE_SETTLE_LIMIT. After that the window is computed *unsettled*, and "
+        "the next reconcile does it again.",
+    )
+
+
+@task(**stage_args("find"), pool=HEAL_POOL)
+def find_windows(awaited: Span) -> list[Span]:
+    """Find the windows to compute.
+
+    A scheduled run looks back as far as HEADRACE_HEAL_HORIZON for windows that are
+    missing, unsettled, unpublished or changed by late readings. A backfill, or a run
+    started by hand, takes its whole range. Either way in pieces of sixty windows.
+    """
+    context = get_current_context()
+    settings, profile = task_settings()
+    if context["dag_run"].run_type == "scheduled" and given_range(context, profile) is None:
+        from headrace.stages.heal import expected_windows, windows_to_heal  # noqa: PLC0415
+
+        interval = data_interval(context)
+        begin = (interval[1] if interval else datetime.now(UTC)) - settings.heal_horizon
+        with open_pipeline(_QUERY_LIMIT) as pipeline:
+            windows = expected_windows(begin, datetime.now(UTC), _LIVE, pipeline)
+            found = windows_to_heal(windows, settings.installed_at, pipeline) if windows else []
+    else:
+        found = [run_range(context, profile)]
+    _log.info("windows to compute", ranges=[str(item) for item in found])
+    return [
+        span_of(piece, settled=awaited["settled"])
+        for item in found
+        for piece in item.pieces(_PIECE)
+    ]
+
+
+@task(**stage_args("downsample"), pool=LIVE_POOL)
+def downsample(span: Span) -> dict[str, Any]:
+    """Compute one row a device and window, inside InfluxDB, and mark the windows."""
+    from headrace.stages.downsample import downsample as stage  # noqa: PLC0415
+
+    ti = get_current_context()["ti"]
+    with open_pipeline(_QUERY_LIMIT) as pipeline:
+        result = stage(
+            windows_of(span, pipeline.profile),
+            pipeline,
+            settled=span["settled"],
+            run=f"{ti.dag_id}/{ti.run_id}",
+        )
+    _log.info("downsampled", **span, **asdict(result))
+    return asdict(result)
+
+
+@task(**stage_args("evaluate_alarms"), pool=LIVE_POOL)
+def evaluate_alarms(span: Span) -> dict[str, Any]:
+    """Give every row its level under every rule of the profile, in Flux."""
+    from headrace.stages.alarms import evaluate_alarms as stage  # noqa: PLC0415
+
+    with open_pipeline(_QUERY_LIMIT) as pipeline:
+        result = stage(windows_of(span, pipeline.profile), pipeline)
+    _log.info("evaluated alarms", **span, rows=result)
+    return result
+
+
+@task(**stage_args("republish"), pool=PUBLISH_POOL)
+def republish(span: Span) -> dict[str, Any]:
+    """Publish to Kafka, in one transaction, what consumers do not have yet.
+
+    Doing it again publishes nothing again: what is out is read from the topics.
+    """
+    from headrace.stages.republish import republish as stage  # noqa: PLC0415
+
+    with open_pipeline(_QUERY_LIMIT) as pipeline:
+        result = stage(windows_of(span, pipeline.profile), pipeline)
+    _log.info("republished", **span, **asdict(result))
+    return asdict(result)
+
+
+def compute(span: Any, *, pool: str = LIVE_POOL, priority: int = 1) -> None:
+    """Wire the stages of a span: the same for live, healed, backfilled and manual runs."""
+    (
+        downsample.override(pool=pool, priority_weight=priority)(span)
+        >> evaluate_alarms.override(pool=pool, priority_weight=priority)(span)
+        >> republish.override(priority_weight=priority)(span)
+    )

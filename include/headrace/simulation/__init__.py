@@ -1,0 +1,1 @@
+"""A simulated fleet of emergency fuel generators, for trying things out."""

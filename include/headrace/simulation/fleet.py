@@ -1,0 +1,269 @@
+"""A fleet of simulated devices, each with an MQTT session of its own, in one thread."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Any, cast
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, MQTTErrorCode, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from headrace.models.window import rfc3339
+from headrace.profile import MqttTopics
+from headrace.simulation.generator import Generator
+from headrace.storage.mqtt import MqttAddress
+
+__all__ = ["Device", "Fleet", "FleetPlan"]
+
+_log = structlog.get_logger(__name__)
+
+_KEEPALIVE_SECONDS = 45
+#: A device that is offline keeps so many readings at most.
+_BUFFERED_READINGS = 10_000
+_RECONNECT_SECONDS = (2.0, 10.0)
+_MISC_SECONDS = 5.0
+_REPORT_SECONDS = 60.0
+_PLACEHOLDER = "{id}"
+
+
+@dataclass(frozen=True)
+class FleetPlan:
+    """How a fleet behaves.
+
+    Parameters
+    ----------
+    size
+        How many generators.
+    interval
+        Least and greatest seconds between two readings; each generator has its own.
+    seed
+        The same seed gives the same readings.
+    offline_chance
+        Chance, at each reading, that a generator loses its connection.
+    offline_seconds
+        For how long, at least and at most. It sends later what it measured meanwhile.
+    qos
+        Quality of service of its readings.
+    """
+
+    size: int
+    interval: tuple[float, float]
+    seed: int
+    offline_chance: float = 0.0
+    offline_seconds: tuple[float, float] = (30.0, 180.0)
+    qos: int = 1
+
+
+class Device:
+    """One generator and its session.
+
+    Parameters
+    ----------
+    number
+        Its number, from 1.
+    plan
+        How it behaves.
+    topics
+        Where it publishes.
+    address
+        The broker. With logins on, a device's login is its id.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        plan: FleetPlan,
+        topics: MqttTopics,
+        address: MqttAddress,
+    ) -> None:
+        name = f"generator{number}"
+        self.random = Random(f"{plan.seed}/{number}")  # noqa: S311 - a simulation
+        self.generator = Generator(name, self.random)
+        self.index = number - 1
+        self.period = self.random.uniform(*plan.interval)
+        self.offline_until = 0.0
+        self.connected = False
+        self._plan = plan
+        self._address = address
+        self._topic = topics.topic.replace(_PLACEHOLDER, name)
+        self._status_topic = topics.status_topic.replace(_PLACEHOLDER, name)
+        self._buffer: deque[dict[str, Any]] = deque(maxlen=_BUFFERED_READINGS)
+        self.client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"headrace-{name}",
+            # So that the broker keeps track of what it has of this device.
+            clean_session=False,
+            protocol=MQTTv311,
+        )
+        address.apply_to(self.client)
+        self.client.will_set(self._status_topic, "offline", qos=1, retain=True)
+        self.client.on_connect = self._on_connect
+
+    def connect(self) -> bool:
+        """Try to connect; the broker's answer comes later."""
+        try:
+            self.client.connect(self._address.host, self._address.port, _KEEPALIVE_SECONDS)
+        except OSError:
+            return False
+        return True
+
+    def cut(self) -> None:
+        """Lose the connection without a word, so that the broker sends the Last Will."""
+        self.connected = False
+        sock = self.client.socket()
+        if sock is not None:
+            sock.close()
+
+    def leave(self) -> None:
+        """Say goodbye and disconnect."""
+        self.connected = False
+        self.client.publish(self._status_topic, "offline", qos=1, retain=True)
+        self.client.disconnect()
+
+    def measure(self, now: float) -> int:
+        """Take a reading, and send it or keep it; returns how many were sent."""
+        reading = self.generator.read()
+        if not self.connected or now < self.offline_until:
+            # The broker will not know when this was: the device has to say.
+            self._buffer.append({**reading, "time": rfc3339(datetime.now(UTC))})
+            return 0
+        self._send(reading)
+        return 1
+
+    def _send(self, reading: dict[str, Any]) -> None:
+        self.client.publish(self._topic, json.dumps(reading), qos=self._plan.qos)
+
+    def _on_connect(
+        self,
+        client: Client,
+        userdata: object,
+        flags: ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        del userdata, flags, properties
+        if reason.is_failure:
+            _log.warning(
+                "the broker refuses a device", device=self.generator.device, why=str(reason)
+            )
+            return
+        self.connected = True
+        client.publish(self._status_topic, "online", qos=1, retain=True)
+        while self._buffer:
+            self._send(self._buffer.popleft())
+
+
+class Fleet:
+    """Runs a fleet of devices in one thread.
+
+    Parameters
+    ----------
+    plan
+        How it behaves.
+    topics
+        Where the devices publish.
+    addresses
+        The broker, one address a device or one for all: with logins on, each device has
+        its own.
+    """
+
+    def __init__(
+        self, plan: FleetPlan, topics: MqttTopics, addresses: Sequence[MqttAddress]
+    ) -> None:
+        self._plan = plan
+        self._devices = [
+            Device(number, plan, topics, addresses[(number - 1) % len(addresses)])
+            for number in range(1, plan.size + 1)
+        ]
+        self._selector = selectors.DefaultSelector()
+        self._sockets: dict[Device, socket.socket] = {}
+        self._due: list[tuple[float, int, str]] = []
+        self._sent = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Measure and send until told to stop."""
+        now = time.monotonic()
+        for number, device in enumerate(self._devices):
+            heapq.heappush(self._due, (now, number, "connect"))
+            first = now + device.random.uniform(0, device.period)
+            heapq.heappush(self._due, (first, number, "measure"))
+        next_misc, next_report = now + _MISC_SECONDS, now + _REPORT_SECONDS
+        while not stop.is_set():
+            now = time.monotonic()
+            self._serve(min(0.5, max(0.0, self._due[0][0] - now)) if self._due else 0.5)
+            now = time.monotonic()
+            while self._due and self._due[0][0] <= now:
+                _, number, what = heapq.heappop(self._due)
+                self._act(self._devices[number], what, now)
+            if now >= next_misc:
+                next_misc = now + _MISC_SECONDS
+                self._keep_alive()
+            if now >= next_report:
+                next_report = now + _REPORT_SECONDS
+                online = sum(device.connected for device in self._devices)
+                _log.info("fleet", online=online, of=len(self._devices), sent=self._sent)
+        for device in self._devices:
+            with suppress(OSError, ValueError):
+                device.leave()
+        self._serve(0.5)
+
+    def _act(self, device: Device, what: str, now: float) -> None:
+        if what == "connect":
+            if now < device.offline_until or not self._connect(device):
+                again = now + device.random.uniform(*_RECONNECT_SECONDS)
+                heapq.heappush(
+                    self._due, (max(again, device.offline_until), device.index, "connect")
+                )
+            return
+        self._sent += device.measure(now)
+        heapq.heappush(self._due, (now + device.period, device.index, "measure"))
+        if device.connected and device.random.random() < self._plan.offline_chance:
+            device.offline_until = now + device.random.uniform(*self._plan.offline_seconds)
+            self._lost(device)
+
+    def _connect(self, device: Device) -> bool:
+        if not device.connect():
+            return False
+        sock = cast("socket.socket", device.client.socket())
+        self._sockets[device] = sock
+        self._selector.register(sock, selectors.EVENT_READ, device)
+        return True
+
+    def _lost(self, device: Device) -> None:
+        """Forget a connection, and try again later."""
+        sock = self._sockets.pop(device, None)
+        if sock is not None:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(sock)
+        device.cut()
+        wait = time.monotonic() + device.random.uniform(*_RECONNECT_SECONDS)
+        heapq.heappush(self._due, (max(wait, device.offline_until), device.index, "connect"))
+
+    def _serve(self, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            device: Device = key.data
+            if device.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._lost(device)
+            elif device.client.want_write():
+                device.client.loop_write()
+
+    def _keep_alive(self) -> None:
+        for device in list(self._sockets):
+            if device.client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._lost(device)
+            elif device.client.want_write():
+                device.client.loop_write()

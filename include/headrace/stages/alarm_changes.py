@@ -1,0 +1,112 @@
+"""Which changes of alarms consumers have to be told of, for a range of windows.
+
+A range can't be looked at alone: whether its first row is a change depends on the row
+before it, and what it changes reaches up to each device's next row after it. So changes
+are derived, and compared with what was published, over just that stretch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.models.alarm import (
+    AlarmChange,
+    ChangeKey,
+    DeviceHistory,
+    PublishedChange,
+    changes_of,
+    difference,
+    read_change,
+)
+from headrace.models.window import WindowRange
+from headrace.stages.pipeline import Pipeline
+from headrace.stages.published import records_since
+
+__all__ = ["changes_to_publish"]
+
+_READINGS = "readings"
+
+
+@dataclass
+class _Surroundings:
+    """What is known of a device around the range."""
+
+    before: datetime | None = None
+    levels_before: dict[str, str] = field(default_factory=dict)
+    rows: list[tuple[datetime, dict[str, str]]] = field(default_factory=list)
+    after: datetime | None = None
+    levels_after: dict[str, str] = field(default_factory=dict)
+
+
+def changes_to_publish(
+    windows: WindowRange, rows: Iterable[Mapping[str, Any]], pipeline: Pipeline
+) -> list[PublishedChange]:
+    """Compare the changes that follow from the stored rows with what was published.
+
+    Parameters
+    ----------
+    windows
+        The range.
+    rows
+        Its rows as the bucket has them: ``_time`` is the window's start.
+    pipeline
+        Profile and clients.
+    """
+    profile = pipeline.profile
+    devices = _look_around(windows, rows, pipeline)
+    known_to = _known_to(windows, pipeline)
+    reaches: dict[str, datetime] = {}
+    derived: list[AlarmChange] = []
+    for device, seen in devices.items():
+        following = [] if seen.after is None else [(seen.after, seen.levels_after)]
+        history = DeviceHistory(
+            device, seen.before, seen.levels_before, [*sorted(seen.rows), *following]
+        )
+        # Beyond the first row after the range nothing was looked at.
+        reaches[device] = known_to if seen.after is None else seen.after + windows.length
+        changes = changes_of(history, profile, reaches[device])
+        derived.extend(change for change in changes if change.window_start >= windows.start)
+    published: dict[ChangeKey, PublishedChange] = {}
+    for record in records_since(windows.start, profile.topics.alarms, pipeline.kafka):
+        known = read_change(profile, record.value)
+        reach = reaches.get(known.change.device, known_to)
+        if windows.start <= known.change.window_start < reach:
+            published[known.change.key] = known
+    return difference(derived, published)
+
+
+def _look_around(
+    windows: WindowRange, rows: Iterable[Mapping[str, Any]], pipeline: Pipeline
+) -> dict[str, _Surroundings]:
+    profile = pipeline.profile
+    device_of = profile.id_field
+    devices: dict[str, _Surroundings] = defaultdict(_Surroundings)
+    rule_of = {rule.writes: rule.rule for rule in profile.alarms}
+    for row in rows:
+        levels = {rule: row[name] for name, rule in rule_of.items() if row.get(name) is not None}
+        devices[row[device_of]].rows.append((row["_time"], levels))
+    back = {"start": windows.start - pipeline.raw_retention, "stop": windows.start}
+    ahead = {"start": windows.stop, "stop": max(windows.stop, datetime.now(UTC)) + windows.length}
+    for row in pipeline.run("last_before.flux", {**back, "field": _READINGS}):
+        devices[row[device_of]].before = row["_time"]
+    for row in pipeline.run("first_after.flux", {**ahead, "field": _READINGS}):
+        devices[row[device_of]].after = row["_time"]
+    for name, rule in rule_of.items():
+        for row in pipeline.run("last_before.flux", {**back, "field": name}):
+            devices[row[device_of]].levels_before[rule] = row["_value"]
+        for row in pipeline.run("first_after.flux", {**ahead, "field": name}):
+            seen = devices[row[device_of]]
+            if row["_time"] == seen.after:
+                seen.levels_after[rule] = row["_value"]
+    return devices
+
+
+def _known_to(windows: WindowRange, pipeline: Pipeline) -> datetime:
+    """Up to where windows are computed: the end of the range, or of a later window."""
+    params = {"start": windows.stop, "stop": max(windows.stop, datetime.now(UTC)) + windows.length}
+    newest: list[datetime] = [row["_time"] for row in pipeline.run("newest_window.flux", params)]
+    return max([windows.stop, *(start + windows.length for start in newest)])

@@ -1,0 +1,45 @@
+"""Alarm levels: each rule of the profile, evaluated in Flux, inside InfluxDB."""
+
+from __future__ import annotations
+
+import sys
+
+from headrace.models.window import WindowRange
+from headrace.stages.pipeline import Pipeline
+
+__all__ = ["evaluate_alarms"]
+
+#: Limits that no value reaches, for rules that leave one out.
+_UNREACHABLE = {"below": -sys.float_info.max, "above": sys.float_info.max}
+
+
+def evaluate_alarms(windows: WindowRange, pipeline: Pipeline) -> dict[str, int]:
+    """Give every row of a range its level under every rule.
+
+    Returns
+    -------
+    dict
+        By rule: how many rows got a level.
+
+    Raises
+    ------
+    BadQueryError
+        If the Flux of a rule is wrong; the message names the file.
+    ConfigurationError, AccessDeniedError, MissingResourceError, TransientError
+        As `Pipeline.run`.
+    """
+    evaluated = {}
+    for rule in pipeline.profile.alarms:
+        rows = pipeline.run(
+            rule.flux,
+            {
+                **pipeline.range_params(windows),
+                **_UNREACHABLE,
+                **rule.params,
+                "writes": rule.writes,
+                "level": rule.level,
+                "normal": rule.normal,
+            },
+        )
+        evaluated[rule.rule] = sum(row["_value"] for row in rows)
+    return evaluated

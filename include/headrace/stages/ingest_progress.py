@@ -1,0 +1,51 @@
+"""How far the sinks have come."""
+
+from __future__ import annotations
+
+from confluent_kafka import TopicPartition
+
+from headrace.storage.kafka import Kafka, kafka_errors
+from headrace.storage.kafka_log import Offsets, end_offsets
+
+__all__ = ["caught_up", "committed_offsets", "end_of_topic", "sink_lag"]
+
+_CALL_SECONDS = 5.0
+
+
+def end_of_topic(kafka: Kafka, topic: str) -> Offsets:
+    """One past the last offset of every partition, now."""
+    consumer = kafka.consumer("headrace-reader")
+    try:
+        return end_offsets(consumer, topic)[1]
+    finally:
+        consumer.close()
+
+
+def committed_offsets(kafka: Kafka, topic: str, group: str, partitions: list[int]) -> Offsets:
+    """Up to where a consumer group has committed; partitions without a commit left out."""
+    # A consumer may ask for any group's commits as long as it does not join.
+    consumer = kafka.consumer(group)
+    try:
+        asked = [TopicPartition(topic, partition) for partition in partitions]
+        with kafka_errors():
+            found = consumer.committed(asked, timeout=_CALL_SECONDS)
+    finally:
+        consumer.close()
+    return {item.partition: item.offset for item in found if item.offset >= 0}
+
+
+def caught_up(kafka: Kafka, topic: str, group: str, ends: Offsets) -> bool:
+    """Whether a group has committed up to these offsets in every partition."""
+    committed = committed_offsets(kafka, topic, group, sorted(ends))
+    return all(committed.get(partition, 0) >= end for partition, end in ends.items())
+
+
+def sink_lag(kafka: Kafka, topic: str, group: str) -> int:
+    """How many records of a topic a group has still to commit."""
+    consumer = kafka.consumer("headrace-reader")
+    try:
+        first, ends = end_offsets(consumer, topic)
+    finally:
+        consumer.close()
+    committed = committed_offsets(kafka, topic, group, sorted(ends))
+    return sum(max(0, end - committed.get(part, first[part])) for part, end in ends.items())

@@ -1,0 +1,30 @@
+"""What consumers have: the output topics, read from the time of a window on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from headrace.storage.kafka import Kafka, Record
+from headrace.storage.kafka_log import offsets_at, read_topic
+
+__all__ = ["records_since"]
+
+#: Records are published after their window has ended; clocks differ by less than this.
+_CLOCK_MARGIN = timedelta(minutes=5)
+
+
+def records_since(moment: datetime, topic: str, kafka: Kafka) -> Iterator[Record]:
+    """Read all committed records that were published at some moment or later.
+
+    Raises
+    ------
+    MissingResourceError, TransientError
+        As `headrace.storage.kafka_log.read_topic`.
+    """
+    consumer = kafka.consumer("headrace-reader")
+    try:
+        start = offsets_at(consumer, topic, moment - _CLOCK_MARGIN)
+    finally:
+        consumer.close()
+    return read_topic(kafka, topic, start)

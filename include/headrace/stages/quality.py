@@ -1,0 +1,246 @@
+"""Data quality: what arrived, and what was made of it, against what the profile expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from headrace.models.quality import CheckResult, judge
+from headrace.models.reading import epoch_ns
+from headrace.models.window import WindowRange
+from headrace.stages.downsample import count_raw
+from headrace.stages.markers import Marker, read_markers
+from headrace.stages.pipeline import Pipeline
+from headrace.storage.influx import FluxValue
+from headrace.storage.kafka_log import count_between, offsets_at, read_topic
+
+__all__ = ["check_quality", "judged_windows", "write_results"]
+
+#: Records of each partition that the clocks are judged by.
+_CLOCK_SAMPLE = 2000
+
+
+@dataclass(frozen=True)
+class _Devices:
+    """What is known of the devices in the range."""
+
+    known: frozenset[str]
+    windows: dict[str, int]
+    readings: dict[str, int]
+
+
+def check_quality(
+    windows: WindowRange, installed_at: datetime, max_drift_seconds: float, pipeline: Pipeline
+) -> list[CheckResult]:
+    """Run every check over a range.
+
+    Windows that are not computed yet, or unsettled, and the one in which the
+    installation began, are counted and not judged: healing takes care of them.
+
+    Parameters
+    ----------
+    windows
+        The range.
+    installed_at
+        When the installation began.
+    max_drift_seconds
+        A clock that is off by more is drifting.
+    pipeline
+        Profile and clients.
+    """
+    levels = pipeline.profile.quality
+    markers = read_markers(windows, pipeline)
+    judged = judged_windows(windows, installed_at, markers)
+    devices = _devices(windows, pipeline)
+    note = f"{len(judged)} of {len(windows)} windows judged"
+    nothing = not judged
+    return [
+        _completeness(devices, pipeline, note, nothing=nothing),
+        _readings(devices, pipeline, nothing=nothing),
+        _out_of_range(windows, devices, pipeline),
+        _freshness(windows, pipeline, nothing=nothing),
+        _clock_drift(windows, max_drift_seconds, pipeline),
+        _dead_letters(windows, devices, pipeline),
+        _adds_up(windows, judged, markers, pipeline, levels.adds_up),
+    ]
+
+
+def judged_windows(
+    windows: WindowRange, installed_at: datetime, markers: dict[datetime, Marker]
+) -> list[datetime]:
+    """Starts of the windows that are whole: settled, published, and not the first."""
+    return [
+        start
+        for start in windows.starts()
+        if start > installed_at
+        and start in markers
+        and markers[start].settled
+        and markers[start].published >= 0
+    ]
+
+
+def write_results(windows: WindowRange, results: Iterable[CheckResult], pipeline: Pipeline) -> None:
+    """Write the outcomes to the bucket of quality data, dated with the range's start."""
+    stamp = epoch_ns(windows.start)
+    lines = [
+        f"check,check={result.name} value={result.value!r},warn={result.warn!r},"
+        f'fail={result.fail!r},verdict="{result.verdict.value}",detail="{_text(result.detail)}" '
+        f"{stamp}"
+        for result in results
+    ]
+    pipeline.influx.write(pipeline.profile.buckets.quality, "\n".join(lines).encode())
+
+
+def _devices(windows: WindowRange, pipeline: Pipeline) -> _Devices:
+    profile = pipeline.profile
+    device_of = profile.id_field
+    back = {"start": windows.stop - profile.silent.known, "stop": windows.stop}
+    known = pipeline.run("last_before.flux", {**back, "field": "readings"})
+    counted: dict[str, dict[str, int]] = {"windows": {}, "readings": {}}
+    for row in pipeline.run("readings_by_device.flux", pipeline.range_params(windows)):
+        counted[row["result"]][row[device_of]] = row["_value"]
+    return _Devices(
+        frozenset(row[device_of] for row in known), counted["windows"], counted["readings"]
+    )
+
+
+def _completeness(
+    devices: _Devices, pipeline: Pipeline, note: str, *, nothing: bool
+) -> CheckResult:
+    absent = sorted(devices.known - set(devices.windows))
+    share = None if nothing or not devices.known else 1 - len(absent) / len(devices.known)
+    detail = f"{len(absent)} of {len(devices.known)} known devices did not report ({note})"
+    levels = pipeline.profile.quality.completeness
+    return judge("completeness", share, levels, detail, low_is_bad=True, devices=absent)
+
+
+def _readings(devices: _Devices, pipeline: Pipeline, *, nothing: bool) -> CheckResult:
+    profile = pipeline.profile
+    promised = profile.window / profile.interval
+    shares = {
+        device: min(1.0, devices.readings.get(device, 0) / (present * promised))
+        for device, present in devices.windows.items()
+    }
+    share = sum(shares.values()) / len(shares) if shares and not nothing else None
+    levels = profile.quality.readings
+    few = sorted(device for device, own in shares.items() if own < float(levels.fail))  # type: ignore[arg-type]
+    detail = f"{len(few)} of {len(shares)} devices sent far fewer readings than promised"
+    return judge("readings", share, levels, detail, low_is_bad=True, devices=few)
+
+
+def _out_of_range(windows: WindowRange, devices: _Devices, pipeline: Pipeline) -> CheckResult:
+    profile = pipeline.profile
+    outside: dict[str, int] = {}
+    by_field: list[str] = []
+    for name, spec in profile.fields.items():
+        low, high = spec.range
+        params = {**pipeline.range_params(windows), "field": name, "low": low, "high": high}
+        rows = pipeline.run("out_of_range.flux", params)
+        if rows:
+            by_field.append(f"{name} {sum(row['_value'] for row in rows)}")
+        for row in rows:
+            device = row[profile.id_field]
+            outside[device] = outside.get(device, 0) + row["_value"]
+    values = sum(devices.readings.values()) * len(profile.fields)
+    share = sum(outside.values()) / values if values else None
+    detail = f"{sum(outside.values())} of {values} values outside their range"
+    detail += f" ({', '.join(by_field)})" if by_field else ""
+    levels = profile.quality.out_of_range
+    return judge("out_of_range", share, levels, detail, low_is_bad=False, devices=sorted(outside))
+
+
+def _freshness(windows: WindowRange, pipeline: Pipeline, *, nothing: bool) -> CheckResult:
+    profile = pipeline.profile
+    params: dict[str, FluxValue] = {
+        "start": windows.start - profile.silent.known,
+        "stop": windows.stop,
+        "counted": profile.counted_field,
+    }
+    newest = pipeline.run("newest_raw.flux", params)
+    age = (windows.stop - newest[0]["_time"]).total_seconds() if newest else None
+    detail = "no reading in sight" if age is None else f"newest reading {age:.1f} s before the end"
+    return judge(
+        "freshness",
+        None if nothing else age,
+        profile.quality.freshness,
+        detail,
+        low_is_bad=False,
+    )
+
+
+def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipeline) -> CheckResult:
+    """Judge the clocks of devices that date their readings, by the newest in Kafka.
+
+    A reading that waited in the device's buffer is late without its clock being off, so
+    what counts is a device's least difference.
+    """
+    least: dict[str, float] = {}
+    for record in _sample(windows, pipeline):
+        taken = record.headers.get("taken_ns")
+        if taken is None:
+            continue
+        off = abs(int(taken) - int(record.headers.get("time_ns", b"0"))) / 1e9
+        device = record.key.decode("utf-8", "replace")
+        least[device] = min(off, least.get(device, off))
+    drifting = sorted(device for device, off in least.items() if off > max_drift_seconds)
+    share = len(drifting) / len(least) if least else None
+    detail = f"{len(drifting)} of {len(least)} devices with a clock are off by too much"
+    levels = pipeline.profile.quality.clock_drift
+    return judge("clock_drift", share, levels, detail, low_is_bad=False, devices=drifting)
+
+
+def _sample(windows: WindowRange, pipeline: Pipeline) -> Iterable[Any]:
+    topic = pipeline.profile.topics.raw
+    consumer = pipeline.kafka.consumer("headrace-reader")
+    try:
+        begin = offsets_at(consumer, topic, windows.start)
+        end = offsets_at(consumer, topic, windows.stop)
+    finally:
+        consumer.close()
+    start = {part: max(begin[part], stop - _CLOCK_SAMPLE) for part, stop in end.items()}
+    return read_topic(pipeline.kafka, topic, start, end)
+
+
+def _dead_letters(windows: WindowRange, devices: _Devices, pipeline: Pipeline) -> CheckResult:
+    topics = pipeline.profile.topics
+    consumer = pipeline.kafka.consumer("headrace-reader")
+    try:
+        rejected = count_between(consumer, topics.dead_letter, windows.start, windows.stop)
+    finally:
+        consumer.close()
+    arrived = rejected + sum(devices.readings.values())
+    share = rejected / arrived if arrived else None
+    detail = f"{rejected} of {arrived} readings were rejected"
+    levels = pipeline.profile.quality.dead_letters
+    return judge("dead_letters", share, levels, detail, low_is_bad=False)
+
+
+def _adds_up(
+    windows: WindowRange,
+    judged: list[datetime],
+    markers: dict[datetime, Marker],
+    pipeline: Pipeline,
+    levels: Any,
+) -> CheckResult:
+    """Whether raw readings, downsampled rows and published rows agree, window by window."""
+    raw = count_raw(windows, pipeline)
+    stored: dict[str, dict[datetime, int]] = {"rows": {}, "readings": {}}
+    for row in pipeline.run("count_rows.flux", pipeline.range_params(windows)):
+        stored[row["result"]][row["_time"]] = row["_value"]
+    late, wrong = 0, 0
+    for start in judged:
+        marker = markers[start]
+        agree = marker.rows == stored["rows"].get(start, 0) == marker.published
+        if raw.get(start, 0) > marker.readings:
+            # The next reconcile folds them in; until then it is no fault.
+            late += 1
+        elif raw.get(start, 0) < marker.readings or not agree:
+            wrong += 1
+    detail = f"{wrong} of {len(judged)} windows do not add up, {late} wait for late readings"
+    return judge("adds_up", wrong if judged else None, levels, detail, low_is_bad=False)
+
+
+def _text(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,116 @@
+"""Republishing: rows and alarm changes to Kafka, each revision once.
+
+What consumers already have is read from the output topics themselves, which the same
+transaction writes, so no second store can disagree with them. A worker that dies between
+any two steps leaves either the whole difference published or nothing of it, and the next
+attempt finds out which.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from headrace.models.alarm import PublishedChange, change_value
+from headrace.models.row import PublishedRow, RowKey, read_row, row_content, row_value
+from headrace.models.window import WindowRange
+from headrace.stages.alarm_changes import changes_to_publish
+from headrace.stages.markers import write_published
+from headrace.stages.pipeline import Pipeline
+from headrace.stages.published import records_since
+from headrace.storage.kafka_transaction import OutRecord, Publisher
+
+__all__ = ["Republished", "republish"]
+
+
+@dataclass(frozen=True)
+class Republished:
+    """What republishing a range came to.
+
+    Parameters
+    ----------
+    rows
+        Rows of the range.
+    new, corrected
+        How many of them were published for the first time, and again.
+    changes
+        Changes of alarms that were published.
+    """
+
+    rows: int
+    new: int
+    corrected: int
+    changes: int
+
+
+def republish(windows: WindowRange, pipeline: Pipeline) -> Republished:
+    """Publish what consumers do not have yet of a range.
+
+    Parameters
+    ----------
+    windows
+        The range.
+    pipeline
+        Profile and clients.
+
+    Raises
+    ------
+    TransientError
+        If Kafka or InfluxDB is away, or another publisher took over: nothing of the
+        range is published then.
+    PermanentError
+        If a server refuses for good.
+    """
+    profile = pipeline.profile
+    # Opened first: it ends what a dead predecessor had begun, so that what is read
+    # next is all there is.
+    with Publisher(pipeline.kafka, f"headrace-republish-{profile.name}") as publisher:
+        rows = pipeline.run("rows.flux", pipeline.range_params(windows))
+        contents = {
+            (row[profile.id_field], row["_time"]): row_content(profile, row) for row in rows
+        }
+        news = list(_news(contents, _published_rows(windows, pipeline)))
+        changes = changes_to_publish(windows, rows, pipeline)
+        publisher.publish([*_row_records(news, pipeline), *_change_records(changes, pipeline)])
+    published: Counter[datetime] = Counter(dict.fromkeys(windows.starts(), 0))
+    published.update(start for _, start in contents)
+    write_published(published, pipeline)
+    new = sum(row.revision == 0 for row in news)
+    return Republished(len(rows), new, len(news) - new, len(changes))
+
+
+def _published_rows(windows: WindowRange, pipeline: Pipeline) -> dict[RowKey, PublishedRow]:
+    known = {}
+    topic = pipeline.profile.topics.downsampled
+    for record in records_since(windows.start + windows.length, topic, pipeline.kafka):
+        row = read_row(pipeline.profile, record.value)
+        if windows.start <= row.key[1] < windows.stop:
+            known[row.key] = row
+    return known
+
+
+def _news(
+    contents: Mapping[RowKey, Mapping[str, Any]], known: Mapping[RowKey, PublishedRow]
+) -> Iterator[PublishedRow]:
+    for key, content in contents.items():
+        row = known.get(key)
+        if row is None:
+            yield PublishedRow(key, 0, content)
+        elif row.content != content:
+            yield PublishedRow(key, row.revision + 1, content)
+
+
+def _row_records(rows: Iterable[PublishedRow], pipeline: Pipeline) -> Iterator[OutRecord]:
+    topic = pipeline.profile.topics.downsampled
+    for row in rows:
+        yield topic, row.key[0].encode(), row_value(row.content, row.revision)
+
+
+def _change_records(changes: Iterable[PublishedChange], pipeline: Pipeline) -> Iterator[OutRecord]:
+    topic = pipeline.profile.topics.alarms
+    for item in changes:
+        value = change_value(pipeline.profile, item.change, item.revision)
+        yield topic, item.change.device.encode(), value

@@ -1,0 +1,107 @@
+"""Publishing records in one Kafka transaction: all of them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from headrace.errors import HeadraceError, PermanentError, ServerUnavailableError
+from headrace.storage.kafka import Kafka, error_of, kafka_errors
+
+__all__ = ["OutRecord", "Publisher"]
+
+#: Topic, key, value.
+OutRecord: TypeAlias = tuple[str, bytes, bytes]
+
+_Report: TypeAlias = Callable[[KafkaError | None, Message], None]
+
+#: Kafka ends a transaction that nobody ends after so long; readers wait for it.
+_TRANSACTION_LIMIT = timedelta(seconds=15)
+_CALL_SECONDS = 20.0
+
+
+class Publisher:
+    """The one publisher of an installation.
+
+    Entering it fences every other publisher of the same name, one that is still alive as
+    well as one that died in the middle of a transaction.
+
+    Parameters
+    ----------
+    kafka
+        The cluster.
+    name
+        The ``transactional.id``.
+    """
+
+    def __init__(self, kafka: Kafka, name: str) -> None:
+        self._producer: Producer = kafka.producer(
+            transactional_id=name,
+            transaction_timeout_ms=_TRANSACTION_LIMIT // timedelta(milliseconds=1),
+            linger_ms=5,
+            queue_buffering_max_messages=200_000,
+            queue_buffering_max_kbytes=128 * 1024,
+        )
+
+    def __enter__(self) -> Self:
+        with kafka_errors():
+            self._producer.init_transactions(_CALL_SECONDS)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Nothing is open any more: `publish` has committed or aborted.
+        self._producer.purge()
+        self._producer.close()
+
+    def publish(self, records: Sequence[OutRecord]) -> None:
+        """Publish records so that `read_committed` consumers see all of them or none.
+
+        Raises
+        ------
+        TransientError
+            If Kafka is away, or another publisher has taken over.
+        PermanentError
+            If Kafka refuses the records for good.
+        """
+        if not records:
+            return
+        failures: list[HeadraceError] = []
+
+        def report(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                failures.append(error_of(error))
+
+        try:
+            self._producer.begin_transaction()
+            for topic, key, value in records:
+                self._produce(topic, key, value, report)
+            self._producer.commit_transaction(_CALL_SECONDS)
+        except KafkaException as exc:
+            with suppress(KafkaException):
+                self._producer.abort_transaction(_CALL_SECONDS)
+            # The report of a record says more than that the transaction has failed.
+            cause = failures[0] if failures else error_of(exc.args[0])
+            if isinstance(cause, PermanentError):
+                raise cause from exc
+            msg = f"nothing was published: {cause}"
+            raise ServerUnavailableError(msg) from exc
+
+    def _produce(self, topic: str, key: bytes, value: bytes, report: _Report) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value, key, on_delivery=report)
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                self._producer.poll(0)
+                return

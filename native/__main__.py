@@ -1,0 +1,97 @@
+"""``python -m native <command>``: what the Makefile's targets do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from headrace.errors import ConfigurationError, HeadraceError
+from native.dotenv import ENV_FILE, begin_anew, write_env
+from native.stack import find_programs, load_stack
+from native.supervision import Supervisor
+from native.up import bring_up
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command()
+def env() -> None:
+    """Write .env with fresh secrets, if there is none."""
+    if write_env():
+        print(f"wrote {ENV_FILE}: change ports and addresses there before `make up`")
+    else:
+        print(f"{ENV_FILE} is there already")
+
+
+@app.command()
+def programs() -> None:
+    """Find the servers' programs, and get those that are missing."""
+    find_programs(print)
+
+
+@app.command()
+def up() -> None:
+    """Start everything, and wait until the first window has come out."""
+    bring_up()
+
+
+@app.command()
+def down() -> None:
+    """Stop everything."""
+    stack = load_stack(_existing_env())
+    stopped = Supervisor(stack.folder).shut_down()
+    print("stopped" if stopped else "nothing was running")
+
+
+@app.command()
+def logs() -> None:
+    """Follow the logs of all processes."""
+    stack = load_stack(_existing_env())
+    files = sorted(str(path) for path in stack.log_folder.glob("*.log"))
+    if not files:
+        print(f"no logs in {stack.log_folder} yet: `make up` starts the stack")
+        return
+    try:
+        subprocess.run(["tail", "-n", "5", "-F", *files], check=False)
+    except KeyboardInterrupt:
+        return
+
+
+@app.command()
+def reset(
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),  # noqa: FBT001, FBT003
+) -> None:
+    """Stop everything and forget all data, after asking. .env stays, with a new beginning."""
+    stack = load_stack(_existing_env())
+    if not yes:
+        typer.confirm(
+            f"This deletes {stack.folder} with all readings, rows and runs. Go on?", abort=True
+        )
+    Supervisor(stack.folder).shut_down()
+    shutil.rmtree(stack.folder)
+    begin_anew(ENV_FILE)
+    print(f"deleted {stack.folder}; `make up` begins anew")
+
+
+def _existing_env() -> Path:
+    if not ENV_FILE.exists():
+        msg = f"there is no {ENV_FILE} here: `make up` writes one and starts the stack"
+        raise ConfigurationError(msg)
+    return ENV_FILE
+
+
+def main() -> None:
+    """Run a command; errors of ours become one sentence and exit code 1."""
+    try:
+        app()
+    except HeadraceError as exc:
+        print(f"headrace: {exc}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

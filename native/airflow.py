@@ -1,0 +1,160 @@
+"""Airflow's processes, and the environment that they share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import urllib3
+from dotenv import dotenv_values
+from pydantic import SecretStr
+
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings
+from headrace.storage.kafka import Kafka
+from native.programs import HERE
+from native.servers import LOOPBACK, Server
+
+__all__ = ["airflow_environment", "airflow_servers", "init_commands"]
+
+_CHECKOUT = HERE.parent
+
+
+def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
+    """Environment of every Airflow process.
+
+    Parameters
+    ----------
+    settings
+        Addresses and secrets.
+    folder
+        ``AIRFLOW_HOME``: logs, and the password of the UI's user.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    base_url = f"http://{settings.airflow_host}:{settings.airflow_port}"
+    shared = _read_env_file(HERE / "config" / "airflow.env")
+    return {
+        **shared,
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(_CHECKOUT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(_CHECKOUT / "plugins"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_user}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords(settings, folder)),
+        "AIRFLOW__CORE__FERNET_KEY": _secret(settings.airflow_fernet_key),
+        "AIRFLOW__API__HOST": settings.airflow_host,
+        "AIRFLOW__API__PORT": str(settings.airflow_port),
+        "AIRFLOW__API__BASE_URL": base_url,
+        "AIRFLOW__API__SECRET_KEY": _secret(settings.airflow_jwt_secret),
+        "AIRFLOW__API_AUTH__JWT_SECRET": _secret(settings.airflow_jwt_secret),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
+            f"postgresql+psycopg2://airflow:{_secret(settings.postgres_password)}"
+            f"@{LOOPBACK}:{settings.postgres_port}/airflow"
+        ),
+        **_connections(settings),
+        # The tasks read the same settings as the workers.
+        "HEADRACE_STATE_DIR": str(settings.state_dir.resolve()),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+
+def airflow_servers(
+    settings: Settings, folder: Path, environment: Mapping[str, str]
+) -> list[Server]:
+    """Airflow's four processes, the api-server first: the others need it."""
+    health = f"http://{settings.airflow_host}:{settings.airflow_port}/api/v2/monitor/health"
+    airflow = str(Path(sys.executable).parent / "airflow")
+
+    def process(*arguments: str, part: str | None = None) -> Server:
+        return Server(
+            f"airflow-{arguments[0]}",
+            (airflow, *arguments),
+            folder,
+            environment=environment,
+            ready=lambda: _part_is_healthy(health, part),
+            stop_seconds=40,
+        )
+
+    return [
+        process("api-server"),
+        # The logs are read from the disk; nothing has to be served from a port for it.
+        process("scheduler", "--skip-serve-logs", part="scheduler"),
+        process("dag-processor", part="dag_processor"),
+        process("triggerer", "--skip-serve-logs", part="triggerer"),
+    ]
+
+
+def init_commands() -> list[tuple[str, ...]]:
+    """What has to be done before Airflow starts, and does no harm when done again."""
+    airflow = str(Path(sys.executable).parent / "airflow")
+    return [
+        (airflow, "db", "migrate"),
+        (airflow, "pools", "import", str(HERE / "config" / "pools.json")),
+    ]
+
+
+def _connections(settings: Settings) -> dict[str, str]:
+    """The servers as Airflow Connections, in the form that its environment takes."""
+    influx = urlsplit(settings.influx_url)
+    connections = {
+        "KAFKA_DEFAULT": {
+            "conn_type": "kafka",
+            "extra": dict(Kafka.from_settings(settings).config),
+        },
+        "INFLUXDB_DEFAULT": {
+            "conn_type": "generic",
+            "host": influx.hostname,
+            "port": influx.port,
+            "schema": influx.scheme,
+            "extra": {
+                "org": settings.influx_org,
+                "token_file": str((settings.tokens_dir / "airflow.token").resolve()),
+                "ca_file": str(settings.influx_ca_file) if settings.influx_ca_file else None,
+            },
+        },
+        "SMTP_DEFAULT": {
+            "conn_type": "smtp",
+            "host": settings.smtp_host,
+            "port": settings.smtp_port,
+            "extra": {
+                "disable_ssl": True,
+                "disable_tls": True,
+                "from_email": settings.alert_from,
+                "timeout": 10,
+                "retry_limit": 3,
+            },
+        },
+    }
+    return {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()}
+
+
+def _passwords(settings: Settings, folder: Path) -> Path:
+    path = folder / "passwords.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({settings.airflow_user: _secret(settings.airflow_password)}))
+    return path
+
+
+def _secret(value: SecretStr | None) -> str:
+    if value is None:
+        msg = "a secret of Airflow's is missing in .env: see `make env`"
+        raise ConfigurationError(msg)
+    return value.get_secret_value()
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    return {name: value or "" for name, value in dotenv_values(path).items()}
+
+
+def _part_is_healthy(url: str, part: str | None) -> bool:
+    try:
+        response = urllib3.request("GET", url, timeout=5, retries=False)
+    except urllib3.exceptions.HTTPError:
+        return False
+    if response.status != 200:  # noqa: PLR2004
+        return False
+    return part is None or response.json().get(part, {}).get("status") == "healthy"

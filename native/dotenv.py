@@ -1,0 +1,111 @@
+"""Writing ``.env``: the settings of an installation, with fresh secrets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from headrace.models.window import rfc3339
+
+__all__ = ["ENV_FILE", "begin_anew", "write_env"]
+
+ENV_FILE = Path(".env")
+
+
+def write_env(path: Path = ENV_FILE) -> bool:
+    """Write the file if there is none.
+
+    Returns
+    -------
+    bool
+        Whether it was written.
+    """
+    if path.exists():
+        return False
+    content = _TEMPLATE.format(
+        installed_at=rfc3339(datetime.now(UTC).replace(microsecond=0)),
+        state_dir=_state_dir(path.resolve().parent),
+        influx_password=_secret(),
+        influx_token=_secret(48),
+        airflow_password=_secret(12),
+        airflow_jwt=_secret(64),
+        airflow_fernet=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        postgres_password=_secret(),
+    )
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+    return True
+
+
+def begin_anew(path: Path) -> None:
+    """Date the installation anew, after its data were deleted."""
+    now = rfc3339(datetime.now(UTC).replace(microsecond=0))
+    text = re.sub(r"(?m)^(HEADRACE_INSTALLED_AT=).*$", rf"\g<1>{now}", path.read_text())
+    path.write_text(text)
+
+
+def _secret(size: int = 24) -> str:
+    return secrets.token_urlsafe(size)
+
+
+def _state_dir(checkout: Path) -> Path:
+    """Where the stack keeps its data.
+
+    Root's servers run as a user of their own, who could not enter root's folders.
+    """
+    if os.geteuid() != 0:
+        return checkout / ".state"
+    digest = hashlib.sha256(str(checkout).encode()).hexdigest()[:8]
+    return Path("/var/lib/headrace") / f"{checkout.name}-{digest}"
+
+
+_TEMPLATE = """\
+# Settings of this installation, written by `make env`. Both ways of running read it.
+# docs/settings.md lists every setting; what is not here has its default.
+
+# When the installation began: no window before it is expected.
+HEADRACE_INSTALLED_AT={installed_at}
+
+# Data, logs and tokens of the local stack.
+HEADRACE_STATE_DIR={state_dir}
+
+# InfluxDB. The password and the operator token are for `headrace provision` and for you;
+# the workers and Airflow have tokens of their own, which may do much less.
+HEADRACE_INFLUX_ORG=headrace
+HEADRACE_INFLUX_ADMIN_USER=admin
+HEADRACE_INFLUX_ADMIN_PASSWORD={influx_password}
+HEADRACE_INFLUX_ADMIN_TOKEN={influx_token}
+
+# Airflow's UI, and the secrets of its processes.
+HEADRACE_AIRFLOW_USER=admin
+HEADRACE_AIRFLOW_PASSWORD={airflow_password}
+HEADRACE_AIRFLOW_JWT_SECRET={airflow_jwt}
+HEADRACE_AIRFLOW_FERNET_KEY={airflow_fernet}
+HEADRACE_POSTGRES_PASSWORD={postgres_password}
+
+# Who gets the alert e-mails. Locally they all end in the mailbox.
+HEADRACE_ALERT_TO=operators@headrace.local
+
+# Whom the local broker lets in: `anonymous`, or `password` for devices with a login each.
+HEADRACE_MQTT_LOGIN=anonymous
+
+# The simulated fleet; 0 starts none.
+HEADRACE_FLEET_SIZE=50
+
+# Ports, all on loopback.
+HEADRACE_MQTT_PORT=1883
+HEADRACE_KAFKA_BOOTSTRAP=127.0.0.1:9092
+HEADRACE_INFLUX_URL=http://127.0.0.1:8086
+HEADRACE_AIRFLOW_PORT=8080
+HEADRACE_MAILBOX_PORT=1080
+HEADRACE_SMTP_PORT=1025
+HEADRACE_POSTGRES_PORT=5433
+HEADRACE_BRIDGE_METRICS_PORT=9101
+HEADRACE_SINK_METRICS_PORT=9102
+"""

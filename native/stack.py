@@ -1,0 +1,162 @@
+"""The processes of the local stack, and the order in which they start."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import urllib3
+from dotenv import dotenv_values
+
+from headrace.settings import Settings, load_settings
+from native import programs, servers
+from native.airflow import airflow_environment, airflow_servers
+from native.programs import Program, Progress
+from native.servers import Server
+
+__all__ = ["Programs", "Stack", "find_programs", "load_stack"]
+
+#: What only `provision` and a person need.
+_NOT_FOR_WORKERS = ("HEADRACE_INFLUX_ADMIN_", "HEADRACE_AIRFLOW_", "HEADRACE_POSTGRES_PASSWORD")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The servers' programs."""
+
+    kafka: Program
+    influxd: Program
+    mosquitto: Program
+    postgres: Program
+    maildev: Program
+
+
+def find_programs(progress: Progress) -> Programs:
+    """Find the programs, and get those that are missing."""
+    with programs.exclusively():
+        return Programs(
+            kafka=programs.find_kafka(progress),
+            influxd=programs.find_influxd(progress),
+            mosquitto=programs.find_mosquitto(progress),
+            postgres=programs.find_postgres(progress),
+            maildev=programs.find_maildev(progress),
+        )
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The local stack.
+
+    Parameters
+    ----------
+    settings
+        What ``.env`` says, with an absolute state folder.
+    environment
+        The same as an environment for the workers, without what they need not know.
+    airflow_environment
+        Environment of Airflow's processes.
+    folder
+        Where everything is kept.
+    """
+
+    settings: Settings
+    environment: Mapping[str, str]
+    airflow_environment: Mapping[str, str]
+    folder: Path
+
+    @property
+    def log_folder(self) -> Path:
+        """Folder of the logs, one file a process."""
+        return self.folder / "log"
+
+    def servers(self, found: Programs) -> list[Server]:
+        """The servers, each prepared to be started."""
+        settings = self.settings
+        port = int(settings.kafka_bootstrap.rpartition(":")[2])
+        influx = urllib3.util.parse_url(settings.influx_url)
+        password = settings.postgres_password
+        return [
+            servers.kafka(
+                found.kafka,
+                self.folder / "kafka",
+                port=port,
+                controller_port=settings.kafka_controller_port,
+            ),
+            servers.influxdb(found.influxd, self.folder / "influxdb", port=influx.port or 8086),
+            servers.mosquitto(found.mosquitto, self.folder / "mosquitto", port=settings.mqtt_port),
+            servers.postgres(
+                found.postgres,
+                self.folder / "postgres",
+                port=settings.postgres_port,
+                password=password.get_secret_value() if password else "",
+            ),
+            servers.mailbox(
+                found.maildev,
+                self.folder / "mailbox",
+                smtp_port=settings.smtp_port,
+                web_port=settings.mailbox_port,
+            ),
+        ]
+
+    def workers(self) -> list[Server]:
+        """The ingest workers."""
+        host = self.settings.metrics_host
+        return [
+            self._worker("bridge", health=f"{host}:{self.settings.bridge_metrics_port}"),
+            self._worker("sink", health=f"{host}:{self.settings.sink_metrics_port}"),
+        ]
+
+    def airflow(self) -> list[Server]:
+        """Airflow's processes, the api-server first."""
+        return airflow_servers(self.settings, self.folder / "airflow", self.airflow_environment)
+
+    def fleet(self) -> list[Server]:
+        """The simulated fleet, if there is to be one."""
+        size = self.settings.fleet_size
+        arguments = ("--generators", str(size), "--offline-chance", "0.002")
+        return [self._worker("simulate", *arguments)] if size else []
+
+    def _worker(self, name: str, *arguments: str, health: str | None = None) -> Server:
+        def ready() -> bool:
+            if health is None:
+                return True
+            try:
+                # Any answer will do: whether all is well is another question.
+                urllib3.request("GET", f"http://{health}/healthz", timeout=2, retries=False)
+            except urllib3.exceptions.HTTPError:
+                return False
+            return True
+
+        return Server(
+            name,
+            (str(Path(sys.executable).parent / "headrace"), name, *arguments),
+            self.folder,
+            environment=self.environment,
+            ready=ready,
+            # Longer than a worker takes to drain, and then one call to InfluxDB.
+            stop_seconds=int(self.settings.drain_limit.total_seconds()) + 20,
+        )
+
+
+def load_stack(env_file: Path) -> Stack:
+    """Read ``.env`` into a stack."""
+    settings = load_settings(env_file)
+    folder = settings.state_dir.resolve()
+    settings = settings.model_copy(update={"state_dir": folder})
+    folder.mkdir(parents=True, exist_ok=True)
+    # The servers' own user has to get through to its folders.
+    folder.chmod(0o755)
+    (folder / "log").mkdir(exist_ok=True)
+    given = {name: value for name, value in dotenv_values(env_file).items() if value}
+    environment = {
+        name: value for name, value in given.items() if not name.startswith(_NOT_FOR_WORKERS)
+    }
+    environment["HEADRACE_STATE_DIR"] = str(folder)
+    return Stack(
+        settings,
+        environment,
+        {**environment, **airflow_environment(settings, folder / "airflow")},
+        folder,
+    )

@@ -1,0 +1,220 @@
+"""Bringing the local stack up, step by step, for somebody who watches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from headrace.errors import ConfigurationError
+from headrace.profile import Profile, load_profile
+from headrace.stages.published import records_since
+from headrace.storage.kafka import Kafka
+from native.airflow import init_commands
+from native.dotenv import ENV_FILE, write_env
+from native.programs import run_step
+from native.servers import LOOPBACK, Server, port_is_free, wait_until_ready
+from native.stack import Stack, find_programs, load_stack
+from native.supervision import Supervisor
+
+__all__ = ["bring_up"]
+
+_console = Console()
+_SHOWN_ROWS = 5
+#: A run begins when the minute is over; a slow machine then takes its time.
+_FIRST_WINDOW_SECONDS = 240.0
+
+
+def bring_up() -> None:
+    """Start what does not run, in order, and wait until a window has come out.
+
+    Raises
+    ------
+    ConfigurationError
+        If something is missing, taken or dies; the message names it and its log.
+    """
+    with _step("programs") as tell:
+        found = find_programs(tell)
+    with _step("settings") as tell:
+        tell("wrote .env with fresh secrets" if write_env() else "from .env")
+        stack = load_stack(ENV_FILE)
+    supervisor = Supervisor(stack.folder)
+    running = {name for name, state in supervisor.states().items() if state == "RUNNING"}
+    _check_ports(stack, running)
+    servers = stack.servers(found)
+    workers, airflow, fleet = stack.workers(), stack.airflow(), stack.fleet()
+    supervisor.configure([*servers, *workers, *airflow, *fleet])
+    for server in servers:
+        _start(server, supervisor)
+    _provision(stack)
+    for worker in workers:
+        _start(worker, supervisor)
+    if not supervisor.is_running(airflow[0].name):
+        _prepare_airflow(stack)
+    for process in airflow:
+        # The first start reads a lot from the disk.
+        _start(process, supervisor, seconds=180)
+    for process in fleet:
+        _start(process, supervisor)
+    _await_first_window(stack)
+    _show(stack)
+
+
+def _start(server: Server, supervisor: Supervisor, seconds: float = 60.0) -> None:
+    with _step(server.name) as tell:
+        if supervisor.is_running(server.name) and server.ready():
+            tell("runs already")
+            return
+        supervisor.start(server.name)
+        try:
+            wait_until_ready(server, lambda: supervisor.is_running(server.name), seconds)
+        except ConfigurationError as exc:
+            msg = f"{exc}, see {supervisor.log_of(server.name)}"
+            raise ConfigurationError(msg) from exc
+
+
+def _check_ports(stack: Stack, running: set[str]) -> None:
+    settings = stack.settings
+    owned = {
+        "mosquitto": {"HEADRACE_MQTT_PORT": settings.mqtt_port},
+        "kafka": {
+            "HEADRACE_KAFKA_BOOTSTRAP": int(settings.kafka_bootstrap.rpartition(":")[2]),
+            "HEADRACE_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
+        },
+        "influxdb": {"HEADRACE_INFLUX_URL": int(settings.influx_url.rpartition(":")[2])},
+        "postgres": {"HEADRACE_POSTGRES_PORT": settings.postgres_port},
+        "mailbox": {
+            "HEADRACE_SMTP_PORT": settings.smtp_port,
+            "HEADRACE_MAILBOX_PORT": settings.mailbox_port,
+        },
+        "bridge": {"HEADRACE_BRIDGE_METRICS_PORT": settings.bridge_metrics_port},
+        "sink": {"HEADRACE_SINK_METRICS_PORT": settings.sink_metrics_port},
+        "airflow-api-server": {"HEADRACE_AIRFLOW_PORT": settings.airflow_port},
+    }
+    for name, ports in owned.items():
+        if name in running:
+            continue
+        for setting, port in ports.items():
+            if not port_is_free(port):
+                msg = (
+                    f"port {port}, which {name} needs, is taken by another program. Stop that "
+                    f"one, or set {setting} in .env to another"
+                )
+                raise ConfigurationError(msg)
+
+
+def _provision(stack: Stack) -> None:
+    with _step("topics, buckets, tokens"):
+        log = stack.log_folder / "provision.log"
+        command: list[str | Path] = [Path(sys.executable).parent / "headrace", "provision"]
+        run_step(command, log, env={"HEADRACE_STATE_DIR": str(stack.folder)})
+
+
+def _prepare_airflow(stack: Stack) -> None:
+    with _step("Airflow's database"):
+        for command in init_commands():
+            log = stack.log_folder / f"airflow-{command[1]}.log"
+            run_step(list(command), log, cwd=stack.folder, env=stack.airflow_environment)
+
+
+def _await_first_window(stack: Stack) -> None:
+    if not stack.settings.fleet_size:
+        return
+    with _step("first window") as tell:
+        tell("waiting for the minute to end and its window to come out")
+        deadline = time.monotonic() + _FIRST_WINDOW_SECONDS
+        begun = datetime.now(UTC)
+        while not _rows_of(stack, since=begun):
+            if time.monotonic() > deadline:
+                msg = (
+                    "no window has come out yet: `make status` says what does not work, "
+                    f"the logs are in {stack.log_folder}"
+                )
+                raise ConfigurationError(msg)
+            time.sleep(1)
+        tell("rows are on their topic")
+
+
+def _rows_of(stack: Stack, since: datetime) -> list[dict[str, object]]:
+    """Rows that were published since some moment."""
+    settings = stack.settings
+    topic = load_profile(settings.profile).topics.downsampled
+    newer = int(since.timestamp() * 1000)
+    return [
+        msgspec.json.decode(record.value)
+        for record in records_since(since, topic, Kafka.from_settings(settings))
+        if record.timestamp_ms >= newer
+    ]
+
+
+def _show(stack: Stack) -> None:
+    settings = stack.settings
+    password = settings.airflow_password
+    where = Table.grid(padding=(0, 2))
+    where.add_row(
+        "Airflow",
+        f"http://{settings.airflow_host}:{settings.airflow_port}",
+        f"login {settings.airflow_user} / {password.get_secret_value() if password else ''}",
+    )
+    where.add_row("Mailbox", f"http://{LOOPBACK}:{settings.mailbox_port}", "alerts arrive here")
+    where.add_row("MQTT", f"{LOOPBACK}:{settings.mqtt_port}", "devices publish here")
+    where.add_row("Kafka", settings.kafka_bootstrap, "rows: topic kafka_downsampled")
+    where.add_row("InfluxDB", settings.influx_url, "the operator token is in .env")
+    where.add_row("Next", "make status", "make logs, make down, make help")
+    _console.print(Panel(where, title="Headrace is up", expand=False))
+    recent = _rows_of(stack, since=datetime.now(UTC) - timedelta(minutes=5))[-_SHOWN_ROWS:]
+    if not recent:
+        return
+    names = _telling_columns(load_profile(settings.profile))
+    rows = Table(*names, title="The newest downsampled rows", title_justify="left")
+    for row in recent:
+        rows.add_row(*(str(row[name]) for name in names))
+    _console.print(rows)
+
+
+def _telling_columns(profile: Profile) -> list[str]:
+    """Columns that fit on a screen: who, when, the levels, and the values behind them."""
+    measured = [str(rule.params.get("field")) for rule in profile.alarms]
+    return [
+        profile.id_field,
+        "window_start",
+        *(rule.writes for rule in profile.alarms),
+        *(name for name in profile.fields if name in measured),
+        "readings",
+    ]
+
+
+@contextmanager
+def _step(name: str) -> Iterator[Callable[[str], None]]:
+    """Show one step: what is going on while it takes its time, and how long it took."""
+    begun = time.monotonic()
+    said: list[str] = []
+    if not _console.is_terminal:
+
+        def tell_line(what: str) -> None:
+            said.append(what)
+            _console.print(f"  {name}: {what}", highlight=False)
+
+        yield tell_line
+    else:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=_console, transient=True) as progress:
+            task = progress.add_task(name)
+
+            def tell_spinner(what: str) -> None:
+                said.append(what)
+                progress.update(task, description=f"{name}: {what}")
+
+            yield tell_spinner
+    note = f" ({said[-1]})" if said and _console.is_terminal else ""
+    took = time.monotonic() - begun
+    _console.print(f"[green]ok[/] {name:22} {took:6.1f} s{note}", highlight=False)
