@@ -1,0 +1,24 @@
+"""Airflow for the DAG tests: parsed as the stack parses them, without a database."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+# Airflow reads its environment when it is imported, which is below and nowhere before.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="headrace-airflow-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(PROJECT / "dags")
+os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PROJECT / "plugins")
+
+from airflow.dag_processing.dagbag import DagBag  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def dag_bag() -> DagBag:
+    return DagBag(str(PROJECT / "dags"))

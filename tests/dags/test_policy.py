@@ -1,0 +1,153 @@
+"""What every DAG and every task has to have."""
+
+from __future__ import annotations
+
+import ast
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG, RetryAction
+from airflow.serialization.serialized_objects import DagSerialization
+
+from headrace.errors import AccessDeniedError, BadQueryError, ServerUnavailableError
+from headrace.orchestration.alerts import on_failure, on_success
+from tests.dags.conftest import PROJECT
+
+DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
+LIVE, HEAL = "generators_windows", "generators_reconcile"
+QUALITY, CLEANUP = "generators_quality", "airflow_cleanup"
+STAGES = ["downsample", "evaluate_alarms", "republish"]
+
+
+def every_task(dag_bag: DagBag) -> list[tuple[str, Any]]:
+    return [(dag.dag_id, task) for dag in dag_bag.dags.values() for task in dag.tasks]
+
+
+def test_every_file_is_parsed(dag_bag: DagBag) -> None:
+    assert dag_bag.import_errors == {}
+    assert set(dag_bag.dags) == {LIVE, HEAL, QUALITY, CLEANUP}
+
+
+def test_dags_survive_the_database(dag_bag: DagBag) -> None:
+    for dag in dag_bag.dags.values():
+        data = DagSerialization.to_dict(dag)
+        again = DagSerialization.from_dict(json.loads(json.dumps(data)))
+        assert again.task_dict.keys() == dag.task_dict.keys()
+
+
+def test_every_dag_says_what_it_is(dag_bag: DagBag) -> None:
+    for dag in dag_bag.dags.values():
+        assert "headrace" in dag.tags
+        assert dag.doc_md
+        assert dag.description
+        assert dag.dagrun_timeout
+
+
+def test_every_task_has_a_policy(dag_bag: DagBag) -> None:
+    for dag_id, task in every_task(dag_bag):
+        where = f"{dag_id}.{task.task_id}"
+        assert task.owner == "headrace", where
+        assert task.doc_md, where
+        assert task.retries >= 1, where
+        assert task.retry_delay <= timedelta(minutes=5), where
+        assert task.retry_policy is not None, where
+        assert task.execution_timeout is not None, where
+
+
+def test_every_task_calls_when_it_fails_and_when_it_works_again(dag_bag: DagBag) -> None:
+    for dag_id, task in every_task(dag_bag):
+        where = f"{dag_id}.{task.task_id}"
+        assert list(task.on_failure_callback) == [on_failure], where
+        assert list(task.on_success_callback) == [on_success], where
+
+
+def test_permanent_errors_are_not_tried_again(dag_bag: DagBag) -> None:
+    for dag_id, task in every_task(dag_bag):
+        policy = task.retry_policy
+        for error in (AccessDeniedError("x"), BadQueryError("x")):
+            assert policy.evaluate(error, 1, 5).action is RetryAction.FAIL, dag_id
+        decision = policy.evaluate(ServerUnavailableError("x"), 1, 5)
+        assert decision.action is not RetryAction.FAIL, dag_id
+
+
+def test_pools_are_made(dag_bag: DagBag) -> None:
+    pools = json.loads((PROJECT / "native/config/pools.json").read_text())
+    used = {task.pool for _, task in every_task(dag_bag)} - {"default_pool"}
+    assert used == set(pools)
+    assert pools["headrace_publish"]["slots"] == 1
+
+
+def test_live_windows_and_healing_share_the_stages(dag_bag: DagBag) -> None:
+    live, heal = dag_bag.dags[LIVE], dag_bag.dags[HEAL]
+    assert [task.task_id for task in live.topological_sort()] == ["await_ingest", *STAGES]
+    healing = [task.task_id for task in heal.topological_sort()]
+    for stage in STAGES:
+        assert f"heal.{stage}" in healing
+        healed = heal.get_task(f"heal.{stage}")
+        assert live.get_task(stage).python_callable.__code__ is healed.python_callable.__code__
+
+
+def test_nothing_but_live_windows_uses_the_live_pool(dag_bag: DagBag) -> None:
+    for dag_id, task in every_task(dag_bag):
+        if task.pool == "default_pool":
+            assert dag_id in (LIVE, QUALITY)
+
+
+def interval(dag: DAG, run_after: datetime) -> tuple[datetime, datetime]:
+    timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
+    found = timetable.infer_manual_data_interval(run_after=run_after)
+    return found.start, found.end
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "start", "end"),
+    [
+        (LIVE, (12, 36), (12, 37)),
+        (HEAL, (11, 5), (12, 5)),
+        (QUALITY, (12, 15), (12, 30)),
+    ],
+)
+def test_runs_have_the_interval_that_has_just_ended(
+    dag_bag: DagBag, dag_id: str, start: tuple[int, int], end: tuple[int, int]
+) -> None:
+    found = interval(dag_bag.dags[dag_id], pendulum.datetime(2026, 6, 1, 12, 37, 20))
+    expected = [datetime(2026, 6, 1, *moment, tzinfo=UTC) for moment in (start, end)]
+    assert list(found) == expected
+
+
+def test_live_never_catches_up_and_healing_always_does(dag_bag: DagBag) -> None:
+    assert not dag_bag.dags[LIVE].catchup
+    assert dag_bag.dags[HEAL].catchup
+
+
+@pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
+def test_a_dag_file_only_wires(path: Path) -> None:
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    assert len(text.splitlines()) < 100
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    # A task group is wiring; anything with a decision or a loop in it is logic.
+    for function in functions:
+        assert not any(
+            isinstance(node, ast.If | ast.For | ast.While | ast.Try) for node in ast.walk(function)
+        )
+
+
+def test_only_orchestration_imports_airflow() -> None:
+    for path in (PROJECT / "include" / "headrace").rglob("*.py"):
+        if "orchestration" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == "airflow" for name in names), path
+            assert not any("headrace.orchestration" in name for name in names), path

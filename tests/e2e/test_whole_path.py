@@ -1,0 +1,78 @@
+"""From a device to a consumer, with Airflow's own scheduler in between."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+
+from headrace.models.window import parse_time
+from tests.support.airflow import AirflowStack
+from tests.support.processes import Process, wait_for
+
+
+@pytest.fixture(scope="module")
+def ingest(running_airflow: AirflowStack) -> list[Process]:
+    installation = running_airflow.installation
+    workers = [installation.worker("bridge"), installation.worker("sink")]
+    workers[0].start()
+    workers[1].launch()
+    workers.append(installation.worker("simulate", "--generators", "10", "--interval", "2-4"))
+    workers[2].launch()
+    return workers
+
+
+def test_each_window_comes_out_once(airflow: AirflowStack, ingest: list[Process]) -> None:
+    assert all(worker.alive for worker in ingest)
+    # The first window is cut short by the start; the next one is whole.
+    airflow.next_live_window()
+    begun = datetime.now(UTC)
+    run = airflow.next_live_window()
+    assert run["state"] == "success"
+    states = {
+        task["task_id"]: task["state"] for task in airflow.tasks("windows", run["dag_run_id"])
+    }
+    assert states == dict.fromkeys(
+        ["await_ingest", "downsample", "evaluate_alarms", "republish"], "success"
+    )
+    start = parse_time(run["data_interval_start"])
+    rows = wait_for(
+        lambda: [
+            row for row in airflow.installation.rows() if parse_time(row["window_start"]) == start
+        ]
+    )
+    assert start <= begun
+    assert Counter(row["generatorID"] for row in rows) == Counter(
+        f"generator{number}" for number in range(1, 11)
+    )
+    for row in rows:
+        assert row["alarm"] == ("refuel" if row["fuel"] < 500 else "no action")
+        assert row["region"] == "US"
+        assert row["readings"] >= 14
+        assert row["revision"] == 0
+    # A window's rows are those that InfluxDB has.
+    with airflow.installation.admin_influx() as influx:
+        stored = influx.run(
+            "from(bucket: params.bucket) |> range(start: params.start, stop: params.stop)"
+            ' |> filter(fn: (r) => r._field == "fuel") |> group()',
+            {
+                "bucket": airflow.installation.profile.buckets.downsampled,
+                "start": start,
+                "stop": parse_time(run["data_interval_end"]),
+            },
+        )
+    assert {row["generatorID"]: row["_value"] for row in stored} == {
+        row["generatorID"]: row["fuel"] for row in rows
+    }
+
+
+def test_windows_since_the_installation_are_all_there(
+    airflow: AirflowStack, ingest: list[Process]
+) -> None:
+    """The first reconcile, due at once, computed what was before the first live run."""
+    assert all(worker.alive for worker in ingest)
+    run = airflow.runs("reconcile", run_type="scheduled")[-1]
+    assert airflow.wait_for_run("reconcile", run["dag_run_id"])["state"] == "success"
+    done = airflow.installation.headrace("status", "--json")
+    assert '"missing": 0' in done.stdout, done.stdout

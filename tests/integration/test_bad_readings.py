@@ -1,0 +1,103 @@
+"""One bad reading never blocks or drops its neighbours."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from headrace.models.deadletter import Reason
+from headrace.models.window import rfc3339
+from tests.support.devices import Publisher, reading
+from tests.support.installation import Installation
+from tests.support.processes import wait_for
+
+DEVICE = "generator1"
+
+
+def in_json(**changes: Any) -> bytes:
+    return json.dumps(reading(DEVICE, **changes)).encode()
+
+
+def bad_readings() -> list[tuple[str, bytes, Reason]]:
+    """Device in the topic, payload, and the reason it should be rejected for."""
+    now = datetime.now(UTC)
+    return [
+        (DEVICE, b"not json", Reason.NOT_JSON),
+        (DEVICE, b"[1, 2, 3]", Reason.NOT_AN_OBJECT),
+        (DEVICE, in_json(fuel=...), Reason.MISSING_FIELD),
+        (DEVICE, in_json(fuel="full"), Reason.WRONG_TYPE),
+        (DEVICE, in_json(fuel=math.nan), Reason.NOT_FINITE),
+        (DEVICE, in_json(fuel=-math.inf), Reason.NOT_FINITE),
+        (DEVICE, in_json(generatorID="generator2"), Reason.ID_MISMATCH),
+        ("trailing\\", in_json(generatorID="trailing\\"), Reason.ID_UNWRITABLE),
+        (DEVICE, in_json(note="x" * 70_000), Reason.TOO_LARGE),
+        (DEVICE, in_json(note="y" * 900_000), Reason.TOO_LARGE),
+        (DEVICE, in_json(time="half past"), Reason.TIME_INVALID),
+        (DEVICE, in_json(time=rfc3339(now - timedelta(days=31))), Reason.TIME_TOO_OLD),
+        (DEVICE, in_json(time=rfc3339(now + timedelta(minutes=6))), Reason.TIME_AHEAD),
+    ]
+
+
+def test_bad_ones_go_to_the_dead_letters_and_good_ones_pass(installation: Installation) -> None:
+    installation.worker("bridge").start()
+    installation.worker("sink").launch()
+    bad = bad_readings()
+    messages: list[tuple[str, Any]] = []
+    for number, (device, payload, _) in enumerate(bad):
+        messages.append((f"{installation.name}/{device}", payload))
+        messages.append((f"{installation.name}/{DEVICE}", in_json(fuel=1000 + number)))
+    with Publisher(installation.backbone.mqtt_port) as publisher:
+        publisher.send_all(messages)
+    topics = installation.profile.topics
+    letters = wait_for(
+        lambda: found if len(found := installation.records(topics.dead_letter)) >= len(bad) else []
+    )
+    assert len(letters) == len(bad)
+    # Each letter has its payload byte for byte, up to 64 KiB, and the reason for it.
+    by_value = {(letter.value, letter.headers["reason"].decode()): letter for letter in letters}
+    for device, payload, reason in bad:
+        letter = by_value[payload[:65_536], reason.value]
+        assert letter.headers["size"].decode() == str(len(payload))
+        assert letter.headers["topic"].decode() == f"{installation.name}/{device}"
+        assert letter.headers["detail"]
+        assert int(letter.headers["time_ns"]) > 0
+    good = wait_for(lambda: p if len(p := installation.points("fuel")) >= len(bad) else [])
+    assert sorted(value for _, _, value in good) == [1000.0 + number for number in range(len(bad))]
+    # Counted, by reason; and every message was acknowledged.
+    port = installation.bridge_port
+    for reason in {reason for _, _, reason in bad}:
+        expected = sum(other is reason for _, _, other in bad)
+        name = "headrace_bridge_rejected"
+        assert installation.metric(port, name, reason=reason.value) == expected
+    assert installation.metric(port, "headrace_bridge_received") == 2 * len(bad)
+    assert installation.health(port)["healthy"]
+
+
+def test_a_record_that_no_bridge_checked_is_rejected_by_the_sink(
+    installation: Installation,
+) -> None:
+    """Kafka takes records from anybody; the sink trusts none of them."""
+    producer = installation.kafka.producer()
+    topics = installation.profile.topics
+    producer.produce(topics.raw, b"from elsewhere", b"generator1", partition=0)
+    producer.produce(topics.raw, in_json(fuel=5), b"generator1", partition=0)
+    producer.produce(
+        topics.raw, in_json(fuel=6), b"generator1", partition=0, headers={"time_ns": b"soon"}
+    )
+    producer.flush(10)
+    installation.worker("sink").launch()
+    points = wait_for(lambda: installation.points("fuel"))
+    assert [value for _, _, value in points] == [5.0]
+    letters = wait_for(
+        lambda: found if len(found := installation.records(topics.dead_letter)) >= 2 else []
+    )
+    assert [(letter.value, letter.headers["reason"]) for letter in letters] == [
+        (b"from elsewhere", b"not_json"),
+        (in_json(fuel=6), b"time_invalid"),
+    ]
+    assert [letter.headers["source"].decode() for letter in letters] == [
+        f"{topics.raw}/0/0",
+        f"{topics.raw}/0/2",
+    ]

@@ -1,0 +1,161 @@
+"""The stages on real servers: rows, levels, records, markers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+
+from headrace.errors import BadQueryError, RawDataGoneError
+from headrace.models.window import WindowRange, floor, rfc3339
+from headrace.stages.alarms import evaluate_alarms
+from headrace.stages.downsample import downsample
+from headrace.stages.markers import read_markers
+from tests.support.installation import PROJECT, Installation
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def noon() -> datetime:
+    """The start of a window some time ago."""
+    return floor(datetime.now(UTC) - timedelta(hours=2), MINUTE)
+
+
+def windows(start: datetime, count: int) -> WindowRange:
+    return WindowRange(start, start + count * MINUTE, MINUTE)
+
+
+def test_last_reading_of_each_window(installation: Installation, noon: datetime) -> None:
+    installation.store(
+        ("generator1", noon + timedelta(seconds=10), {"fuel": 900}),
+        ("generator1", noon + timedelta(seconds=50), {"fuel": 499, "load": 80}),
+        ("generator1", noon + timedelta(seconds=70), {"fuel": 500}),
+        ("generator2", noon + timedelta(seconds=20), {"fuel": 100}),
+    )
+    result = installation.compute(windows(noon, 2))
+    assert (result.rows, result.new, result.corrected) == (3, 3, 0)
+    rows = {(row["generatorID"], row["window_start"]): row for row in installation.rows()}
+    first = rows["generator1", rfc3339(noon)]
+    assert first == {
+        "generatorID": "generator1",
+        "window_start": rfc3339(noon),
+        "window_end": rfc3339(noon + MINUTE),
+        "alarm": "refuel",
+        "temperature_alarm": "no action",
+        "region": "US",
+        "lat": 40.0,
+        "lon": -74.0,
+        "temperature": 190.0,
+        "power": 800.0,
+        "load": 80.0,
+        "fuel": 499.0,
+        "readings": 2,
+        "revision": 0,
+    }
+    assert rows["generator1", rfc3339(noon + MINUTE)]["alarm"] == "no action"
+    assert rows["generator2", rfc3339(noon)]["readings"] == 1
+
+
+def test_a_window_is_half_open(installation: Installation, noon: datetime) -> None:
+    """A reading at a window's end belongs to the next window, one at its start to it."""
+    installation.store(
+        ("generator1", noon, {"fuel": 1}),
+        ("generator1", noon + MINUTE, {"fuel": 2}),
+        ("generator1", noon + MINUTE - timedelta(microseconds=1), {"fuel": 3}),
+    )
+    installation.compute(windows(noon, 1))
+    (row,) = installation.rows()
+    assert (row["fuel"], row["readings"]) == (3.0, 2)
+    installation.compute(windows(noon, 2))
+    assert [(row["fuel"], row["readings"]) for row in installation.rows()] == [(3.0, 2), (2.0, 1)]
+
+
+def test_markers_tell_an_empty_window_from_a_missing_one(
+    installation: Installation, noon: datetime
+) -> None:
+    installation.store(("generator1", noon, {}))
+    installation.compute(windows(noon, 2), settled=False)
+    with installation.pipeline() as pipeline:
+        markers = read_markers(windows(noon, 3), pipeline)
+    assert sorted(markers) == [noon, noon + MINUTE]
+    full, empty = markers[noon], markers[noon + MINUTE]
+    assert (full.rows, full.readings, full.published, full.settled) == (1, 1, 1, False)
+    assert (empty.rows, empty.readings, empty.published) == (0, 0, 0)
+    assert full.run == "test/1"
+
+
+def test_computing_twice_publishes_nothing_twice(
+    installation: Installation, noon: datetime
+) -> None:
+    installation.store(("generator1", noon, {"fuel": 400}), ("generator2", noon, {}))
+    installation.compute(windows(noon, 1))
+    again = installation.compute(windows(noon, 1))
+    assert (again.rows, again.new, again.corrected, again.changes) == (2, 0, 0, 0)
+    assert len(installation.rows()) == 2
+
+
+def test_a_window_without_readings_publishes_nothing(
+    installation: Installation, noon: datetime
+) -> None:
+    assert installation.compute(windows(noon, 1)).rows == 0
+    assert installation.rows() == []
+
+
+@pytest.mark.parametrize("fuel", [499.99, 500.0, 500.01])
+def test_the_alarm_threshold(installation: Installation, noon: datetime, fuel: float) -> None:
+    installation.store(("generator1", noon, {"fuel": fuel}))
+    installation.compute(windows(noon, 1))
+    (row,) = installation.rows()
+    assert row["alarm"] == ("refuel" if fuel < 500 else "no action")
+
+
+def test_optional_fields_are_those_of_the_last_reading(
+    install: Callable[..., Installation], noon: datetime
+) -> None:
+    """A row never mixes two readings, also when the last one lacks a field."""
+    fields = yaml.safe_load((PROJECT / "include/profiles/generators.yaml").read_text())["fields"]
+    fields["pressure"] = {"unit": "bar", "range": [0, 10], "required": False}
+    installation = install({"fields": fields})
+    installation.store(
+        ("generator1", noon + timedelta(seconds=1), {"fuel": 1, "pressure": 5}),
+        ("generator2", noon + timedelta(seconds=1), {"fuel": 2}),
+        ("generator2", noon + timedelta(seconds=2), {"fuel": 3, "pressure": 6}),
+    )
+    installation.compute(windows(noon, 1))
+    rows = {row["generatorID"]: row for row in installation.rows()}
+    assert (rows["generator1"]["fuel"], rows["generator1"]["pressure"]) == (1.0, 5.0)
+    assert (rows["generator2"]["fuel"], rows["generator2"]["pressure"]) == (3.0, 6.0)
+    with installation.admin_influx() as influx:
+        stamp = int((noon + timedelta(seconds=30)).timestamp()) * 10**9
+        values = "lat=1,lon=1,temperature=1,power=1,load=1,fuel=7"
+        line = f"genData,generatorID=generator1 {values} {stamp}"
+        influx.write(installation.profile.buckets.raw, line.encode())
+    installation.compute(windows(noon, 1))
+    row = [row for row in installation.rows() if row["generatorID"] == "generator1"][-1]
+    assert (row["fuel"], row["pressure"], row["readings"], row["revision"]) == (7.0, None, 2, 1)
+
+
+def test_a_range_whose_raw_data_are_gone_is_refused(
+    install: Callable[..., Installation], noon: datetime
+) -> None:
+    installation = install(HEADRACE_RAW_RETENTION="1h")
+    with installation.pipeline() as pipeline, pytest.raises(RawDataGoneError, match="are gone"):
+        downsample(windows(noon, 1), pipeline, settled=True, run="test/1")
+
+
+def test_a_mistake_in_a_rule_names_its_file(
+    install: Callable[..., Installation], noon: datetime
+) -> None:
+    installation = install()
+    flux = installation.folder / "flux"
+    flux.mkdir()
+    for path in (PROJECT / "include/flux").glob("*.flux"):
+        (flux / path.name).write_text(path.read_text())
+    (flux / "alarm_threshold.flux").write_text("from(bucket: params.downsampled) |> nonsense()")
+    installation.environment["HEADRACE_FLUX_DIR"] = str(flux)
+    with installation.pipeline() as pipeline, pytest.raises(BadQueryError) as refused:
+        evaluate_alarms(windows(noon, 1), pipeline)
+    assert "while running alarm_threshold.flux" in refused.value.__notes__

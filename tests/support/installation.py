@@ -1,0 +1,254 @@
+"""An installation of Headrace on the servers of the tests, with names of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from headrace.models.reading import epoch_ns
+from headrace.models.window import WindowRange, rfc3339
+from headrace.profile import Profile, load_profile
+from headrace.settings import Settings, load_settings
+from headrace.stages.alarms import evaluate_alarms
+from headrace.stages.downsample import downsample
+from headrace.stages.pipeline import Pipeline
+from headrace.stages.republish import Republished, republish
+from headrace.storage.influx import Influx, InfluxAddress, influx_address
+from headrace.storage.kafka import Kafka, Record
+from headrace.storage.kafka_log import read_topic
+from native.servers import LOOPBACK, Server
+from tests.support.backbone import Backbone
+from tests.support.processes import Process, free_port
+
+__all__ = ["Installation"]
+
+PROJECT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Installation:
+    """Topics, buckets and tokens of one test, and the workers that it starts.
+
+    Parameters
+    ----------
+    backbone
+        The servers.
+    folder
+        For the profile, the tokens and the logs.
+    changes
+        What the profile has different from ``generators.yaml``.
+    env
+        Further settings.
+    """
+
+    backbone: Backbone
+    folder: Path
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A number for the names; the test's process makes it unique over several runs.
+        self.name = f"t{os.getpid()}_{next(_numbers)}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "profile.yaml"
+        path.write_text(yaml.safe_dump(self._profile()))
+        self.bridge_port, self.sink_port = free_port(), free_port()
+        backbone = self.backbone
+        self.environment = {
+            "HEADRACE_PROFILE": str(path),
+            "HEADRACE_STATE_DIR": str(self.folder / "state"),
+            "HEADRACE_INSTALLED_AT": rfc3339(datetime.now(UTC)),
+            "HEADRACE_MQTT_PORT": str(backbone.mqtt_port),
+            "HEADRACE_KAFKA_BOOTSTRAP": f"{LOOPBACK}:{backbone.kafka_port}",
+            "HEADRACE_KAFKA_PARTITIONS": "3",
+            "HEADRACE_INFLUX_URL": f"http://{LOOPBACK}:{backbone.influx_port}",
+            "HEADRACE_BRIDGE_ID": f"bridge-{self.name}",
+            "HEADRACE_BRIDGE_METRICS_PORT": str(self.bridge_port),
+            "HEADRACE_SINK_METRICS_PORT": str(self.sink_port),
+            **self.env,
+        }
+        self.processes: list[Process] = []
+
+    def _profile(self) -> dict[str, Any]:
+        text = (PROJECT / "include/profiles/generators.yaml").read_text()
+        content: dict[str, Any] = yaml.safe_load(text)
+        content["name"] = self.name
+        content["mqtt"] = {
+            "topic": f"{self.name}/{{id}}",
+            "status_topic": f"{self.name}/{{id}}/status",
+        }
+        for kind in ("topics", "buckets"):
+            content[kind] = {key: f"{self.name}_{value}" for key, value in content[kind].items()}
+        content.update(self.changes)
+        return content
+
+    @property
+    def settings(self) -> Settings:
+        overrides = {
+            name.removeprefix("HEADRACE_").lower(): value
+            for name, value in self.environment.items()
+        }
+        return load_settings(Path(os.devnull), **overrides)
+
+    @property
+    def profile(self) -> Profile:
+        return load_profile(self.settings.profile)
+
+    @property
+    def kafka(self) -> Kafka:
+        return Kafka.from_settings(self.settings)
+
+    def headrace(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ours to its end."""
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "headrace"), *arguments],
+            cwd=self.folder,
+            env={**_clean_environment(), **self.environment, **env},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def provision(self) -> None:
+        """Make topics, buckets and tokens."""
+        done = self.headrace(
+            "provision",
+            HEADRACE_INFLUX_ADMIN_TOKEN=self.backbone.influx_token,
+            HEADRACE_INFLUX_ADMIN_PASSWORD=self.backbone.influx_password,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def worker(self, name: str, *arguments: str, label: str = "", **env: str) -> Process:
+        """A worker, not yet started."""
+        environment = {**self.environment, **env}
+        ports = {"bridge": "HEADRACE_BRIDGE_METRICS_PORT", "sink": "HEADRACE_SINK_METRICS_PORT"}
+        port = int(environment[ports[name]]) if name in ports else 0
+        server = Server(
+            name,
+            (str(Path(sys.executable).parent / "headrace"), name, *arguments),
+            self.folder,
+            environment=environment,
+            ready=lambda: port == 0 or self.healthy(port),
+        )
+        process = Process(server, self.folder / f"{label or name}.log", _clean_environment())
+        self.processes.append(process)
+        return process
+
+    def healthy(self, port: int) -> bool:
+        """Whether a worker says that all is well."""
+        return bool(self.health(port).get("healthy"))
+
+    def health(self, port: int) -> dict[str, Any]:
+        """What a worker says of itself; empty if it does not answer."""
+        url = f"http://{LOOPBACK}:{port}/healthz"
+        try:
+            response = urllib3.request("GET", url, timeout=2, retries=False)
+        except urllib3.exceptions.HTTPError:
+            return {}
+        content: dict[str, Any] = response.json()
+        return content
+
+    def metric(self, port: int, name: str, **labels: str) -> float:
+        """A metric of a worker; the sum over all labels that are not given."""
+        url = f"http://{LOOPBACK}:{port}/metrics"
+        text = urllib3.request("GET", url, timeout=5, retries=False).data.decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name in (name, f"{name}_total") and labels.items() <= sample.labels.items()
+        )
+
+    def records(self, topic: str) -> list[Record]:
+        """All committed records of a topic."""
+        return list(read_topic(self.kafka, topic))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What a plain consumer gets on the topic of rows, in order of each partition."""
+        return [
+            json.loads(record.value) for record in self.records(self.profile.topics.downsampled)
+        ]
+
+    @contextmanager
+    def pipeline(self) -> Iterator[Pipeline]:
+        """What the stages work with, as Airflow would have it."""
+        settings = self.settings
+        with Influx(influx_address(settings, "airflow"), timeout=timedelta(seconds=60)) as influx:
+            yield Pipeline(
+                self.profile, settings.flux_dir, influx, self.kafka, settings.raw_retention
+            )
+
+    @contextmanager
+    def admin_influx(self) -> Iterator[Influx]:
+        """InfluxDB with all rights."""
+        settings = self.settings
+        address = InfluxAddress(
+            settings.influx_url, settings.influx_org, self.backbone.influx_token
+        )
+        with Influx(address, timeout=timedelta(seconds=60)) as influx:
+            yield influx
+
+    def store(self, *readings: tuple[str, datetime, Mapping[str, float]]) -> None:
+        """Write raw readings straight into InfluxDB: device, time, and some of the fields."""
+        profile = self.profile
+        usual = {"lat": 40.0, "lon": -74.0, "temperature": 190, "power": 800, "load": 40}
+        lines = []
+        for device, moment, values in readings:
+            fields = {**usual, "fuel": 700, **values}
+            text = ",".join(f"{name}={float(value)!r}" for name, value in fields.items())
+            lines.append(
+                f"{profile.measurement},{profile.id_field}={device} {text} {epoch_ns(moment)}"
+            )
+        with self.admin_influx() as influx:
+            influx.write(profile.buckets.raw, "\n".join(lines).encode())
+
+    def compute(self, windows: WindowRange, *, settled: bool = True) -> Republished:
+        """Take a range through all stages."""
+        with self.pipeline() as pipeline:
+            downsample(windows, pipeline, settled=settled, run="test/1")
+            evaluate_alarms(windows, pipeline)
+            return republish(windows, pipeline)
+
+    def points(self, field_name: str | None = None) -> list[tuple[str, datetime, float]]:
+        """Raw points of one field: device, time, value."""
+        profile = self.profile
+        flux = (
+            "from(bucket: params.bucket) |> range(start: params.start, stop: params.stop)"
+            " |> filter(fn: (r) => r._field == params.field) |> group()"
+        )
+        params = {
+            "bucket": profile.buckets.raw,
+            "start": datetime.now(UTC) - timedelta(days=60),
+            "stop": datetime.now(UTC) + timedelta(days=1),
+            "field": field_name or profile.counted_field,
+        }
+        with self.admin_influx() as influx:
+            return [
+                (row[profile.id_field], row["_time"], row["_value"])
+                for row in influx.query(flux, params)
+            ]
+
+    def close(self) -> None:
+        """End what still runs."""
+        for process in self.processes:
+            process.kill()
+
+
+def _clean_environment() -> dict[str, str]:
+    """The environment without settings of ours that happen to be there."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}

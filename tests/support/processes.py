@@ -1,0 +1,118 @@
+"""Processes that tests start, stop and kill, always by their id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from native.servers import LOOPBACK, Server, wait_until_ready
+
+__all__ = ["Process", "free_port", "wait_for"]
+
+_T = TypeVar("_T")
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody uses."""
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, 0))
+        return int(sock.getsockname()[1])
+
+
+def wait_for(what: Callable[[], _T], seconds: float = 30.0, every: float = 0.1) -> _T:
+    """Wait until something is true, and return it; fails with its last value if it never is."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        if time.monotonic() > deadline:
+            msg = f"still {value!r} after {seconds:.0f} s"
+            raise AssertionError(msg)
+        time.sleep(every)
+    return value
+
+
+class Process:
+    """One process of a server, which may be stopped, killed and started again."""
+
+    def __init__(self, server: Server, log: Path, base: Mapping[str, str] | None = None) -> None:
+        self.server = server
+        self.log = log
+        self._base = dict(os.environ if base is None else base)
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._popen is not None, f"{self.server.name} was never started"
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def start(self, seconds: float = 60.0) -> None:
+        """Start it, and wait until it answers."""
+        self.launch()
+        try:
+            wait_until_ready(self.server, lambda: self.alive, seconds)
+        except Exception as exc:
+            exc.add_note(self.tail())
+            raise
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
+        assert not self.alive, f"{self.server.name} runs already"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self.server.command,
+                cwd=self.server.folder,
+                env={**self._base, **self.server.environment},
+                user=self.server.user,
+                group=self.server.user,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A group of its own, so that its children can be ended with it.
+                start_new_session=True,
+            )
+
+    def stop(self, seconds: float | None = None) -> int:
+        """Ask it to stop, and wait; what does not stop in time is killed, and an error."""
+        if not self.alive:
+            return self._popen.returncode if self._popen else 0
+        assert self._popen is not None
+        self._popen.send_signal(signal.SIGTERM)
+        try:
+            return self._popen.wait(seconds or self.server.stop_seconds)
+        except subprocess.TimeoutExpired as exc:
+            self.kill()
+            exc.add_note(self.tail())
+            raise
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and everything that it started."""
+        if self._popen is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, such as SIGSTOP."""
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float) -> int:
+        """Wait until it ends by itself."""
+        assert self._popen is not None
+        return self._popen.wait(seconds)
+
+    def tail(self, lines: int = 30) -> str:
+        """The end of its log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return f"--- {self.server.name}\n" + "\n".join(text.splitlines()[-lines:])

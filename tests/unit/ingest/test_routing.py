@@ -1,0 +1,63 @@
+"""From an MQTT topic to the device."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.errors import ConfigurationError
+from headrace.ingest.routing import Router, filters_within
+from headrace.models.deadletter import Reason
+from headrace.models.reading import ReadingCodec
+from headrace.profile import MqttTopics, Profile
+
+
+@pytest.fixture
+def router(profile: Profile, codec: ReadingCodec) -> Router:
+    return Router(profile.mqtt, codec)
+
+
+def test_reading(router: Router) -> None:
+    route = router.route(b"emergency_generator/generator1")
+    assert (route.device, route.key, route.is_status) == ("generator1", b"generator1", False)
+    assert route.rejection is None
+    assert router.route(b"emergency_generator/generator1") is route
+
+
+def test_status(router: Router) -> None:
+    route = router.route(b"emergency_generator/generator1/status")
+    assert (route.device, route.is_status) == ("generator1", True)
+
+
+@pytest.mark.parametrize(
+    ("topic", "reason"),
+    [
+        (b"elsewhere/generator1", Reason.ID_MISMATCH),
+        (b"emergency_generator/a/b/c", Reason.ID_MISMATCH),
+        (b"emergency_generator/", Reason.ID_UNWRITABLE),
+        (b"emergency_generator/\xff\xfe", Reason.ID_UNWRITABLE),
+        (b"emergency_generator/tab\t", Reason.ID_UNWRITABLE),
+        (b"emergency_generator/" + b"x" * 300, Reason.ID_UNWRITABLE),
+    ],
+)
+def test_rejected_topics(router: Router, topic: bytes, reason: Reason) -> None:
+    rejection = router.route(topic).rejection
+    assert rejection is not None
+    assert rejection.reason is reason
+
+
+def test_a_template_with_a_wildcard(codec: ReadingCodec) -> None:
+    topics = MqttTopics(topic="+/pumps/{id}", status_topic="+/pumps/{id}/status")
+    assert Router(topics, codec).route(b"north/pumps/p1").device == "p1"
+    assert filters_within(topics, ("north/pumps/+",)) == ("north/pumps/+",)
+
+
+def test_filters_of_a_bridge(profile: Profile) -> None:
+    assert filters_within(profile.mqtt, ()) == ("emergency_generator/+",)
+    own = ("emergency_generator/generator1", "$share/a/emergency_generator/+")
+    assert filters_within(profile.mqtt, own) == own
+
+
+@pytest.mark.parametrize("item", ["#", "emergency_generator/#", "other/+", "emergency_generator"])
+def test_filters_outside_the_profile_are_refused(profile: Profile, item: str) -> None:
+    with pytest.raises(ConfigurationError, match="HEADRACE_MQTT_TOPICS"):
+        filters_within(profile.mqtt, (item,))

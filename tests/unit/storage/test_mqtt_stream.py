@@ -1,0 +1,277 @@
+"""The packet cutter, held against paho's own reading of the same bytes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from headrace.errors import ServerUnavailableError
+from headrace.models.deadletter import Oversized
+from headrace.storage.mqtt_stream import PublishStream
+
+KEEP = 100_000
+
+
+def variable_length(value: int) -> bytes:
+    encoded = bytearray()
+    while True:
+        value, digit = divmod(value, 128)
+        encoded.append(digit | (0x80 if value else 0))
+        if not value:
+            return bytes(encoded)
+
+
+def publish_packet(
+    topic: bytes, payload: bytes, qos: int, packet_id: int, flags: int, properties: bytes
+) -> bytes:
+    body = len(topic).to_bytes(2, "big") + topic
+    if qos:
+        body += packet_id.to_bytes(2, "big")
+    body += variable_length(len(properties)) + properties + payload
+    return bytes([0x30 | flags | qos << 1]) + variable_length(len(body)) + body
+
+
+PINGRESP = b"\xd0\x00"
+#: Packets that are paho's business: they have to come through whole and in order.
+CONTROL = st.sampled_from(
+    [PINGRESP, b"\x40\x02\x00\x07", b"\x40\x04\x00\x07\x10\x00", b"\x90\x04\x00\x01\x00\x01"]
+)
+
+
+def some_properties(kind: str) -> bytes:
+    properties = Properties(PacketTypes.PUBLISH)
+    if kind == "user":
+        properties.UserProperty = [("site", "north"), ("long", "x" * 200)]
+    elif kind == "many":
+        properties.MessageExpiryInterval = 60
+        properties.ContentType = "application/json"
+        properties.CorrelationData = b"\x00\x01"
+    packed: bytes = properties.pack()
+    # paho packs them with their length in front.
+    length = 1 if packed[0] < 0x80 else 2
+    return packed[length:]
+
+
+PUBLISH = st.builds(
+    publish_packet,
+    topic=st.text(
+        st.characters(codec="utf-8", exclude_characters="+#\x00", exclude_categories=["Cs"]),
+        min_size=1,
+        max_size=40,
+    ).map(str.encode),
+    payload=st.binary(max_size=300),
+    qos=st.sampled_from([0, 1, 2]),
+    packet_id=st.integers(1, 65_535),
+    # Retained, and for QoS 1 and 2 also sent again.
+    flags=st.sampled_from([0x00, 0x01]),
+    properties=st.sampled_from(["none", "user", "many"]).map(some_properties),
+) | st.builds(
+    publish_packet,
+    topic=st.just(b"emergency_generator/generator1"),
+    payload=st.binary(max_size=200),
+    qos=st.sampled_from([1, 2]),
+    packet_id=st.integers(1, 65_535),
+    flags=st.sampled_from([0x08, 0x09]),
+    properties=st.just(b""),
+)
+
+
+@contextmanager
+def stream_of(keep: int = KEEP) -> Iterator[tuple[socket.socket, PublishStream]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        yield theirs, PublishStream(ours, keep)
+
+
+def cut(pieces: Sequence[bytes], keep: int = KEEP) -> tuple[list[Any], bytes]:
+    """What the stream makes of bytes that arrive in these pieces: PUBLISHes, and the rest."""
+    published: list[Any] = []
+    control = b""
+    with stream_of(keep) as (peer, stream):
+        for piece in pieces:
+            if not piece:
+                continue
+            peer.sendall(piece)
+            stream.fill()
+            published += stream.take()
+            while stream.has_control:
+                control += stream.recv(1000)
+    return published, control
+
+
+def as_paho_reads(data: bytes) -> list[tuple[int, int, bytes, bytes]]:
+    """The same packets as paho reads them."""
+    seen: list[MQTTMessage] = []
+    ours, theirs = socket.socketpair()
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5, manual_ack=True)
+    client.on_message = lambda _client, _userdata, message: seen.append(message)
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        client._sock = ours
+        # Sent bit by bit: what paho answers and what it reads share the pair's buffers.
+        for start in range(0, len(data), 4096):
+            theirs.sendall(data[start : start + 4096])
+            for _ in range(5000):
+                client._packet_read()
+            try:
+                while theirs.recv(65_536):
+                    pass
+            except BlockingIOError:
+                pass
+        client._sock = None
+    # QoS 2 waits for its second half; paho holds those back until then.
+    seen += client._in_messages.values()
+    return [
+        (
+            message.dup << 3 | message.qos << 1 | message.retain,
+            message.mid if message.qos else 0,
+            message._topic,
+            message.payload,
+        )
+        for message in seen
+    ]
+
+
+def cut_into(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:stop] for start, stop in pairwise(edges)]
+
+
+@settings(max_examples=150)
+@given(
+    packets=st.lists(PUBLISH | CONTROL, max_size=12),
+    places=st.lists(st.integers(0, 10_000), max_size=8),
+)
+def test_same_as_paho_wherever_the_bytes_are_split(packets: list[bytes], places: list[int]) -> None:
+    data = b"".join(packets)
+    published, control = cut(cut_into(data, places))
+    assert control == b"".join(packet for packet in packets if packet[0] & 0xF0 != 0x30)
+    expected = as_paho_reads(b"".join(p for p in packets if p[0] & 0xF0 == 0x30))
+    by_quality = sorted(published, key=lambda item: item[0] & 0x06 == 0x04)
+    # paho keeps QoS 2 by packet id: of two with the same id it has the later one.
+    kept = {}
+    for item in by_quality:
+        kept[(item[1], id(item)) if item[0] & 0x06 != 0x04 else ("qos2", item[1])] = item
+    assert sorted(kept.values()) == sorted(expected)
+
+
+@settings(max_examples=60)
+@given(packets=st.lists(PUBLISH, min_size=1, max_size=5))
+def test_byte_by_byte(packets: list[bytes]) -> None:
+    data = b"".join(packets)
+    whole, _ = cut([data])
+    single, _ = cut([data[index : index + 1] for index in range(len(data))])
+    assert single == whole
+    assert len(whole) == len(packets)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 65_535, 90_000])
+def test_lengths_at_the_edges(size: int) -> None:
+    packet = publish_packet(b"t", b"x" * size, 1, 1, 0, b"")
+    published, _ = cut([packet[:3], packet[3:], PINGRESP])
+    assert [(item[1], len(item[3])) for item in published] == [(1, size)]
+
+
+@pytest.mark.parametrize("size", [KEEP + 1, KEEP + 200_000, 3_000_000])
+@pytest.mark.parametrize("step", [1000, 70_000, 10_000_000])
+def test_payloads_that_are_too_long_are_cut(size: int, step: int) -> None:
+    packet = publish_packet(b"topic", b"y" * size, 1, 9, 0, b"")
+    data = packet + publish_packet(b"topic", b"after", 1, 10, 0, b"") + PINGRESP
+    pieces = [data[start : start + step] for start in range(0, len(data), step)]
+    published: list[Any] = []
+    control = b""
+    with stream_of() as (peer, stream):
+        peer.setblocking(False)
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                with suppress(BlockingIOError):
+                    rest = rest[peer.send(rest) :]
+                stream.fill()
+                published += stream.take()
+                assert len(stream._rest) <= KEEP + 400_000
+        for _ in range(100):
+            stream.fill()
+        published += stream.take()
+        while stream.has_control:
+            control += stream.recv(100)
+    long, after = published
+    assert isinstance(long[3], Oversized)
+    assert (long[1], long[3].size, len(long[3])) == (9, size, KEEP)
+    assert (after[1], after[3]) == (10, b"after")
+    assert control == PINGRESP
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x30\xff\xff\xff\xff\x01",  # a length of five bytes
+        b"\x30\x02\xff\xff",  # a topic longer than the packet
+        b"\x32\x05\x00\x01t\x00\x01",  # no room for the properties
+        b"\x30\x05\x00\x01t\x20a",  # properties longer than the packet
+        b"\x90\xff\xff\xff\x7f",  # a SUBACK of 256 MiB
+    ],
+)
+def test_garbage_ends_the_connection(garbage: bytes) -> None:
+    with stream_of() as (peer, stream):
+        peer.sendall(garbage)
+        with pytest.raises(ServerUnavailableError, match="malformed"):
+            stream.fill()
+
+
+@given(data=st.binary(min_size=1, max_size=200))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    with stream_of() as (peer, stream):
+        peer.sendall(data)
+        try:
+            stream.fill()
+        except ServerUnavailableError:
+            return
+        for flags, packet_id, topic, payload in stream.take():
+            assert 0 <= flags <= 0x0F
+            assert 0 <= packet_id <= 65_535
+            assert len(topic) + len(payload) < len(data)
+
+
+def test_end_of_the_stream_is_paho_s_to_find() -> None:
+    with stream_of() as (peer, stream):
+        peer.close()
+        stream.fill()
+        assert stream.has_control
+        assert stream.recv(1) == b""
+
+
+def test_acknowledgements_and_paho_s_packets_go_out_whole_and_in_order() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        stream = PublishStream(ours, KEEP)
+        expected = b""
+        received = b""
+        for number in range(1, 3000):
+            stream.acknowledge([number, number])
+            expected += (b"\x40\x02" + number.to_bytes(2, "big")) * 2
+            if number % 100 == 0:
+                assert stream.send(b"\xc0\x00") == 2
+                expected += b"\xc0\x00"
+            if number % 500 == 0:
+                received += theirs.recv(1 << 20)
+        theirs.settimeout(0.2)
+        while stream.wants_write or len(received) < len(expected):
+            stream.flush()
+            received += theirs.recv(1 << 20)
+    assert received == expected

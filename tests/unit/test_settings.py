@@ -1,0 +1,107 @@
+"""Settings: from the environment and .env, refused with their name when wrong."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_environment_wins_over_the_file(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_folder / ".env").write_text("HEADRACE_MQTT_PORT=1\nHEADRACE_KAFKA_PARTITIONS=3\n")
+    monkeypatch.setenv("HEADRACE_MQTT_PORT", "2")
+    settings = load_settings()
+    assert (settings.mqtt_port, settings.kafka_partitions) == (2, 3)
+
+
+def test_an_empty_setting_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_MQTT_PORT", "")
+    assert load_settings().mqtt_port == Settings.model_fields["mqtt_port"].default
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEADRACE_MQTT_PORT", "seventeen"),
+        ("HEADRACE_MQTT_PORT", "70000"),
+        ("HEADRACE_SINK_LINGER", "soon"),
+        ("HEADRACE_KAFKA_PROTOCOL", "carrier pigeon"),
+        ("HEADRACE_INSTALLED_AT", "2026-01-01T00:00:00"),
+        ("HEADRACE_BRIDGE_ID", "with a space"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        load_settings()
+
+
+def test_an_unknown_setting_is_named_with_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_MQTT_PROT", "1883")
+    with pytest.raises(ConfigurationError, match=r"HEADRACE_MQTT_PROT .* HEADRACE_MQTT_PORT"):
+        load_settings()
+
+
+def test_an_unknown_setting_in_the_file_is_named(empty_folder: Path) -> None:
+    (empty_folder / ".env").write_text("HEADRACE_KAKFA_PARTITIONS=3\n")
+    with pytest.raises(ConfigurationError, match="HEADRACE_KAKFA_PARTITIONS"):
+        load_settings()
+
+
+def test_a_secret_may_stand_in_a_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (empty_folder / "secret").write_text("hush\n")
+    monkeypatch.setenv("HEADRACE_MQTT_PASSWORD_FILE", str(empty_folder / "secret"))
+    password = load_settings().mqtt_password
+    assert isinstance(password, SecretStr)
+    assert password.get_secret_value() == "hush"
+
+
+def test_a_secret_s_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_MQTT_PASSWORD_FILE", "nowhere")
+    with pytest.raises(ConfigurationError, match="HEADRACE_MQTT_PASSWORD_FILE: nowhere"):
+        load_settings()
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA_PASSWORD", "hush-hush")
+    assert "hush-hush" not in repr(load_settings())
+    assert "hush-hush" not in str(load_settings().model_dump())
+
+
+def test_a_wrong_secret_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA_PASSWORD", "hush-hush")
+    monkeypatch.setenv("HEADRACE_MQTT_PORT", "x")
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert "hush-hush" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_durations_and_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_DRAIN_LIMIT", "1.5m")
+    monkeypatch.setenv("HEADRACE_MQTT_TOPICS", "a/+, b/+")
+    settings = load_settings()
+    assert settings.drain_limit == timedelta(seconds=90)
+    assert settings.mqtt_topics == ("a/+", "b/+")
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().mqtt_port = 5  # type: ignore[misc]
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
