@@ -56,6 +56,7 @@ lint: $(INSTALLED) ## Check style, types and the compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m native.compose_lint
 
 .PHONY: format
 format: $(INSTALLED) ## Rewrite the code in the project's style

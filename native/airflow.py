@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import urllib3
 from dotenv import dotenv_values
@@ -56,8 +55,6 @@ def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
             f"@{LOOPBACK}:{settings.postgres_port}/airflow"
         ),
         **_connections(settings),
-        # The tasks read the same settings as the workers.
-        "HEADRACE_STATE_DIR": str(settings.state_dir.resolve()),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
 
@@ -99,7 +96,6 @@ def init_commands() -> list[tuple[str, ...]]:
 
 def _connections(settings: Settings) -> dict[str, str]:
     """The servers as Airflow Connections, in the form that its environment takes."""
-    influx = urlsplit(settings.influx_url)
     connections = {
         "KAFKA_DEFAULT": {
             "conn_type": "kafka",
@@ -107,9 +103,9 @@ def _connections(settings: Settings) -> dict[str, str]:
         },
         "INFLUXDB_DEFAULT": {
             "conn_type": "generic",
-            "host": influx.hostname,
-            "port": influx.port,
-            "schema": influx.scheme,
+            "host": settings.influx_host,
+            "port": settings.influx_port,
+            "schema": "https" if settings.influx_tls else "http",
             "extra": {
                 "org": settings.influx_org,
                 "token_file": str((settings.tokens_dir / "airflow.token").resolve()),

@@ -24,12 +24,15 @@ __all__ = [
     "Program",
     "Progress",
     "cache_dir",
+    "digest",
     "exclusively",
     "find_influxd",
     "find_kafka",
     "find_maildev",
     "find_mosquitto",
     "find_postgres",
+    "need",
+    "pinned_version",
     "run_step",
 ]
 
@@ -115,7 +118,7 @@ def run_step(
 
 def find_kafka(progress: Progress) -> Program:
     """Folder of Kafka's jars: ``KAFKA_HOME``'s, or Maven Central's."""
-    _need("java", "a Java 17 runtime", "apt-get install openjdk-17-jre-headless")
+    need("java", "a Java 17 runtime", "apt-get install openjdk-17-jre-headless")
     home = os.environ.get("KAFKA_HOME")
     if home:
         libs = Path(home) / "libs"
@@ -124,8 +127,8 @@ def find_kafka(progress: Progress) -> Program:
             raise ConfigurationError(msg)
         return Program(libs)
     pom = HERE / "kafka" / "pom.xml"
-    version = _version(pom, r"<version>([\d.]+)</version>")
-    libs = cache_dir() / f"kafka-{version}-{_digest([pom])}"
+    version = pinned_version(pom, r"<version>([\d.]+)</version>")
+    libs = cache_dir() / f"kafka-{version}-{digest([pom])}"
     if not libs.exists():
         progress(f"getting Apache Kafka {version}")
         _need_maven(progress)
@@ -150,13 +153,13 @@ def find_influxd(progress: Progress) -> Program:
     if found and _influxd_fits(found):
         return Program(Path(found))
     sources = [HERE / "influxd" / name for name in ("main.go", "go.mod", "go.sum", "build.sh")]
-    version = _version(HERE / "influxd" / "go.mod", r"influxdb/v2 v([\d.]+)")
-    path = cache_dir() / f"influxd-{version}-{_digest(sources)}"
+    version = pinned_version(HERE / "influxd" / "go.mod", r"influxdb/v2 v([\d.]+)")
+    path = cache_dir() / f"influxd-{version}-{digest(sources)}"
     if not path.exists():
         progress(f"building InfluxDB {version}, which takes about five minutes, once")
-        _need("go", "Go 1.23 or newer", "apt-get install golang")
-        _need("cargo", "Rust", "apt-get install cargo")
-        _need("cc", "a C compiler", "apt-get install build-essential")
+        need("go", "Go 1.23 or newer", "apt-get install golang")
+        need("cargo", "Rust", "apt-get install cargo")
+        need("cc", "a C compiler", "apt-get install build-essential")
         run_step([HERE / "influxd" / "build.sh", path], cache_dir() / "log" / "influxd.log")
     return Program(path)
 
@@ -186,9 +189,9 @@ def find_postgres(progress: Progress) -> Program:
 
 def find_maildev(progress: Progress) -> Program:
     """``maildev``, the mailbox, from npm."""
-    _need("node", "Node.js 20", "see nodejs.org")
+    need("node", "Node.js 20", "see nodejs.org")
     lock = HERE / "maildev" / "package-lock.json"
-    folder = cache_dir() / f"maildev-{_digest([lock])}"
+    folder = cache_dir() / f"maildev-{digest([lock])}"
     if not folder.exists():
         progress("getting the mailbox (maildev)")
         partial = _fresh(folder.with_name(f"{folder.name}.partial"))
@@ -203,7 +206,14 @@ def find_maildev(progress: Progress) -> Program:
     return Program(folder / "node_modules" / "maildev" / "bin" / "maildev")
 
 
-def _need(command: str, what: str, how: str) -> None:
+def need(command: str, what: str, how: str) -> None:
+    """Refuse to go on without a command.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not on PATH; the message says what it is and how to get it.
+    """
     if shutil.which(command) is None:
         msg = f"{what} is needed and there is no `{command}` on PATH: {how}"
         raise ConfigurationError(msg)
@@ -273,7 +283,7 @@ def _debian(package: str, wanted: str, progress: Progress) -> Path:
 def _apt(arguments: list[str]) -> None:
     command = ["apt-get", *arguments]
     if os.geteuid() != 0:
-        _need("sudo", "root, or sudo,", f"run `{' '.join(command)}` as root")
+        need("sudo", "root, or sudo,", f"run `{' '.join(command)}` as root")
         command = ["sudo", *command]
     run_step(
         command,
@@ -293,7 +303,7 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _version(file: Path, pattern: str) -> str:
+def pinned_version(file: Path, pattern: str) -> str:
     """Version that a build file pins, which is the only place it stands in."""
     match = re.search(pattern, file.read_text())
     if match is None:
@@ -302,7 +312,8 @@ def _version(file: Path, pattern: str) -> str:
     return match[1]
 
 
-def _digest(files: Sequence[Path]) -> str:
+def digest(files: Sequence[Path]) -> str:
+    """Hash of some files: what is made from them is made again when they change."""
     content = hashlib.sha256()
     for path in files:
         content.update(path.read_bytes())

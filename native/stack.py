@@ -10,7 +10,7 @@ from pathlib import Path
 import urllib3
 from dotenv import dotenv_values
 
-from headrace.settings import Settings, load_settings
+from headrace.settings import ENV_PREFIX, Settings, load_settings
 from native import programs, servers
 from native.airflow import airflow_environment, airflow_servers
 from native.programs import Program, Progress
@@ -19,7 +19,11 @@ from native.servers import Server
 __all__ = ["Programs", "Stack", "find_programs", "load_stack"]
 
 #: What only `provision` and a person need.
-_NOT_FOR_WORKERS = ("HEADRACE_INFLUX_ADMIN_", "HEADRACE_AIRFLOW_", "HEADRACE_POSTGRES_PASSWORD")
+_NOT_FOR_WORKERS = (
+    f"{ENV_PREFIX}INFLUX_ADMIN_",
+    f"{ENV_PREFIX}AIRFLOW_",
+    f"{ENV_PREFIX}POSTGRES_PASSWORD",
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,6 @@ class Stack:
         """The servers, each prepared to be started."""
         settings = self.settings
         port = int(settings.kafka_bootstrap.rpartition(":")[2])
-        influx = urllib3.util.parse_url(settings.influx_url)
         password = settings.postgres_password
         return [
             servers.kafka(
@@ -84,7 +87,7 @@ class Stack:
                 port=port,
                 controller_port=settings.kafka_controller_port,
             ),
-            servers.influxdb(found.influxd, self.folder / "influxdb", port=influx.port or 8086),
+            servers.influxdb(found.influxd, self.folder / "influxdb", port=settings.influx_port),
             servers.mosquitto(found.mosquitto, self.folder / "mosquitto", port=settings.mqtt_port),
             servers.postgres(
                 found.postgres,
@@ -144,7 +147,13 @@ def load_stack(env_file: Path) -> Stack:
     """Read ``.env`` into a stack."""
     settings = load_settings(env_file)
     folder = settings.state_dir.resolve()
-    settings = settings.model_copy(update={"state_dir": folder})
+    # The processes run in other folders than this one.
+    paths = {
+        "state_dir": folder,
+        "profile": settings.profile.resolve(),
+        "flux_dir": settings.flux_dir.resolve(),
+    }
+    settings = settings.model_copy(update=paths)
     folder.mkdir(parents=True, exist_ok=True)
     # The servers' own user has to get through to its folders.
     folder.chmod(0o755)
@@ -153,7 +162,7 @@ def load_stack(env_file: Path) -> Stack:
     environment = {
         name: value for name, value in given.items() if not name.startswith(_NOT_FOR_WORKERS)
     }
-    environment["HEADRACE_STATE_DIR"] = str(folder)
+    environment.update({f"{ENV_PREFIX}{name.upper()}": str(path) for name, path in paths.items()})
     return Stack(
         settings,
         environment,

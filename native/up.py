@@ -90,7 +90,7 @@ def _check_ports(stack: Stack, running: set[str]) -> None:
             "HEADRACE_KAFKA_BOOTSTRAP": int(settings.kafka_bootstrap.rpartition(":")[2]),
             "HEADRACE_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
         },
-        "influxdb": {"HEADRACE_INFLUX_URL": int(settings.influx_url.rpartition(":")[2])},
+        "influxdb": {"HEADRACE_INFLUX_PORT": settings.influx_port},
         "postgres": {"HEADRACE_POSTGRES_PORT": settings.postgres_port},
         "mailbox": {
             "HEADRACE_SMTP_PORT": settings.smtp_port,

@@ -144,7 +144,9 @@ class Settings(BaseSettings):
     )
 
     # InfluxDB
-    influx_url: str = Field("http://127.0.0.1:8086", description="Address of InfluxDB.")
+    influx_host: str = Field("127.0.0.1", description="Address of InfluxDB.")
+    influx_port: Port = Field(8086, description="Port of InfluxDB.")
+    influx_tls: bool = Field(default=False, description="Speak HTTPS to InfluxDB.")
     influx_org: str = Field("headrace", description="Organisation in InfluxDB.")
     influx_ca_file: Path | None = Field(
         None, description="CA certificates that sign InfluxDB's; the system's if not set."
@@ -207,6 +209,8 @@ class Settings(BaseSettings):
 
     # Workers
     metrics_host: str = Field("127.0.0.1", description="Address that metrics are served on.")
+    bridge_host: str = Field("127.0.0.1", description="Where `status` finds the bridge's metrics.")
+    sink_host: str = Field("127.0.0.1", description="Where `status` finds the sink's metrics.")
     drain_limit: Duration = Field(
         timedelta(seconds=10),
         description="How long a worker that was told to stop may take to finish what it holds.",
@@ -262,6 +266,11 @@ class Settings(BaseSettings):
             msg = "must say its offset from UTC, such as 2026-01-31T12:00:00Z"
             raise ValueError(msg)
         return value.astimezone(UTC)
+
+    @property
+    def influx_url(self) -> str:
+        """Where InfluxDB is, as a URL."""
+        return f"{'https' if self.influx_tls else 'http'}://{self.influx_host}:{self.influx_port}"
 
     @property
     def tokens_dir(self) -> Path:

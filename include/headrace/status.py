@@ -153,7 +153,7 @@ def _ask_influx(status: Status, settings: Settings, profile: Profile, kafka: Kaf
 
 
 def _ask_bridge(status: Status, settings: Settings) -> None:
-    base = f"http://{settings.metrics_host}:{settings.bridge_metrics_port}"
+    base = f"http://{settings.bridge_host}:{settings.bridge_metrics_port}"
     report = _health_report(base)
     status.devices["drifting"] = report.get("drifting", {})
     status.mqtt["received"] = _metric(base, "headrace_bridge_received")
@@ -161,7 +161,7 @@ def _ask_bridge(status: Status, settings: Settings) -> None:
 
 
 def _ask_sink(status: Status, settings: Settings) -> None:
-    base = f"http://{settings.metrics_host}:{settings.sink_metrics_port}"
+    base = f"http://{settings.sink_host}:{settings.sink_metrics_port}"
     report = _health_report(base)
     status.sink["written"] = _metric(base, "headrace_sink_written")
     _complain_unless_healthy(report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -20,5 +21,7 @@ from airflow.dag_processing.dagbag import DagBag  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def dag_bag() -> DagBag:
-    return DagBag(str(PROJECT / "dags"))
+def dag_bag(tmp_path_factory: pytest.TempPathFactory) -> DagBag:
+    # Not where somebody's .env may lie.
+    with chdir(tmp_path_factory.mktemp("empty")):
+        return DagBag(str(PROJECT / "dags"))

@@ -75,7 +75,7 @@ class Installation:
             "HEADRACE_MQTT_PORT": str(backbone.mqtt_port),
             "HEADRACE_KAFKA_BOOTSTRAP": f"{LOOPBACK}:{backbone.kafka_port}",
             "HEADRACE_KAFKA_PARTITIONS": "3",
-            "HEADRACE_INFLUX_URL": f"http://{LOOPBACK}:{backbone.influx_port}",
+            "HEADRACE_INFLUX_PORT": str(backbone.influx_port),
             "HEADRACE_BRIDGE_ID": f"bridge-{self.name}",
             "HEADRACE_BRIDGE_METRICS_PORT": str(self.bridge_port),
             "HEADRACE_SINK_METRICS_PORT": str(self.sink_port),

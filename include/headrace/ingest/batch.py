@@ -156,6 +156,15 @@ class BatchWriter:
         if batch.rejected:
             self._waiting_out(self._send_dead_letters, batch)
 
+    def check(self) -> None:
+        """Find out whether InfluxDB answers, before there is anything to write."""
+        try:
+            self._influx.ping()
+        except HeadraceError as exc:
+            self._health.problem("influxdb", str(exc))
+        else:
+            self._health.fine("influxdb")
+
     def give_up(self) -> None:
         """Make writes that wait for InfluxDB end with an error."""
         self._given_up.set()

@@ -31,6 +31,7 @@ _BATCH_BYTES = 4 << 20
 #: Writes that have been under way for so long mean that InfluxDB can't keep up.
 _PATIENCE_SECONDS = 1.0
 _REVOKE_SECONDS = 10.0
+_CHECK_SECONDS = 10.0
 
 
 class Sink:
@@ -95,6 +96,7 @@ class Sink:
         self._submitted: dict[int, int] = {}
         self._paused = False
         self._blocked_since: float | None = None
+        self._next_check = 0.0
 
     def run(self) -> None:
         """Work until told to stop, then drain.
@@ -118,6 +120,10 @@ class Sink:
     def _turn(self) -> None:
         self._health.beat()
         self._settle()
+        if not self._under_way and time.monotonic() >= self._next_check:
+            # Without readings to write, nothing else would tell.
+            self._next_check = time.monotonic() + _CHECK_SECONDS
+            self._writer.check()
         if len(self._under_way) >= self._writes_in_flight and self._batch_is_due():
             self._wait_for_room()
             return

@@ -33,6 +33,7 @@ from influxdb_client.domain.option_statement import OptionStatement
 from influxdb_client.domain.string_literal import StringLiteral
 from influxdb_client.domain.variable_assignment import VariableAssignment
 from influxdb_client.rest import ApiException
+from influxdb_client.service.health_service import HealthService
 
 from headrace.errors import (
     AccessDeniedError,
@@ -178,6 +179,11 @@ class Influx:
     def client(self) -> InfluxDBClient:
         """The client underneath, for what provisioning needs and nothing else does."""
         return self._client
+
+    def ping(self) -> None:
+        """Ask whether the server is up; raises `TransientError` if it is not."""
+        with influx_errors(on_bad_request=RefusedError):
+            HealthService(self._client.api_client).get_health()
 
     def write(self, bucket: str, lines: bytes) -> None:
         """Write lines of line protocol, times in nanoseconds, and wait until they are in.

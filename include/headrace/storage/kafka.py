@@ -205,8 +205,9 @@ class Kafka:
         return {
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 2_000,
-            # Headrace logs what matters itself.
-            "log.connection.close": False,
+            # While a broker is away librdkafka logs every attempt, twenty a second. What
+            # matters comes as an error, and is logged once.
+            "log_level": 2,
             **self.config,
         }
 

@@ -1,0 +1,123 @@
+"""``python -m native.compose_lint``: let Docker Compose itself check ``docker-compose.yaml``.
+
+Its ``config`` needs no Docker engine, so that Compose is all that has to be had: it is built
+from its Go module, once, and kept with the other programs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from headrace.errors import ConfigurationError
+from native.dotenv import write_env
+from native.programs import (
+    HERE,
+    Program,
+    Progress,
+    cache_dir,
+    digest,
+    exclusively,
+    need,
+    pinned_version,
+    run_step,
+)
+
+__all__ = ["check_compose_file", "find_compose"]
+
+_CHECKOUT = HERE.parent
+#: What somebody reads who has no ``.env`` yet.
+_WITHOUT_ENV = "run `make env` first"
+
+
+def find_compose(progress: Progress) -> Program:
+    """``docker-compose`` v2, built from its Go module."""
+    sources = [HERE / "compose" / name for name in ("go.mod", "go.sum", "build.sh")]
+    version = pinned_version(HERE / "compose" / "go.mod", r"docker/compose/v2 v([\d.]+)")
+    path = cache_dir() / f"docker-compose-{version}-{digest(sources)}"
+    if not path.exists():
+        progress(f"building Docker Compose {version}, which takes about three minutes, once")
+        need("go", "Go 1.24.9 or newer", "see go.dev")
+        run_step([HERE / "compose" / "build.sh", path], cache_dir() / "log" / "docker-compose.log")
+    return Program(path)
+
+
+def check_compose_file(compose: Program, checkout: Path = _CHECKOUT) -> list[str]:
+    """Check ``docker-compose.yaml`` with every profile, and what it says without ``.env``.
+
+    Parameters
+    ----------
+    compose
+        Docker Compose.
+    checkout
+        Folder of the file.
+
+    Returns
+    -------
+    list
+        The profiles.
+
+    Raises
+    ------
+    ConfigurationError
+        If Compose refuses the file or warns about it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # What `make env` would write, with secrets that nobody uses.
+        env_file = folder / "env"
+        write_env(env_file)
+        profiles = _run(compose, checkout, env_file, "config", "--profiles").stdout.split()
+        for chosen in ([], *([profile] for profile in profiles), profiles):
+            options = [f"--profile={profile}" for profile in chosen]
+            done = _run(compose, checkout, env_file, *options, "config", "--quiet")
+            if done.returncode or done.stderr.strip():
+                what = f"with the profile {', '.join(chosen)}" if chosen else "with no profile"
+                msg = f"docker-compose.yaml is wrong {what}: {done.stderr.strip()}"
+                raise ConfigurationError(msg)
+        empty = folder / "empty"
+        empty.touch()
+        done = _run(compose, checkout, empty, "config", "--quiet")
+        if done.returncode == 0 or _WITHOUT_ENV not in done.stderr:
+            msg = (
+                f"docker-compose.yaml without .env must fail and say {_WITHOUT_ENV!r}, "
+                f"but Compose says: {done.stderr.strip() or 'nothing'}"
+            )
+            raise ConfigurationError(msg)
+    return profiles
+
+
+def _run(
+    compose: Program, checkout: Path, env_file: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Compose on the checkout's file, with nothing set but what the file has."""
+    command = [str(compose.path), "--project-directory", str(checkout)]
+    return subprocess.run(
+        [*command, "--env-file", str(env_file), *arguments],
+        cwd=checkout,
+        # A home of its own: what this user has set up for Docker is none of the file's business.
+        env={"PATH": os.environ["PATH"], "HOME": str(env_file.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def main() -> None:
+    """Check, and end with one sentence: exit code 1 if something is wrong."""
+    try:
+        with exclusively():
+            compose = find_compose(print)
+        profiles = check_compose_file(compose)
+    except ConfigurationError as exc:
+        print(f"headrace: {exc}", file=sys.stderr)
+        sys.exit(1)
+    print(f"docker-compose.yaml: fine, also with the profiles {', '.join(profiles)}")
+
+
+if __name__ == "__main__":
+    main()
