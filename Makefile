@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: help
 help: ## Explain the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # --- Running ---------------------------------------------------------------------
 
@@ -34,6 +34,10 @@ down: $(INSTALLED) ## Stop everything; the data stay
 .PHONY: reset
 reset: $(INSTALLED) ## Stop everything and forget the data, after asking
 	@$(BIN)/python -m native reset
+
+.PHONY: reload-logins
+reload-logins: $(INSTALLED) ## Have the MQTT broker read its logins again, after `headrace login`
+	@$(BIN)/python -m native reload-logins
 
 .PHONY: env
 env: $(INSTALLED) ## Write .env with fresh secrets, if there is none

@@ -47,6 +47,14 @@ def down() -> None:
     print("stopped" if stopped else "nothing was running")
 
 
+@app.command("reload-logins")
+def reload_logins() -> None:
+    """Have mosquitto read its logins and access rules again."""
+    stack = load_stack(_existing_env())
+    Supervisor(stack.folder).hang_up("mosquitto")
+    print("mosquitto has been told")
+
+
 @app.command()
 def logs() -> None:
     """Follow the logs of all processes."""
@@ -63,7 +71,7 @@ def logs() -> None:
 
 @app.command()
 def reset(
-    yes: bool = typer.Option(False, "--yes", help="Do not ask."),  # noqa: FBT001, FBT003
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
 ) -> None:
     """Stop everything and forget all data, after asking. .env stays, with a new beginning."""
     stack = load_stack(_existing_env())

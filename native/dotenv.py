@@ -30,6 +30,7 @@ def write_env(path: Path = ENV_FILE) -> bool:
     content = _TEMPLATE.format(
         installed_at=rfc3339(datetime.now(UTC).replace(microsecond=0)),
         state_dir=_state_dir(path.resolve().parent),
+        mqtt_password=_secret(),
         influx_password=_secret(),
         influx_token=_secret(48),
         airflow_password=_secret(12),
@@ -94,6 +95,8 @@ HEADRACE_ALERT_TO=operators@headrace.local
 
 # Whom the local broker lets in: `anonymous`, or `password` for devices with a login each.
 HEADRACE_MQTT_LOGIN=anonymous
+HEADRACE_MQTT_USERNAME=headrace-bridge
+HEADRACE_MQTT_PASSWORD={mqtt_password}
 
 # The simulated fleet; 0 starts none.
 HEADRACE_FLEET_SIZE=50

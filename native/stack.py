@@ -10,7 +10,9 @@ from pathlib import Path
 import urllib3
 from dotenv import dotenv_values
 
-from headrace.settings import ENV_PREFIX, Settings, load_settings
+from headrace.profile import load_profile
+from headrace.settings import ENV_PREFIX, MqttLogin, Settings, load_settings
+from headrace.storage.mqtt_logins import provision_logins
 from native import programs, servers
 from native.airflow import airflow_environment, airflow_servers
 from native.programs import Program, Progress
@@ -24,6 +26,7 @@ _NOT_FOR_WORKERS = (
     f"{ENV_PREFIX}AIRFLOW_",
     f"{ENV_PREFIX}POSTGRES_PASSWORD",
 )
+_BRIDGE_LOGIN = (f"{ENV_PREFIX}MQTT_USERNAME", f"{ENV_PREFIX}MQTT_PASSWORD")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Stack:
         What ``.env`` says, with an absolute state folder.
     environment
         The same as an environment for the workers, without what they need not know.
+    bridge_login
+        What only the bridge needs to know on top.
     airflow_environment
         Environment of Airflow's processes.
     folder
@@ -67,6 +72,7 @@ class Stack:
 
     settings: Settings
     environment: Mapping[str, str]
+    bridge_login: Mapping[str, str]
     airflow_environment: Mapping[str, str]
     folder: Path
 
@@ -88,7 +94,12 @@ class Stack:
                 controller_port=settings.kafka_controller_port,
             ),
             servers.influxdb(found.influxd, self.folder / "influxdb", port=settings.influx_port),
-            servers.mosquitto(found.mosquitto, self.folder / "mosquitto", port=settings.mqtt_port),
+            servers.mosquitto(
+                found.mosquitto,
+                self.folder / "mosquitto",
+                port=settings.mqtt_port,
+                lines=self._login_lines(),
+            ),
             servers.postgres(
                 found.postgres,
                 self.folder / "postgres",
@@ -103,11 +114,27 @@ class Stack:
             ),
         ]
 
+    def _login_lines(self) -> tuple[str, ...]:
+        """Lines of mosquitto's configuration that say whom it lets in."""
+        if self.settings.mqtt_login is MqttLogin.ANONYMOUS:
+            return ("allow_anonymous true",)
+        provision_logins(self.settings, load_profile(self.settings.profile))
+        folder = self.settings.logins_dir
+        return (
+            "allow_anonymous false",
+            f"password_file {folder / 'passwords'}",
+            f"acl_file {folder / 'rules'}",
+        )
+
     def workers(self) -> list[Server]:
         """The ingest workers."""
         host = self.settings.metrics_host
         return [
-            self._worker("bridge", health=f"{host}:{self.settings.bridge_metrics_port}"),
+            self._worker(
+                "bridge",
+                health=f"{host}:{self.settings.bridge_metrics_port}",
+                more=self.bridge_login,
+            ),
             self._worker("sink", health=f"{host}:{self.settings.sink_metrics_port}"),
         ]
 
@@ -121,7 +148,13 @@ class Stack:
         arguments = ("--generators", str(size), "--offline-chance", "0.002")
         return [self._worker("simulate", *arguments)] if size else []
 
-    def _worker(self, name: str, *arguments: str, health: str | None = None) -> Server:
+    def _worker(
+        self,
+        name: str,
+        *arguments: str,
+        health: str | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> Server:
         def ready() -> bool:
             if health is None:
                 return True
@@ -136,7 +169,7 @@ class Stack:
             name,
             (str(Path(sys.executable).parent / "headrace"), name, *arguments),
             self.folder,
-            environment=self.environment,
+            environment={**self.environment, **(more or {})},
             ready=ready,
             # Longer than a worker takes to drain, and then one call to InfluxDB.
             stop_seconds=int(self.settings.drain_limit.total_seconds()) + 20,
@@ -159,13 +192,17 @@ def load_stack(env_file: Path) -> Stack:
     folder.chmod(0o755)
     (folder / "log").mkdir(exist_ok=True)
     given = {name: value for name, value in dotenv_values(env_file).items() if value}
+    bridge_login = {name: given[name] for name in _BRIDGE_LOGIN if name in given}
     environment = {
-        name: value for name, value in given.items() if not name.startswith(_NOT_FOR_WORKERS)
+        name: value
+        for name, value in given.items()
+        if not name.startswith(_NOT_FOR_WORKERS) and name not in bridge_login
     }
     environment.update({f"{ENV_PREFIX}{name.upper()}": str(path) for name, path in paths.items()})
     return Stack(
         settings,
         environment,
+        bridge_login,
         {**environment, **airflow_environment(settings, folder / "airflow")},
         folder,
     )

@@ -104,6 +104,20 @@ class Supervisor:
         with self._rpc() as rpc, contextlib.suppress(xmlrpc.client.Fault):
             rpc.stopProcess(name, True)  # noqa: FBT003
 
+    def hang_up(self, name: str) -> None:
+        """Send a process SIGHUP, on which servers read their configuration again.
+
+        Raises
+        ------
+        ConfigurationError
+            If it does not run.
+        """
+        if not self.is_running(name):
+            msg = f"{name} does not run: `make up` starts it"
+            raise ConfigurationError(msg)
+        with self._rpc() as rpc:
+            rpc.signalProcess(name, "HUP")
+
     def shut_down(self) -> bool:
         """Stop every process and the supervisor; returns whether it ran."""
         if not self.running:

@@ -277,6 +277,11 @@ class Settings(BaseSettings):
         """Folder of the tokens that `provision` hands out, one file each."""
         return self.state_dir / "tokens"
 
+    @property
+    def logins_dir(self) -> Path:
+        """Folder of the local broker's logins and access rules."""
+        return self.state_dir / "mqtt"
+
     @classmethod
     def settings_customise_sources(
         cls,

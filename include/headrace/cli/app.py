@@ -56,7 +56,7 @@ def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> N
 def main() -> None:
     """Run the command line; errors of ours become one sentence and exit code 1."""
     # The commands register themselves when they are imported.
-    from headrace.cli import provision, simulate, status, workers  # noqa: F401, PLC0415
+    from headrace.cli import login, provision, recovery, simulate, status, workers  # noqa: F401
 
     try:
         app()

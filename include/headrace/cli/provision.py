@@ -1,4 +1,4 @@
-"""``headrace provision``: topics, buckets and tokens."""
+"""``headrace provision``: topics, buckets, tokens and logins."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ __all__: list[str] = []
 def provision(
     wait: float = typer.Option(60.0, help="Seconds to wait for servers that are not up yet."),
 ) -> None:
-    """Make topics, buckets and least-privilege tokens. Harmless when they are there."""
-    from headrace.profile import load_profile  # noqa: PLC0415
-    from headrace.storage.influx_setup import provision_influx  # noqa: PLC0415
-    from headrace.storage.kafka import Kafka  # noqa: PLC0415
-    from headrace.storage.kafka_topics import provision_topics  # noqa: PLC0415
+    """Make topics, buckets, least-privilege tokens, and logins. Harmless when they are there."""
+    from headrace.profile import load_profile
+    from headrace.storage.influx_setup import provision_influx
+    from headrace.storage.kafka import Kafka
+    from headrace.storage.kafka_topics import provision_topics
+    from headrace.storage.mqtt_logins import provision_logins
 
     settings = start()
     profile = load_profile(settings.profile)
@@ -40,10 +41,12 @@ def provision(
         before_sleep=not_yet,
         reraise=True,
     )
+    # First, because it waits for nobody: a broker with logins starts only with their file.
+    logins = provision_logins(settings, profile)
     done = attempts(provision_influx, settings, profile)
     topics = attempts(provision_topics, Kafka.from_settings(settings), profile, settings)
     table = Table("what", "state", box=None)
-    for name, what in done.items():
+    for name, what in {**logins, **done}.items():
         table.add_row(name, what)
     for name, what in topics.items():
         table.add_row(f"topic {name}", what)

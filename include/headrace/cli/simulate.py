@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from dataclasses import replace
 
 import typer
 
@@ -30,9 +31,10 @@ def simulate(
     qos: int = typer.Option(1, min=0, max=1, help="Quality of service of the readings."),
 ) -> None:
     """Simulate a fleet of emergency fuel generators, until told to stop."""
-    from headrace.profile import load_profile  # noqa: PLC0415
-    from headrace.simulation.fleet import Fleet, FleetPlan  # noqa: PLC0415
-    from headrace.storage.mqtt import MqttAddress  # noqa: PLC0415
+    from headrace.profile import load_profile
+    from headrace.simulation.fleet import Fleet, FleetPlan
+    from headrace.storage.mqtt import MqttAddress
+    from headrace.storage.mqtt_logins import fleet_passwords
 
     plan = FleetPlan(
         size=generators,
@@ -45,7 +47,19 @@ def simulate(
 
     def run(settings: Settings, stop: threading.Event) -> None:
         profile = load_profile(settings.profile)
-        Fleet(plan, profile.mqtt, [MqttAddress.from_settings(settings)]).run(stop)
+        address = MqttAddress.from_settings(settings)
+        passwords = fleet_passwords(settings)
+        addresses = [
+            replace(address, username=device, password=password)
+            for device, password in passwords.items()
+        ] or [address]
+        if passwords and len(passwords) < generators:
+            msg = (
+                f"only {len(passwords)} simulated generators have a login: raise "
+                "HEADRACE_FLEET_SIZE and run `headrace provision`"
+            )
+            raise ConfigurationError(msg)
+        Fleet(plan, profile.mqtt, addresses).run(stop)
 
     run_worker("simulate", run)
 

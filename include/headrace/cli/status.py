@@ -22,14 +22,14 @@ _NAMED_DEVICES = 10
 
 @app.command()
 def status(
-    as_json: bool = typer.Option(False, "--json", help="One JSON object instead of tables."),  # noqa: FBT001, FBT003
+    as_json: bool = typer.Option(False, "--json", help="One JSON object instead of tables."),
 ) -> None:
     """Show how every component, the windows and the devices are doing.
 
     Exits with 0 if all is well, else with 1.
     """
-    from headrace.profile import load_profile  # noqa: PLC0415
-    from headrace.status import collect_status  # noqa: PLC0415
+    from headrace.profile import load_profile
+    from headrace.status import collect_status
 
     settings = start()
     result = collect_status(settings, load_profile(settings.profile))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -27,7 +27,7 @@ from headrace.profile import Profile
 from headrace.storage.influx import Influx
 from headrace.storage.kafka import Headers, error_of, headers_of
 
-__all__ = ["Batch", "BatchWriter"]
+__all__ = ["Batch", "BatchWriter", "write_halving"]
 
 _DETAIL_CHARACTERS = 500
 #: Longer than the producer itself tries (message.timeout.ms in `factory`).
@@ -113,6 +113,43 @@ def _time_ns(message: Message) -> int:
     return message.timestamp()[1] * 1_000_000
 
 
+def write_halving(write: Callable[[bytes], None], lines: Sequence[str]) -> dict[int, RefusedError]:
+    """Write lines so that those which InfluxDB refuses keep no other back.
+
+    A refusal names one point, or none. So the lines are halved until the refused ones
+    stand alone; what is written twice on the way is the same point.
+
+    Parameters
+    ----------
+    write
+        Writes lines, and raises `RefusedError` if InfluxDB refuses some or all of them.
+    lines
+        Line protocol.
+
+    Returns
+    -------
+    dict
+        The refused lines, by their place, and InfluxDB's reason.
+    """
+    refused: dict[int, RefusedError] = {}
+
+    def write_some(start: int, stop: int) -> None:
+        if start == stop:
+            return
+        try:
+            write("\n".join(lines[start:stop]).encode())
+        except RefusedError as exc:
+            if stop - start == 1:
+                refused[start] = exc
+                return
+            middle = (start + stop) // 2
+            write_some(start, middle)
+            write_some(middle, stop)
+
+    write_some(0, len(lines))
+    return refused
+
+
 class BatchWriter:
     """Writes batches to InfluxDB, and what it refuses to the dead letters.
 
@@ -152,7 +189,13 @@ class BatchWriter:
         InfluxDB that is away, a token that does not fit, a bucket that is missing, a
         disk that is full: none of it is a reading's fault, so it is waited out.
         """
-        self._write(batch, 0, len(batch.lines))
+        refused = write_halving(
+            lambda lines: self._waiting_out(self._write_lines, lines), batch.lines
+        )
+        batch.written = len(batch.lines) - len(refused)
+        for number, error in refused.items():
+            rejection = RejectedReadingError(Reason.INFLUX_REFUSED, str(error))
+            batch.rejected.append((batch.messages[number], rejection))
         if batch.rejected:
             self._waiting_out(self._send_dead_letters, batch)
 
@@ -173,24 +216,6 @@ class BatchWriter:
         """Close the connections."""
         self._producer.flush(5.0)
         self._influx.close()
-
-    def _write(self, batch: Batch, start: int, stop: int) -> None:
-        """Write some of the lines; halve them until the refused ones stand alone."""
-        if start == stop:
-            return
-        lines = "\n".join(batch.lines[start:stop]).encode()
-        try:
-            self._waiting_out(self._write_lines, lines)
-        except RefusedError as exc:
-            if stop - start == 1:
-                rejection = RejectedReadingError(Reason.INFLUX_REFUSED, str(exc))
-                batch.rejected.append((batch.messages[start], rejection))
-                return
-            middle = (start + stop) // 2
-            self._write(batch, start, middle)
-            self._write(batch, middle, stop)
-        else:
-            batch.written += stop - start
 
     def _write_lines(self, lines: bytes) -> None:
         self._influx.write(self._bucket, lines)

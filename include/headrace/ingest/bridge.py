@@ -34,6 +34,8 @@ _DELIVERY_SECONDS = 0.01
 #: connection hides the broker's answers to pings.
 _HOLD_SECONDS = 15.0
 _TICK_SECONDS = 1.0
+#: A session to be retired that has been quiet for so long is empty.
+_QUIET_SECONDS = 3.0
 #: Kafka that has confirmed nothing for so long is reported.
 _SILENCE_SECONDS = 5.0
 
@@ -64,6 +66,8 @@ class Bridge:
         Set when the bridge is to stop.
     drain_limit
         How long it may take to stop.
+    retire
+        End by itself when the session is empty, and remove it from the broker.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Bridge:
         *,
         stop: threading.Event,
         drain_limit: timedelta,
+        retire: bool = False,
     ) -> None:
         self._session = session
         self._producer = producer
@@ -90,6 +95,8 @@ class Bridge:
         self._health = health
         self._stop = stop
         self._drain_seconds = drain_limit.total_seconds()
+        self._retire = retire
+        self._idle_since = time.monotonic()
         self._was_connected = False
         self._full_since: float | None = None
         self._next_tick = 0.0
@@ -109,6 +116,9 @@ class Bridge:
         while not self._stop.is_set():
             self._connect()
             try:
+                if self._retire:
+                    # What is queued already still comes; nothing is added to it.
+                    self._session.unsubscribe()
                 while not self._stop.is_set() and self._session.connected:
                     self._turn()
             except TransientError as exc:
@@ -156,6 +166,10 @@ class Bridge:
         )
         if published:
             self._intake.take(published)
+            self._idle_since = time.monotonic()
+        elif self._retire and self._is_empty():
+            _log.info("the session is empty")
+            self._stop.set()
         # Nothing to read, but reports are due: wait for those.
         waiting = in_flight.count and not published
         self._producer.poll(_DELIVERY_SECONDS if waiting else 0)
@@ -168,6 +182,11 @@ class Bridge:
         else:
             self._full_since = None
         self._tick()
+
+    def _is_empty(self) -> bool:
+        """Whether the broker seems to have nothing more for this session."""
+        quiet = time.monotonic() - self._idle_since > _QUIET_SECONDS
+        return quiet and not self._in_flight.count
 
     def _hold(self) -> None:
         now = time.monotonic()
@@ -230,7 +249,8 @@ class Bridge:
                 self._session.acknowledge(self._in_flight.acknowledgeable())
         except TransientError as exc:
             _log.warning("could not acknowledge the last readings", problem=str(exc))
-        self._session.leave(1.0)
+        emptied = self._retire and not self._in_flight.count
+        self._session.leave(1.0, forever=emptied)
         self._next_tick = 0.0
         self._tick()
         if self._in_flight.count:

@@ -24,7 +24,7 @@ from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics, SinkMetrics
 from headrace.ingest.redelivery import Bookmarks, Fingerprint, RecentPackets, recorded_packets
-from headrace.ingest.routing import filters_within
+from headrace.ingest.routing import filters_within, status_filter_of
 from headrace.ingest.sink import Sink
 from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES
 from headrace.models.reading import ReadingCodec
@@ -54,9 +54,10 @@ def make_codec(settings: Settings, profile: Profile) -> ReadingCodec:
 def bridge_subscriptions(settings: Settings, profile: Profile) -> tuple[Subscription, ...]:
     """What the bridge subscribes: readings, and the presence of their devices."""
     readings = filters_within(profile.mqtt, settings.mqtt_topics)
+    statuses = dict.fromkeys(status_filter_of(profile.mqtt, item) for item in readings)
     return (
         *(Subscription(item) for item in readings),
-        Subscription(profile.mqtt.status_filter, retained=True),
+        *(Subscription(item, retained=True) for item in statuses),
     )
 
 
@@ -73,8 +74,17 @@ def make_session(settings: Settings, profile: Profile) -> MqttSession:
     )
 
 
-def run_bridge(settings: Settings, stop: threading.Event) -> None:
+def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = False) -> None:
     """Run a bridge until told to stop.
+
+    Parameters
+    ----------
+    settings
+        The settings.
+    stop
+        Set when the bridge is to stop.
+    retire
+        Subscribe nothing, empty the session, and remove it from the broker.
 
     Raises
     ------
@@ -127,6 +137,7 @@ def run_bridge(settings: Settings, stop: threading.Event) -> None:
             health,
             stop=stop,
             drain_limit=settings.drain_limit,
+            retire=retire,
         ).run()
     server.shutdown()
 

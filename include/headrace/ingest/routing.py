@@ -9,7 +9,7 @@ from headrace.models.deadletter import Reason, RejectedReadingError
 from headrace.models.reading import ReadingCodec
 from headrace.profile import MqttTopics
 
-__all__ = ["Route", "Router", "filters_within"]
+__all__ = ["Route", "Router", "filters_within", "status_filter_of"]
 
 _PLACEHOLDER = "{id}"
 #: Bounds the memory when topics never come back; a fleet fits many times over.
@@ -116,14 +116,9 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
     """
     template = topics.topic.split("/")
     for item in filters:
-        # A shared subscription is $share/<group>/<filter>.
-        bare = item.split("/", 2)[2] if item.startswith("$share/") and item.count("/") > 1 else item
-        levels = bare.split("/")
-        if len(levels) != len(template) or any(
-            "#" in level
-            or (level == "+" and wanted not in ("+", _PLACEHOLDER))
-            or (wanted not in ("+", _PLACEHOLDER) and level != wanted)
-            for level, wanted in zip(levels, template, strict=False)
+        levels = _split_share(item)[1].split("/")
+        if len(levels) != len(template) or not all(
+            _is_within(level, wanted) for level, wanted in zip(levels, template, strict=True)
         ):
             msg = (
                 f"HEADRACE_MQTT_TOPICS: {item!r} does not lie within the profile's topic "
@@ -131,3 +126,35 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
             )
             raise ConfigurationError(msg)
     return filters or (topics.readings_filter,)
+
+
+def status_filter_of(topics: MqttTopics, readings_filter: str) -> str:
+    """The filter of presence that belongs to a filter of readings: of the same devices."""
+    share, bare = _split_share(readings_filter)
+    levels = bare.split("/")
+    template = topics.topic.split("/")
+    device = levels[template.index(_PLACEHOLDER)]
+    # What stands in the place of each further wildcard, in order.
+    others = [level for level, wanted in zip(levels, template, strict=True) if wanted == "+"]
+    status = []
+    for wanted in topics.status_topic.split("/"):
+        if wanted == _PLACEHOLDER:
+            status.append(device)
+        elif wanted == "+" and others:
+            status.append(others.pop(0))
+        else:
+            status.append(wanted)
+    return share + "/".join(status)
+
+
+def _split_share(item: str) -> tuple[str, str]:
+    """A shared subscription is ``$share/<group>/<filter>``; returns that prefix, and the filter."""
+    parts = item.split("/", 2)
+    if parts[0] == "$share" and len(parts) > 2:  # noqa: PLR2004
+        return f"{parts[0]}/{parts[1]}/", parts[2]
+    return "", item
+
+
+def _is_within(level: str, wanted: str) -> bool:
+    free = wanted in ("+", _PLACEHOLDER)
+    return "#" not in level and (free or level == wanted) and ("+" not in level or level == "+")

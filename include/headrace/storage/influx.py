@@ -213,7 +213,9 @@ class Influx:
                 self.org,
             )
 
-    def query(self, flux: str, params: Mapping[str, FluxValue]) -> Iterator[Row]:
+    def query(
+        self, flux: str, params: Mapping[str, FluxValue], *, times_as_text: bool = False
+    ) -> Iterator[Row]:
         """Run Flux and iterate over the rows of its results.
 
         Parameters
@@ -222,6 +224,8 @@ class Influx:
             The script. It finds the values under ``params``, never in its own text.
         params
             Values by name.
+        times_as_text
+            Leave times as InfluxDB writes them, to the nanosecond.
 
         Yields
         ------
@@ -246,7 +250,7 @@ class Influx:
                 org=self.org, query=query, async_req=False, _preload_content=False
             )
             try:
-                yield from _rows(response)
+                yield from _rows(response, _TEXT_TIMES if times_as_text else _PARSERS)
             finally:
                 response.release_conn()
 
@@ -348,7 +352,10 @@ _PARSERS: dict[str, Any] = {
 }
 
 
-def _rows(response: urllib3.BaseHTTPResponse) -> Iterator[Row]:
+_TEXT_TIMES = {name: parse for name, parse in _PARSERS.items() if parse is not _parse_moment}
+
+
+def _rows(response: urllib3.BaseHTTPResponse, parsers: Mapping[str, Any]) -> Iterator[Row]:
     """Read annotated CSV: a block a table schema, each with types, defaults and names."""
     lines = csv.reader(io.TextIOWrapper(response, encoding="utf-8", newline=""))  # type: ignore[type-var]
     types: list[str] = []
@@ -366,7 +373,7 @@ def _rows(response: urllib3.BaseHTTPResponse) -> Iterator[Row]:
                 # InfluxDB found the fault after it had begun to answer.
                 raise BadQueryError(" ".join(next(lines, [])).strip())
             columns = [
-                (index, name, _PARSERS.get(types[index]), defaults[index])
+                (index, name, parsers.get(types[index]), defaults[index])
                 for index, name in enumerate(cells)
                 if index > 0
             ]

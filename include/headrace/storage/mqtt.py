@@ -239,8 +239,20 @@ class MqttSession:
         except OSError as exc:
             raise _unreachable(self._address, exc) from exc
 
-    def leave(self, timeout: float) -> None:
-        """Send what waits, and disconnect in an orderly way. The session stays."""
+    def unsubscribe(self) -> None:
+        """Ask the broker to queue nothing more for this session."""
+        self._client.unsubscribe([item.topic_filter for item in self._subscriptions])
+
+    def leave(self, timeout: float, *, forever: bool = False) -> None:
+        """Send what waits, and disconnect in an orderly way.
+
+        Parameters
+        ----------
+        timeout
+            Seconds that may take.
+        forever
+            Whether the broker should forget the session; otherwise it stays.
+        """
         self._subscribed = False
         if self._client.socket() is None:
             return
@@ -251,7 +263,11 @@ class MqttSession:
             while stream.wants_write and (remaining := deadline - time.monotonic()) > 0:
                 select.select([], [stream], [], remaining)
                 stream.flush()
-            self._client.disconnect()
+            properties = None
+            if forever:
+                properties = Properties(PacketTypes.DISCONNECT)
+                properties.SessionExpiryInterval = 0
+            self._client.disconnect(properties=properties)
         stream.close()
 
     @property

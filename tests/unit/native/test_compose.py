@@ -76,8 +76,9 @@ ONLY_FOR = {
     "HEADRACE_INFLUX_ADMIN_TOKEN": {"provision"},
     "HEADRACE_AIRFLOW_USER": {"airflow-init"},
     "HEADRACE_AIRFLOW_PASSWORD": {"airflow-init"},
-    "HEADRACE_MQTT_USERNAME": {"bridge"},
-    "HEADRACE_MQTT_PASSWORD": {"bridge"},
+    "HEADRACE_MQTT_USERNAME": {"bridge", "provision"},
+    "HEADRACE_MQTT_PASSWORD": {"bridge", "provision"},
+    "HEADRACE_FLEET_SIZE": {"provision"},
 }
 #: Variables of the file that are no settings, but Compose's own.
 NO_SETTINGS = {"COMPOSE_PROJECT_NAME"}
@@ -100,6 +101,7 @@ LEAST_ENV = {
     f"HEADRACE_{name}": "x"
     for name in (
         "INSTALLED_AT",
+        "MQTT_PASSWORD",
         "INFLUX_ADMIN_PASSWORD",
         "INFLUX_ADMIN_TOKEN",
         "AIRFLOW_PASSWORD",
@@ -405,6 +407,7 @@ def test_values_of_secrets_go_only_where_they_are_needed(compose: Compose, env_f
     allowed = {
         "HEADRACE_INFLUX_ADMIN_PASSWORD": {"provision"},
         "HEADRACE_INFLUX_ADMIN_TOKEN": {"provision"},
+        "HEADRACE_MQTT_PASSWORD": {"bridge", "provision"},
         "HEADRACE_AIRFLOW_PASSWORD": {"airflow-init"},
         "HEADRACE_AIRFLOW_JWT_SECRET": AIRFLOW,
         "HEADRACE_AIRFLOW_FERNET_KEY": AIRFLOW,
@@ -539,14 +542,22 @@ def test_influxdb_has_the_same_settings(
     assert mounts["/var/lib/influxdb2"] == ("influxdb-data", False)
 
 
+@pytest.mark.parametrize("login", list(MqttLogin))
 def test_mosquitto_has_the_same_lines(
-    compose: Compose, native_servers: Mapping[str, Server]
+    login: MqttLogin, env_file: Path, request: pytest.FixtureRequest
 ) -> None:
+    env_file.write_text(f"{env_file.read_text()}\nHEADRACE_MQTT_LOGIN={login}\n")
+    compose: Compose = request.getfixturevalue("compose")
+    native_servers: Mapping[str, Server] = request.getfixturevalue("native_servers")
     (config,) = compose.services["mosquitto"]["configs"]
     assert config["target"] == "/mosquitto/config/mosquitto.conf"
     own = compose.configs[config["source"]]["content"].splitlines()
     mounts = compose.mounts("mosquitto")
     (shared,) = [target for target, (source, _) in mounts.items() if source.startswith(".")]
+    logins = next(target for target, (source, _) in mounts.items() if source == "mqtt-logins")
+    for line in own:
+        if line.startswith(("password_file", "acl_file")):
+            assert str(Path(line.split(" ")[1]).parent) == logins
     assert own[0] == f"include_dir {Path(shared).parent}"
     assert shared.endswith(".conf"), "mosquitto reads nothing else in that folder"
     native = (native_servers["mosquitto"].folder / "mosquitto.conf").read_text()
@@ -554,7 +565,9 @@ def test_mosquitto_has_the_same_lines(
     assert [line.partition(" ")[0] for line in own[1:]] == [
         line.partition(" ")[0] for line in lines.split("\n") if line
     ]
-    assert own[-1] == lines.split("\n")[-2] == "allow_anonymous true"
+    anonymous = f"allow_anonymous {str(login is MqttLogin.ANONYMOUS).lower()}"
+    assert anonymous in own
+    assert anonymous in lines.split("\n")
     values = dict(line.split(" ", 1) for line in own)
     assert values["persistence_location"].rstrip("/") in mounts
     assert values["listener"] == compose.environment("bridge")["HEADRACE_MQTT_PORT"]
@@ -562,7 +575,7 @@ def test_mosquitto_has_the_same_lines(
 
 def test_mosquitto_lets_in_whom_the_setting_says(compose: Compose) -> None:
     made = {name.removeprefix("mosquitto-") for name in compose.configs}
-    assert made <= set(MqttLogin)
+    assert made == set(MqttLogin)
     (config,) = compose.raw["services"]["mosquitto"]["configs"]
     default = Settings.model_fields["mqtt_login"].default
     assert config["source"] == f"mosquitto-${{HEADRACE_MQTT_LOGIN:-{default}}}"
@@ -652,6 +665,7 @@ def test_everything_starts_after_what_it_needs(compose: Compose) -> None:
     api_server = {"airflow-api-server": healthy}
     assert {name: need for name, need in needs.items() if need} == {
         "provision": {"kafka": healthy, "influxdb": healthy},
+        "mosquitto": {"provision": done},
         "bridge": {"provision": done, "mosquitto": healthy, "kafka": healthy},
         "sink": {"provision": done, "kafka": healthy, "influxdb": healthy},
         "simulate": {"bridge": healthy},

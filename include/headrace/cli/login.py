@@ -1,0 +1,38 @@
+"""``headrace login``: who may enter the local MQTT broker."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from headrace.cli.app import app, start
+
+__all__: list[str] = []
+
+
+@app.command()
+def login(
+    devices: list[str] = typer.Argument(..., help="Ids of devices; each is its own login."),
+    remove: bool = typer.Option(False, "--remove", help="Take the logins away."),
+) -> None:
+    """Give devices a login at the local broker, and show the passwords, once."""
+    from headrace.storage.mqtt_logins import LoginFile, new_logins
+
+    settings = start()
+    file = LoginFile(settings.logins_dir / "passwords")
+    if remove:
+        for device in devices:
+            file.remove(device)
+        file.save()
+    else:
+        made = new_logins(file, devices)
+        file.save()
+        table = Table("login", "password")
+        for device, password in made.items():
+            table.add_row(device, password)
+        Console().print(table)
+    Console(stderr=True).print(
+        "mosquitto reads its logins again after SIGHUP: `make reload-logins`, or "
+        "`docker compose kill --signal HUP mosquitto`"
+    )

@@ -1,0 +1,1 @@
+"""Looking back: counting what became of readings, and sending them through again."""

@@ -1,0 +1,317 @@
+"""Counting, for a stretch of event time, what Kafka holds and what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from headrace.models.reading import epoch_ns
+from headrace.models.window import rfc3339
+from headrace.profile import Profile
+from headrace.recovery.letters import unanswered_letters
+from headrace.recovery.replay import records_between
+from headrace.stages.ingest_progress import committed_offsets, end_of_topic
+from headrace.storage.influx import FluxValue, Influx
+from headrace.storage.kafka import Kafka
+from headrace.storage.kafka_log import Offsets, end_offsets, read_topic
+
+__all__ = ["Audit", "audit"]
+
+_NAMED = 1000
+_ROWS = 10_000
+#: Points are asked for piece by piece, so that no answer is too long.
+_PIECE = timedelta(minutes=10)
+_CACHE_KILOBYTES = 32 * 1024
+
+_POINTS = """
+from(bucket: params.raw)
+    |> range(start: params.start, stop: params.stop)
+    |> filter(fn: (r) => r._measurement == params.measurement and r._field == params.counted)
+    |> keep(columns: ["_time", params.id])
+    |> group()
+"""
+
+
+@dataclass
+class Audit:
+    """What became of the readings of a stretch of event time.
+
+    ``readings = points + overwritten + repeated + refused + pending + lost``, unless
+    somebody else writes to the bucket, which ``foreign`` counts.
+
+    Parameters
+    ----------
+    start, stop
+        The stretch, RFC 3339.
+    readings
+        Raw records in Kafka.
+    points
+        Points in InfluxDB that belong to such a record.
+    overwritten
+        Readings that fell on the point of another, and said something else.
+    repeated
+        Readings that fell on the point of another, and said the same.
+    dead_letters
+        Readings that were rejected, by the bridge or by the sink, and not replayed.
+    refused
+        Those of them that InfluxDB refused: they stand in Kafka, too.
+    pending
+        Readings that the sink has not come to yet.
+    lost
+        Readings that are in Kafka, should be in InfluxDB, and are not.
+    missing
+        Which: device and time, a thousand at most.
+    foreign
+        Points that no record in Kafka accounts for.
+    complete
+        Whether Kafka still holds everything of the stretch.
+    note
+        What is not complete.
+    """
+
+    start: str
+    stop: str
+    readings: int = 0
+    points: int = 0
+    overwritten: int = 0
+    repeated: int = 0
+    dead_letters: int = 0
+    refused: int = 0
+    pending: int = 0
+    lost: int = 0
+    missing: list[dict[str, str]] = field(default_factory=list)
+    foreign: int = 0
+    complete: bool = True
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that is printed."""
+        content = asdict(self)
+        return {"from": content.pop("start"), "to": content.pop("stop"), **content}
+
+
+def audit(
+    kafka: Kafka,
+    influx: Influx,
+    profile: Profile,
+    start: datetime,
+    stop: datetime,
+    progress: Callable[[int], None],
+) -> Audit:
+    """Count exactly; what does not fit into memory goes to a temporary file.
+
+    Parameters
+    ----------
+    kafka, influx
+        Clients.
+    profile
+        The kind of device.
+    start, stop
+        Event time, ``[start, stop)``.
+    progress
+        Told how many records, letters and points have been looked at since it was last told.
+
+    Raises
+    ------
+    MissingResourceError, AccessDeniedError, TransientError
+        If a server can't be asked.
+    """
+    result = Audit(rfc3339(start), rfc3339(stop))
+    _note_what_is_gone(result, kafka, profile, start)
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-audit-") as folder,
+        # sqlite's own context manager only commits.
+        closing(sqlite3.connect(Path(folder) / "audit.sqlite")) as tally,
+    ):
+        _prepare(tally)
+        # In this order, because readings go on coming in: what was committed before the
+        # points were read is among them, and every point has a record by the time that
+        # the records are read.
+        committed = _committed(kafka, profile)
+        _count_points(tally, influx, profile, start, stop, progress)
+        _count_records(tally, kafka, profile, committed, start, stop, progress)
+        _count_letters(tally, result, kafka, profile, start, stop, progress)
+        _compare(tally, result)
+    return result
+
+
+def _prepare(tally: sqlite3.Connection) -> None:
+    tally.executescript(
+        f"""
+        PRAGMA journal_mode = OFF;
+        PRAGMA synchronous = OFF;
+        PRAGMA cache_size = -{_CACHE_KILOBYTES};
+        CREATE TABLE record (
+            device TEXT, time_ns INTEGER, digest BLOB, place TEXT, pending INTEGER
+        );
+        CREATE TABLE point (device TEXT, time_ns INTEGER);
+        CREATE TABLE refused (place TEXT PRIMARY KEY);
+        """
+    )
+
+
+def _note_what_is_gone(result: Audit, kafka: Kafka, profile: Profile, start: datetime) -> None:
+    """Say so if Kafka may have deleted some of the stretch."""
+    topic = profile.topics.raw
+    consumer = kafka.consumer("headrace-reader")
+    try:
+        first, end = end_offsets(consumer, topic)
+    finally:
+        consumer.close()
+    earliest = int(start.timestamp() * 1000)
+    gone = []
+    for partition, offset in first.items():
+        if not offset:
+            continue
+        one = read_topic(
+            kafka, topic, {partition: offset}, {partition: min(offset + 1, end[partition])}
+        )
+        oldest = next(iter(one), None)
+        if oldest is None or oldest.timestamp_ms >= earliest:
+            gone.append(partition)
+    if gone:
+        result.complete = False
+        result.note = (
+            f"Kafka no longer holds everything of this stretch: partitions {gone} of {topic} "
+            "have been shortened. The counts are of what is left"
+        )
+
+
+def _count_letters(
+    tally: sqlite3.Connection,
+    result: Audit,
+    kafka: Kafka,
+    profile: Profile,
+    start: datetime,
+    stop: datetime,
+    progress: Callable[[int], None],
+) -> None:
+    first, last = epoch_ns(start), epoch_ns(stop)
+    for letter in unanswered_letters(kafka, profile):
+        progress(1)
+        if first <= letter.time_ns < last:
+            result.dead_letters += 1
+            if letter.source:
+                tally.execute("INSERT OR IGNORE INTO refused VALUES (?)", (letter.source,))
+
+
+def _committed(kafka: Kafka, profile: Profile) -> Offsets:
+    topic = profile.topics.raw
+    partitions = sorted(end_of_topic(kafka, topic))
+    return committed_offsets(kafka, topic, profile.sink_group, partitions)
+
+
+def _count_records(
+    tally: sqlite3.Connection,
+    kafka: Kafka,
+    profile: Profile,
+    committed: Offsets,
+    start: datetime,
+    stop: datetime,
+    progress: Callable[[int], None],
+) -> None:
+    def rows() -> Iterator[tuple[str, int, bytes, str, bool]]:
+        for record, time_ns in records_between(kafka, profile, start, stop, progress):
+            yield (
+                record.key.decode("utf-8", "replace"),
+                time_ns,
+                hashlib.blake2b(record.value, digest_size=16).digest(),
+                f"{record.topic}/{record.partition}/{record.offset}",
+                record.offset >= committed.get(record.partition, 0),
+            )
+
+    _insert(tally, "record", 5, rows())
+
+
+def _count_points(
+    tally: sqlite3.Connection,
+    influx: Influx,
+    profile: Profile,
+    start: datetime,
+    stop: datetime,
+    progress: Callable[[int], None],
+) -> None:
+    def rows() -> Iterator[tuple[str, int]]:
+        begin = start
+        while begin < stop:
+            end = min(begin + _PIECE, stop)
+            params: dict[str, FluxValue] = {
+                "raw": profile.buckets.raw,
+                "measurement": profile.measurement,
+                "counted": profile.counted_field,
+                "id": profile.id_field,
+                "start": begin,
+                "stop": end,
+            }
+            # Times as text: a datetime ends at the microsecond, a point does not.
+            for row in influx.query(_POINTS, params, times_as_text=True):
+                progress(1)
+                yield row[profile.id_field], _nanoseconds(row["_time"])
+            begin = end
+
+    _insert(tally, "point", 2, rows())
+
+
+def _insert(
+    tally: sqlite3.Connection, table: str, columns: int, rows: Iterable[tuple[Any, ...]]
+) -> None:
+    places = ", ".join("?" * columns)
+    remaining = iter(rows)
+    while batch := list(islice(remaining, _ROWS)):
+        tally.executemany(f"INSERT INTO {table} VALUES ({places})", batch)  # noqa: S608
+    tally.execute(f"CREATE INDEX {table}_identity ON {table} (device, time_ns)")
+
+
+def _compare(tally: sqlite3.Connection, result: Audit) -> None:
+    def number(query: str) -> int:
+        return int(tally.execute(query).fetchone()[0])
+
+    # What InfluxDB refused became no point, so it can't have been overwritten by one.
+    tally.executescript(
+        """
+        CREATE TEMP VIEW kept AS SELECT * FROM record WHERE place NOT IN refused;
+        CREATE TEMP VIEW place_taken AS
+            SELECT device, time_ns, COUNT(*) AS readings, COUNT(DISTINCT digest) AS contents,
+                   MIN(pending) AS pending
+            FROM kept GROUP BY device, time_ns;
+        CREATE TEMP TABLE absent AS
+            SELECT p.* FROM place_taken p
+            LEFT JOIN point q ON q.device = p.device AND q.time_ns = p.time_ns
+            WHERE q.device IS NULL;
+        """
+    )
+    result.readings = number("SELECT COUNT(*) FROM record")
+    result.refused = number("SELECT COUNT(*) FROM record WHERE place IN refused")
+    places = number("SELECT COUNT(*) FROM place_taken")
+    extra = number("SELECT COALESCE(SUM(readings - 1), 0) FROM place_taken")
+    result.overwritten = number("SELECT COALESCE(SUM(contents - 1), 0) FROM place_taken")
+    result.repeated = extra - result.overwritten
+    result.pending = number("SELECT COUNT(*) FROM absent WHERE pending")
+    result.lost = number("SELECT COUNT(*) FROM absent WHERE NOT pending")
+    result.points = places - result.pending - result.lost
+    result.foreign = number("SELECT COUNT(*) FROM point") - result.points
+    missing = tally.execute(
+        "SELECT device, time_ns FROM absent WHERE NOT pending ORDER BY time_ns LIMIT ?", (_NAMED,)
+    )
+    result.missing = [{"device": device, "time": _text(time_ns)} for device, time_ns in missing]
+
+
+def _nanoseconds(text: str) -> int:
+    """Read InfluxDB's RFC 3339, which has up to nine digits behind the point."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
+    return epoch_ns(moment) + int(fraction.ljust(9, "0") or "0")
+
+
+def _text(time_ns: int) -> str:
+    seconds, fraction = divmod(time_ns, 1_000_000_000)
+    whole = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
+    return f"{whole}.{fraction:09d}Z"

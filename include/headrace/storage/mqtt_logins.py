@@ -1,0 +1,166 @@
+"""Logins and access rules of the local MQTT broker, in mosquitto's file formats.
+
+A device's login is its id, and the rules tie each login to that device's own topics, so
+no device can speak for another.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from headrace.errors import ConfigurationError
+from headrace.profile import Profile
+from headrace.settings import MqttLogin, Settings
+
+__all__ = ["LoginFile", "access_rules", "fleet_passwords", "new_logins", "provision_logins"]
+
+#: mosquitto's own number of rounds; it reads any from the file.
+_ROUNDS = 101
+_SALT_BYTES = 12
+_SIMULATED = "generator{}"
+
+
+class LoginFile:
+    """A password file of mosquitto's: one line a user, with a salted hash.
+
+    Parameters
+    ----------
+    path
+        The file. mosquitto reads it when it starts, and again after SIGHUP.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: dict[str, str] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                user, _, hashed = line.partition(":")
+                self._lines[user] = hashed
+
+    @property
+    def users(self) -> set[str]:
+        """Who has a login."""
+        return set(self._lines)
+
+    def set(self, user: str, password: str) -> None:
+        """Give a user a login, or another password.
+
+        Raises
+        ------
+        ConfigurationError
+            If the name can't be a login.
+        """
+        if not user or any(mark in user for mark in ":+#/\n"):
+            msg = f"{user!r} can't be a login: it must not be empty or hold : + # /"
+            raise ConfigurationError(msg)
+        self._lines[user] = _hashed(password)
+
+    def remove(self, user: str) -> None:
+        """Take a user's login away.
+
+        Raises
+        ------
+        ConfigurationError
+            If the user has none.
+        """
+        if self._lines.pop(user, None) is None:
+            msg = f"{user} has no login in {self._path}"
+            raise ConfigurationError(msg)
+
+    def save(self) -> None:
+        """Write the file, in place whole."""
+        text = "".join(f"{user}:{hashed}\n" for user, hashed in sorted(self._lines.items()))
+        _write(self._path, text)
+
+
+def access_rules(profile: Profile, bridge: str) -> str:
+    """Access rules in mosquitto's format: a login may write its own topics, the bridge read all."""
+    topics = profile.mqtt
+    lines = [
+        "# Written by `headrace provision`.",
+        # %u is the login.
+        f"pattern write {topics.topic.replace('{id}', '%u')}",
+        f"pattern write {topics.status_topic.replace('{id}', '%u')}",
+        f"user {bridge}",
+        f"topic read {topics.readings_filter}",
+        f"topic read {topics.status_filter}",
+    ]
+    return "\n".join((*lines, ""))
+
+
+def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
+    """Make the rules, and the logins of the bridge and of the simulated fleet.
+
+    Returns
+    -------
+    dict
+        What was done, by name; empty if the broker lets everybody in.
+
+    Raises
+    ------
+    ConfigurationError
+        If the bridge has no login to be made.
+    """
+    if settings.mqtt_login is MqttLogin.ANONYMOUS:
+        return {}
+    if settings.mqtt_username is None or settings.mqtt_password is None:
+        msg = (
+            "HEADRACE_MQTT_LOGIN is password, so the bridge needs HEADRACE_MQTT_USERNAME and "
+            "HEADRACE_MQTT_PASSWORD"
+        )
+        raise ConfigurationError(msg)
+    folder = settings.logins_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "rules", access_rules(profile, settings.mqtt_username))
+    logins = LoginFile(folder / "passwords")
+    # Whatever .env says now is what holds.
+    logins.set(settings.mqtt_username, settings.mqtt_password.get_secret_value())
+    fleet = fleet_passwords(settings)
+    for number in range(1, settings.fleet_size + 1):
+        device = _SIMULATED.format(number)
+        if device not in fleet:
+            fleet[device] = secrets.token_urlsafe(12)
+        if device not in logins.users:
+            logins.set(device, fleet[device])
+    _write(folder / "fleet.json", json.dumps(fleet), mode=0o600)
+    logins.save()
+    return {"MQTT logins": f"{len(logins.users)} in {folder}"}
+
+
+def fleet_passwords(settings: Settings) -> dict[str, str]:
+    """Passwords of the simulated devices, by id; empty if they need none."""
+    path = settings.logins_dir / "fleet.json"
+    if settings.mqtt_login is MqttLogin.ANONYMOUS or not path.exists():
+        return {}
+    content: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def new_logins(file: LoginFile, users: Iterable[str]) -> Mapping[str, str]:
+    """Give users logins with fresh passwords, and return those."""
+    made = {user: secrets.token_urlsafe(12) for user in users}
+    for user, password in made.items():
+        file.set(user, password)
+    return made
+
+
+def _hashed(password: str) -> str:
+    salt = os.urandom(_SALT_BYTES)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ROUNDS)
+    encoded = [base64.b64encode(part).decode() for part in (salt, digest)]
+    return f"$7${_ROUNDS}${encoded[0]}${encoded[1]}"
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)
