@@ -150,7 +150,7 @@ def kafka(
             str(properties),
         ),
         folder,
-        ready=ready if not extra else lambda: _listens(port),
+        ready=ready,
         user=user,
         stop_seconds=60,
     )

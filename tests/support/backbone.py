@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from native import servers
+from native.servers import LOOPBACK
 from native.stack import Programs, find_programs
 from tests.support.processes import Process, free_port
+from tests.support.toxic import Toxic, Toxiproxy
 
 __all__ = ["Backbone", "make_folder"]
 
@@ -34,17 +36,37 @@ class Backbone:
     mqtt_port: int = field(default_factory=free_port)
     kafka_port: int = field(default_factory=free_port)
     influx_port: int = field(default_factory=free_port)
+    # Ways in that lead through toxiproxy, for the tests that want one.
+    toxic_kafka_port: int = field(default_factory=free_port)
+    toxic_influx_port: int = field(default_factory=free_port)
+    toxic_mqtt_port: int = field(default_factory=free_port)
     influx_token: str = "the-admin-token-of-the-tests"
     influx_password: str = "the-admin-password"
 
     def __post_init__(self) -> None:
         found = self.programs
+        controller_port, behind_port = free_port(), free_port()
+        # A client goes on with the address that Kafka tells it: who comes through the
+        # proxy has to be told the proxy's, so there is a listener of its own for them.
+        listeners = {
+            "listeners": f"PLAINTEXT://{LOOPBACK}:{self.kafka_port},"
+            f"HOST://{LOOPBACK}:{behind_port},CONTROLLER://{LOOPBACK}:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{self.kafka_port},"
+            f"HOST://{LOOPBACK}:{self.toxic_kafka_port}",
+        }
         kafka = servers.kafka(
             found.kafka,
             self.folder / "kafka",
             port=self.kafka_port,
-            controller_port=free_port(),
+            controller_port=controller_port,
+            extra=listeners,
         )
+        self._behind_proxy = {
+            "kafka": (self.toxic_kafka_port, behind_port),
+            "influxdb": (self.toxic_influx_port, self.influx_port),
+            "mqtt": (self.toxic_mqtt_port, self.mqtt_port),
+        }
+        self._toxiproxy: Toxiproxy | None = None
         influxdb = servers.influxdb(found.influxd, self.folder / "influxdb", port=self.influx_port)
         mosquitto = servers.mosquitto(
             found.mosquitto, self.folder / "mosquitto", port=self.mqtt_port
@@ -58,6 +80,13 @@ class Backbone:
     def processes(self) -> tuple[Process, ...]:
         return self.kafka, self.influxdb, self.mosquitto
 
+    def toxic(self, server: str) -> Toxic:
+        """The way through toxiproxy to ``kafka``, ``influxdb`` or ``mqtt``, healed."""
+        if self._toxiproxy is None:
+            self._toxiproxy = Toxiproxy(self.folder)
+            self._toxiproxy.process.start()
+        return self._toxiproxy.way(server, *self._behind_proxy[server])
+
     def ensure_running(self) -> None:
         """Start what does not run."""
         for process in self.processes:
@@ -67,4 +96,6 @@ class Backbone:
     def close(self) -> None:
         for process in self.processes:
             process.kill()
+        if self._toxiproxy is not None:
+            self._toxiproxy.process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -164,9 +164,12 @@ class Installation:
         return content
 
     def metric(self, port: int, name: str, **labels: str) -> float:
-        """A metric of a worker; the sum over all labels that are not given."""
+        """A metric of a worker, summed over labels that are not given; 0 if it does not answer."""
         url = f"http://{LOOPBACK}:{port}/metrics"
-        text = urllib3.request("GET", url, timeout=5, retries=False).data.decode()
+        try:
+            text = urllib3.request("GET", url, timeout=5, retries=False).data.decode()
+        except urllib3.exceptions.HTTPError:
+            return 0.0
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)
@@ -229,7 +232,7 @@ class Installation:
         profile = self.profile
         flux = (
             "from(bucket: params.bucket) |> range(start: params.start, stop: params.stop)"
-            " |> filter(fn: (r) => r._field == params.field) |> group()"
+            " |> filter(fn: (r) => r._field == params.field) |> toFloat() |> group()"
         )
         params = {
             "bucket": profile.buckets.raw,

@@ -7,7 +7,6 @@ import time
 from datetime import timedelta
 
 import structlog
-from confluent_kafka import Producer
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -21,6 +20,7 @@ from headrace.ingest.health import Health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics
+from headrace.ingest.outbox import Outbox
 from headrace.ingest.redelivery import Bookmarks, RecentPackets
 from headrace.storage.mqtt import MqttSession
 
@@ -50,8 +50,8 @@ class Bridge:
     ----------
     session
         The session at the broker.
-    producer
-        Kafka's producer.
+    outbox
+        Kafka's producers.
     intake
         What is done with a message.
     in_flight
@@ -73,7 +73,7 @@ class Bridge:
     def __init__(
         self,
         session: MqttSession,
-        producer: Producer,
+        outbox: Outbox,
         intake: Intake,
         in_flight: InFlight,
         recent: RecentPackets,
@@ -86,7 +86,7 @@ class Bridge:
         retire: bool = False,
     ) -> None:
         self._session = session
-        self._producer = producer
+        self._outbox = outbox
         self._intake = intake
         self._in_flight = in_flight
         self._recent = recent
@@ -172,7 +172,7 @@ class Bridge:
             self._stop.set()
         # Nothing to read, but reports are due: wait for those.
         waiting = in_flight.count and not published
-        self._producer.poll(_DELIVERY_SECONDS if waiting else 0)
+        self._outbox.poll(_DELIVERY_SECONDS if waiting else 0)
         self._intake.settle()
         ready = in_flight.acknowledgeable()
         if ready:
@@ -211,7 +211,7 @@ class Bridge:
         """Wait, but go on with what is on its way to Kafka."""
         deadline = time.monotonic() + seconds
         while not self._stop.is_set() and (remaining := deadline - time.monotonic()) > 0:
-            self._producer.poll(min(remaining, _IDLE_SECONDS))
+            self._outbox.poll(min(remaining, _IDLE_SECONDS))
             self._intake.settle()
             self._tick()
 
@@ -242,7 +242,7 @@ class Bridge:
         """Stop in order: take nothing in, deliver, acknowledge, leave."""
         deadline = time.monotonic() + self._drain_seconds
         while self._in_flight.count and (remaining := deadline - time.monotonic()) > 0:
-            self._producer.poll(min(remaining, _IDLE_SECONDS))
+            self._outbox.poll(min(remaining, _IDLE_SECONDS))
             self._intake.settle()
         try:
             if self._session.connected:

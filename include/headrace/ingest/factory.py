@@ -23,6 +23,7 @@ from headrace.ingest.health import Health, serve_health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics, SinkMetrics
+from headrace.ingest.outbox import Outbox
 from headrace.ingest.redelivery import Bookmarks, Fingerprint, RecentPackets, recorded_packets
 from headrace.ingest.routing import filters_within, status_filter_of
 from headrace.ingest.sink import Sink
@@ -105,20 +106,13 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
         known = _recall(kafka, bookmarks, profile, settings.bridge_id, health, stop)
         if known is None:
             return
-        producer = kafka.producer(
-            # Never given up: a reading stays unacknowledged until Kafka has it.
-            message_timeout_ms=0,
-            linger_ms=5,
-            # Above our own limits, which are what bounds it.
-            queue_buffering_max_kbytes=2 * settings.bridge_buffer_bytes // 1024,
-            queue_buffering_max_messages=100_000,
-        )
+        outbox = Outbox(kafka, settings.bridge_buffer_bytes)
         in_flight = InFlight(settings.bridge_buffer_bytes)
         recent = RecentPackets(known)
         intake = Intake(
             profile,
             make_codec(settings, profile),
-            producer,
+            outbox,
             in_flight,
             recent,
             metrics,
@@ -128,7 +122,7 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
         )
         Bridge(
             session,
-            producer,
+            outbox,
             intake,
             in_flight,
             recent,

@@ -36,9 +36,21 @@ class Flight:
         Whether Kafka has it.
     place, offset
         Where in Kafka, for some of the messages.
+    alone
+        Whether it was sent in a batch of its own, because Kafka refused its batch.
     """
 
-    __slots__ = ("_owner", "digest", "done", "offset", "packet_id", "place", "sequence", "size")
+    __slots__ = (
+        "_owner",
+        "alone",
+        "digest",
+        "done",
+        "offset",
+        "packet_id",
+        "place",
+        "sequence",
+        "size",
+    )
 
     def __init__(
         self, owner: InFlight, packet_id: int, digest: int, sequence: int, size: int
@@ -51,6 +63,7 @@ class Flight:
         self.done = False
         self.place: Place | None = None
         self.offset = -1
+        self.alone = False
 
     def report(self, error: KafkaError | None, message: Message) -> None:
         """Take Kafka's delivery report. Runs inside the producer's ``poll``."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from headrace.errors import AccessDeniedError, RefusedError, ServerUnavailableError
 from headrace.ingest.inflight import Flight, InFlight
 from headrace.ingest.metrics import BridgeMetrics
+from headrace.ingest.outbox import Outbox
 from headrace.ingest.redelivery import RecentPackets, digest_of
 from headrace.ingest.routing import Route, Router
 from headrace.models.deadletter import (
@@ -75,8 +76,8 @@ class Intake:
         The kind of device.
     codec
         Checks the readings.
-    producer
-        Kafka's producer. Its ``poll`` must be called by the same thread.
+    outbox
+        Kafka's producers. Its ``poll`` must be called by the same thread.
     in_flight
         Counts what is on its way.
     recent
@@ -97,7 +98,7 @@ class Intake:
         self,
         profile: Profile,
         codec: ReadingCodec,
-        producer: Producer,
+        outbox: Outbox,
         in_flight: InFlight,
         recent: RecentPackets,
         metrics: BridgeMetrics,
@@ -111,7 +112,7 @@ class Intake:
         self._id_field = profile.id_field
         self._check = codec.check
         self._router = Router(profile.mqtt, codec)
-        self._producer = producer
+        self._outbox = outbox
         self._in_flight = in_flight
         self._recent = recent
         self._metrics = metrics
@@ -209,10 +210,12 @@ class Intake:
         key: bytes | None,
         timestamp: int,
         headers: Headers,
+        *,
+        alone: bool = False,
     ) -> None:
         while True:
             try:
-                self._producer.produce(
+                self._outbox.producer(alone=alone).produce(
                     topic,
                     value,
                     key,
@@ -222,7 +225,7 @@ class Intake:
                 )
             except BufferError:
                 # librdkafka's queue is full; its limit is above ours, so only just.
-                self._producer.poll(0.1)
+                self._outbox.poll(0.1)
             except KafkaException as exc:
                 self._refused_at_once(exc, flight, topic, value, key, timestamp, headers)
                 return
@@ -255,14 +258,16 @@ class Intake:
         headers: Headers = list(headers_of(message).items())
         mapped = error_of(error)
         if isinstance(mapped, RefusedError) and topic == self._topics.raw:
-            self._dead_letter(
-                Reason.KAFKA_REFUSED,
-                str(mapped),
-                flight,
-                message.value(),
-                message.key(),
-                dict(headers),
-            )
+            value, key = message.value(), message.key()
+            if flight.alone:
+                self._dead_letter(
+                    Reason.KAFKA_REFUSED, str(mapped), flight, value, key, dict(headers)
+                )
+            else:
+                # Kafka refuses a batch for one bad record. Alone, each speaks for itself.
+                flight.alone = True
+                stamp = message.timestamp()[1]
+                self._produce(flight, topic, value, key, stamp, headers, alone=True)
             return
         # Whatever else it is, it is not the reading's fault: keep it and try again.
         if isinstance(mapped, AccessDeniedError):

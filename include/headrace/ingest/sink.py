@@ -124,13 +124,13 @@ class Sink:
             # Without readings to write, nothing else would tell.
             self._next_check = time.monotonic() + _CHECK_SECONDS
             self._writer.check()
-        if len(self._under_way) >= self._writes_in_flight and self._batch_is_due():
+        if self._batch_is_full() and not self._has_room():
             self._wait_for_room()
             return
         self._resume()
         for message in self._fetch():
             self._add(message)
-        if self._batch_is_due():
+        if self._has_room() and (self._batch_is_full() or self._batch_is_old()):
             self._submit()
 
     def _fetch(self) -> list[Message]:
@@ -174,15 +174,16 @@ class Sink:
             raise mapped
         self._health.problem("kafka", str(mapped))
 
-    def _batch_is_due(self) -> bool:
+    def _has_room(self) -> bool:
+        return len(self._under_way) < self._writes_in_flight
+
+    def _batch_is_full(self) -> bool:
         batch = self._batch
-        if not batch:
-            return False
-        return (
-            len(batch.lines) >= self._batch_readings
-            or batch.payload_bytes >= _BATCH_BYTES
-            or time.monotonic() - batch.begun >= self._linger_seconds
-        )
+        return len(batch.lines) >= self._batch_readings or batch.payload_bytes >= _BATCH_BYTES
+
+    def _batch_is_old(self) -> bool:
+        batch = self._batch
+        return bool(batch) and time.monotonic() - batch.begun >= self._linger_seconds
 
     def _submit(self) -> None:
         batch, self._batch = self._batch, Batch()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from confluent_kafka import KafkaError, Message
 
 from headrace.errors import HeadraceError, ServerTimeoutError
 from headrace.ingest.batch import write_halving
-from headrace.models.deadletter import RejectedReadingError
+from headrace.models.deadletter import Reason, RejectedReadingError
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.recovery.letters import Letter, replayed_headers, unanswered_letters
@@ -81,11 +82,10 @@ def _replay_letters(
     outcome: Replayed = Counter()
     good: list[Letter] = []
     for letter in letters:
-        problem = _still_bad(letter, codec)
-        if problem is None:
-            good.append(letter)
-        else:
-            outcome[f"left: {problem}"] += 1
+        try:
+            good.append(_mended(letter, codec))
+        except RejectedReadingError as exc:
+            outcome[f"left: {exc.reason.value}"] += 1
     to_kafka = [letter for letter in good if not letter.source]
     to_influx = [letter for letter in good if letter.source]
     _produce(kafka, [_raw_record(letter, profile) for letter in to_kafka])
@@ -107,18 +107,24 @@ def _replay_letters(
     return +outcome
 
 
-def _still_bad(letter: Letter, codec: ReadingCodec) -> str | None:
-    """Why a letter would be rejected again, if it would."""
+def _mended(letter: Letter, codec: ReadingCodec) -> Letter:
+    """A letter that would be taken now, dated with the device's own time if it has one.
+
+    Raises
+    ------
+    RejectedReadingError
+        If it would be rejected again.
+    """
     if not letter.whole:
-        return "only its beginning was kept"
+        detail = "only the beginning of the payload was kept"
+        raise RejectedReadingError(Reason.TOO_LARGE, detail)
     device = letter.record.key.decode("utf-8", "replace")
-    try:
-        codec.check_id(device)
-        # As if the bridge took it when it did: limits of time are about that moment.
-        codec.check(letter.record.value, device, letter.time_ns)
-    except RejectedReadingError as exc:
-        return exc.reason.value
-    return None
+    codec.check_id(device)
+    # As if the bridge took it when it did: limits of time are about that moment.
+    own_time = codec.check(letter.record.value, device, letter.time_ns)
+    if own_time is None or letter.source:
+        return letter
+    return replace(letter, time_ns=own_time)
 
 
 _OutRecord = tuple[str, bytes, bytes, int | None, Headers]

@@ -361,17 +361,20 @@ def _rows(response: urllib3.BaseHTTPResponse, parsers: Mapping[str, Any]) -> Ite
     types: list[str] = []
     defaults: list[str] = []
     columns: list[tuple[int, str, Any, Any]] = []
+    begins = True
     for cells in lines:
         if not cells:
+            begins = True
             continue
+        if begins and cells[1:2] == ["error"]:
+            # InfluxDB found the fault after it had begun to answer with 200.
+            raise BadQueryError(" ".join(next(lines, [])).strip())
+        begins = False
         if cells[0] == "#datatype":
             types, columns = cells, []
         elif cells[0] == "#default":
             defaults = cells
         elif not columns:
-            if "error" in cells:
-                # InfluxDB found the fault after it had begun to answer.
-                raise BadQueryError(" ".join(next(lines, [])).strip())
             columns = [
                 (index, name, parsers.get(types[index]), defaults[index])
                 for index, name in enumerate(cells)

@@ -51,6 +51,8 @@ _REFUSED = frozenset(
         KafkaError.INVALID_RECORD,
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.RECORD_LIST_TOO_LARGE,
+        # Another record of the same batch is at fault.
+        KafkaError._INVALID_DIFFERENT_RECORD,  # noqa: SLF001
     }
 )
 _TIMED_OUT = frozenset(

@@ -1,0 +1,51 @@
+"""The bridge's producers: one for all readings, and one for those that are sent alone."""
+
+from __future__ import annotations
+
+from confluent_kafka import Producer
+
+from headrace.storage.kafka import Kafka
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    """Kafka's producers, polled together.
+
+    Parameters
+    ----------
+    kafka
+        The cluster.
+    buffer_bytes
+        What the bridge holds at most; librdkafka's own limits are kept above it.
+    """
+
+    def __init__(self, kafka: Kafka, buffer_bytes: int) -> None:
+        self._kafka = kafka
+        self._buffer_kilobytes = 2 * buffer_bytes // 1024
+        self._usual = self._make(linger_ms=5)
+        # Rarely needed, so made only then.
+        self._alone: Producer | None = None
+
+    def producer(self, *, alone: bool) -> Producer:
+        """The producer that batches records, or the one that sends each in a batch of its own."""
+        if not alone:
+            return self._usual
+        if self._alone is None:
+            self._alone = self._make(batch_num_messages=1, linger_ms=0)
+        return self._alone
+
+    def poll(self, seconds: float) -> None:
+        """Serve delivery reports, and wait for one that long at most."""
+        if self._alone is not None:
+            self._alone.poll(0)
+        self._usual.poll(seconds)
+
+    def _make(self, **settings: int) -> Producer:
+        return self._kafka.producer(
+            # Never given up: a reading stays unacknowledged until Kafka has it.
+            message_timeout_ms=0,
+            queue_buffering_max_kbytes=self._buffer_kilobytes,
+            queue_buffering_max_messages=100_000,
+            **settings,
+        )

@@ -1,0 +1,208 @@
+"""Counting what became of readings, and sending them through again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from confluent_kafka import TopicPartition
+from influxdb_client import BucketRetentionRules
+
+from headrace.models.window import rfc3339
+from headrace.stages.ingest_progress import sink_lag
+from tests.support.devices import Publisher, reading
+from tests.support.installation import Installation
+from tests.support.processes import wait_for
+
+HOUR = timedelta(hours=1)
+
+
+def start_ingest(installation: Installation) -> None:
+    installation.worker("bridge").start()
+    installation.worker("sink").launch()
+
+
+def send(installation: Installation, *readings: dict[str, Any]) -> None:
+    with Publisher(installation.backbone.mqtt_port) as publisher:
+        publisher.send_all(
+            [(f"{installation.name}/{item['generatorID']}", item) for item in readings]
+        )
+
+
+def settled(installation: Installation, records: int) -> None:
+    """Wait until so many records are in Kafka, and the sink has come to them all."""
+    profile = installation.profile
+    wait_for(lambda: len(installation.records(profile.topics.raw)) == records)
+    wait_for(lambda: sink_lag(installation.kafka, profile.topics.raw, profile.sink_group) == 0, 60)
+
+
+def audited(installation: Installation, start: datetime, stop: datetime) -> dict[str, Any]:
+    done = installation.headrace("audit", "--from", rfc3339(start), "--to", rfc3339(stop), "--json")
+    content: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (1 if content["lost"] else 0), done.stderr
+    return content
+
+
+def test_what_is_lost_is_named_and_replay_brings_it_back(installation: Installation) -> None:
+    start_ingest(installation)
+    now = datetime.now(UTC).replace(microsecond=0)
+    times = [
+        now - timedelta(minutes=50) + timedelta(seconds=10 * n, microseconds=n) for n in range(100)
+    ]
+    send(
+        installation,
+        *(reading(f"g{n % 3}", fuel=n, time=rfc3339(time)) for n, time in enumerate(times)),
+    )
+    settled(installation, 100)
+    start, stop = now - HOUR, now
+    whole = audited(installation, start, stop)
+    assert (whole["readings"], whole["points"], whole["lost"], whole["foreign"]) == (100, 100, 0, 0)
+    assert whole["complete"]
+    with installation.admin_influx() as influx:
+        influx.delete(installation.profile.buckets.raw, times[10], times[20], "genData")
+    short = audited(installation, start, stop)
+    assert (short["points"], short["lost"]) == (90, 10)
+    assert short["missing"][0] == {
+        "device": "g1",
+        "time": f"{times[10]:%Y-%m-%dT%H:%M:%S}.000010000Z",
+    }
+    before = sorted(installation.points("fuel"))
+    stretch = ("--from", rfc3339(start), "--to", rfc3339(stop))
+    done = installation.headrace("replay", *stretch)
+    assert done.returncode == 0, done.stderr
+    after = sorted(installation.points("fuel"))
+    assert len(after) == 100
+    assert set(before) < set(after)
+    assert audited(installation, start, stop)["lost"] == 0
+    # Nothing is missing now, so nothing changes.
+    assert installation.headrace("replay", *stretch).returncode == 0
+    assert sorted(installation.points("fuel")) == after
+
+
+def test_readings_on_the_same_point_are_told_apart(installation: Installation) -> None:
+    start_ingest(installation)
+    now = datetime.now(UTC).replace(microsecond=0)
+    time = rfc3339(now - timedelta(minutes=5))
+    send(
+        installation,
+        reading(fuel=1, time=time),
+        reading(fuel=1, time=time),
+        reading(fuel=2, time=time),
+        reading(fuel=3),
+    )
+    settled(installation, 4)
+    counts = audited(installation, now - HOUR, now + HOUR)
+    assert (counts["readings"], counts["points"]) == (4, 2)
+    assert (counts["repeated"], counts["overwritten"], counts["lost"]) == (1, 1, 0)
+
+
+def test_audit_is_exact_while_readings_come_in(installation: Installation) -> None:
+    """What the sink has not come to is pending, not lost."""
+    installation.worker("bridge").start()
+    send(installation, *(reading(fuel=n) for n in range(50)))
+    wait_for(lambda: len(installation.records(installation.profile.topics.raw)) == 50)
+    now = datetime.now(UTC)
+    counts = audited(installation, now - HOUR, now + HOUR)
+    assert (counts["readings"], counts["pending"], counts["lost"]) == (50, 50, 0)
+
+
+def test_audit_says_when_kafka_no_longer_holds_everything(installation: Installation) -> None:
+    start_ingest(installation)
+    send(installation, *(reading(f"g{n}", fuel=n) for n in range(30)))
+    settled(installation, 30)
+    now = datetime.now(UTC)
+    assert audited(installation, now - HOUR, now + HOUR)["complete"]
+    admin = installation.kafka.admin()
+    raw = installation.profile.topics.raw
+    for future in admin.delete_records([TopicPartition(raw, 0, -1)]).values():
+        future.result()
+    counts = audited(installation, now - HOUR, now + HOUR)
+    assert not counts["complete"]
+    assert "partitions [0]" in counts["note"]
+    assert counts["foreign"] == 30 - counts["readings"] > 0
+
+
+def test_dead_letters_go_through_again_once_their_cause_is_mended(
+    install: Callable[..., Installation],
+) -> None:
+    """Rejected by the bridge, for a clock limit that is then raised; with their own time."""
+    installation = install(HEADRACE_MAX_TIME_AHEAD="1s")
+    start_ingest(installation)
+    ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=100)
+    send(
+        installation,
+        reading(fuel=1, time=rfc3339(ahead)),
+        reading(fuel="not a number"),
+        reading(fuel=2),
+    )
+    topics = installation.profile.topics
+    wait_for(lambda: len(installation.records(topics.dead_letter)) == 2)
+    settled(installation, 1)
+    # Still bad: it stays where it is.
+    done = installation.headrace("replay", "--dead-letter")
+    assert done.returncode == 0, done.stderr
+    assert "left: time_ahead" in done.stdout
+    assert "left: wrong_type" in done.stdout
+    mended = {"HEADRACE_MAX_TIME_AHEAD": "5m"}
+    done = installation.headrace("replay", "--dead-letter", "--reason", "time_ahead", **mended)
+    assert done.returncode == 0, done.stderr
+    settled(installation, 2)
+    points = {value: time for _, time, value in installation.points("fuel")}
+    assert points[1.0] == ahead
+    # Sent once is sent: the letter is answered.
+    again = installation.headrace("replay", "--dead-letter", **mended)
+    assert "left: wrong_type" in again.stdout
+    assert "sent" not in again.stdout
+    assert len(installation.records(topics.raw)) == 2
+
+
+def test_what_influxdb_refused_goes_through_again(install: Callable[..., Installation]) -> None:
+    """Refused because it was older than the bucket keeps, until the bucket keeps more."""
+    installation = install()
+    bucket_name = installation.profile.buckets.raw
+
+    def keep(influx: Any, days: int) -> None:
+        api = influx.client.buckets_api()
+        bucket = api.find_bucket_by_name(bucket_name)
+        bucket.retention_rules = [BucketRetentionRules(type="expire", every_seconds=days * 86400)]
+        api.update_bucket(bucket)
+
+    with installation.admin_influx() as influx:
+        keep(influx, 1)
+        start_ingest(installation)
+        old = datetime.now(UTC).replace(microsecond=0) - timedelta(days=9)
+        send(installation, reading(fuel=1, time=rfc3339(old)), reading(fuel=2))
+        topics = installation.profile.topics
+        (letter,) = wait_for(lambda: installation.records(topics.dead_letter))
+        assert letter.headers["reason"] == b"influx_refused"
+        settled(installation, 2)
+        counts = audited(installation, old - HOUR, old + HOUR)
+        assert (counts["readings"], counts["refused"], counts["dead_letters"]) == (1, 1, 1)
+        assert counts["lost"] == 0
+        keep(influx, 30)
+    done = installation.headrace("replay", "--dead-letter")
+    assert done.returncode == 0, done.stderr
+    assert "written" in done.stdout
+    assert sorted(value for _, _, value in installation.points("fuel")) == [1.0, 2.0]
+    counts = audited(installation, old - HOUR, old + HOUR)
+    assert (counts["points"], counts["refused"], counts["dead_letters"]) == (1, 0, 0)
+
+
+def test_wrong_arguments_are_named(installation: Installation) -> None:
+    for arguments, named in (
+        (("replay",), "--dead-letter"),
+        (("replay", "--dead-letter", "--from", "2026-01-01T00:00:00Z"), "--dead-letter"),
+        (("replay", "--dead-letter", "--reason", "bad_mood"), "bad_mood"),
+        (("replay", "--from", "2026-01-01T00:00:00Z"), "--to"),
+        (("audit", "--from", "yesterday", "--to", "today"), "yesterday"),
+        (
+            ("audit", "--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"),
+            "must be before",
+        ),
+    ):
+        done = installation.headrace(*arguments)
+        assert done.returncode == 1
+        assert named in done.stderr
+        assert "Traceback" not in done.stderr

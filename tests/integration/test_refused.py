@@ -1,0 +1,152 @@
+"""What InfluxDB or Kafka refuses is set aside; what is not the reading's fault is waited out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from headrace.models.reading import epoch_ns
+from headrace.models.window import rfc3339
+from headrace.stages.ingest_progress import sink_lag
+from tests.support.devices import Publisher, reading
+from tests.support.installation import Installation
+from tests.support.processes import wait_for
+
+#: Long enough ago for another shard than today's.
+SOME_DAYS = timedelta(days=8)
+
+
+def lag(installation: Installation) -> int:
+    profile = installation.profile
+    return sink_lag(installation.kafka, profile.topics.raw, profile.sink_group)
+
+
+def make_fuel_an_integer(installation: Installation, moment: datetime) -> None:
+    """From now on InfluxDB refuses floats in the shard of that moment."""
+    line = f"genData,generatorID=somebody fuel=1i {epoch_ns(moment)}"
+    with installation.admin_influx() as influx:
+        influx.write(installation.profile.buckets.raw, line.encode())
+
+
+def test_refused_points_are_set_aside_and_the_others_written(installation: Installation) -> None:
+    """A 422 names one field only; the batch is halved until the refused points stand alone."""
+    now = datetime.now(UTC)
+    then = now - SOME_DAYS
+    make_fuel_an_integer(installation, then)
+    installation.worker("bridge").start()
+    messages = []
+    for number in range(200):
+        old = number % 20 == 7
+        more = {"time": rfc3339(then + timedelta(seconds=number))} if old else {}
+        device = f"generator{number % 4}"
+        payload = reading(device, fuel=number, **more)
+        messages.append((f"{installation.name}/{device}", payload))
+    with Publisher(installation.backbone.mqtt_port) as publisher:
+        publisher.send_all(messages)
+    topics = installation.profile.topics
+    wait_for(lambda: len(installation.records(topics.raw)) == 200)
+    # All in one batch.
+    installation.worker("sink").launch()
+    wait_for(lambda: lag(installation) == 0, 60)
+    letters = installation.records(topics.dead_letter)
+    assert len(letters) == 10
+    for letter in letters:
+        assert letter.headers["reason"] == b"influx_refused"
+        assert b"field type conflict" in letter.headers["detail"]
+        assert letter.headers["source"].decode().startswith(f"{topics.raw}/")
+    good = {number for number in range(200) if number % 20 != 7}
+    fuel = [value for device, _, value in installation.points("fuel") if device != "somebody"]
+    assert sorted(fuel) == sorted(float(number) for number in good)
+    name = "headrace_sink_rejected"
+    assert installation.metric(installation.sink_port, name, reason="influx_refused") == 10
+
+
+def test_a_token_that_does_not_fit_is_waited_out(installation: Installation) -> None:
+    sink = installation.worker("sink")
+    installation.worker("bridge").start()
+    with installation.admin_influx() as influx:
+        api = influx.client.authorizations_api()
+        token = (installation.settings.tokens_dir / "sink.token").read_text().strip()
+        (authorization,) = [item for item in api.find_authorizations() if item.token == token]
+        authorization.status = "inactive"
+        api.update_authorization(authorization)
+        sink.launch()
+        topic = f"{installation.name}/generator1"
+        with Publisher(installation.backbone.mqtt_port) as publisher:
+            publisher.send_all([(topic, reading(fuel=number)) for number in range(20)])
+
+        def complains() -> bool:
+            report = installation.health(installation.sink_port)
+            state = report.get("conditions", {}).get("influxdb", {}).get("state", "")
+            return "Is the token right?" in str(state)
+
+        wait_for(complains)
+        assert installation.points("fuel") == []
+        authorization.status = "active"
+        api.update_authorization(authorization)
+    wait_for(lambda: lag(installation) == 0, 60)
+    assert len(installation.points("fuel")) == 20
+    assert installation.records(installation.profile.topics.dead_letter) == []
+    assert token not in sink.log.read_text()
+
+
+def test_a_bucket_that_is_missing_is_waited_out(installation: Installation) -> None:
+    bucket_name = installation.profile.buckets.raw
+    installation.worker("bridge").start()
+    sink = installation.worker("sink")
+    sink.start()
+    with installation.admin_influx() as influx:
+        api = influx.client.buckets_api()
+        bucket = api.find_bucket_by_name(bucket_name)
+        bucket.name = f"{bucket_name}_elsewhere"
+        api.update_bucket(bucket)
+        topic = f"{installation.name}/generator1"
+        with Publisher(installation.backbone.mqtt_port) as publisher:
+            publisher.send_all([(topic, reading(fuel=number)) for number in range(20)])
+        wait_for(lambda: not installation.healthy(installation.sink_port))
+        state = installation.health(installation.sink_port)["conditions"]["influxdb"]["state"]
+        assert "headrace provision" in state
+        bucket.name = bucket_name
+        api.update_bucket(bucket)
+    wait_for(lambda: lag(installation) == 0, 60)
+    assert len(installation.points("fuel")) == 20
+
+
+def test_what_kafka_refuses_goes_to_the_dead_letters(installation: Installation) -> None:
+    """A timestamp that the topic does not take, and a record that is too large for it."""
+    topics = installation.profile.topics
+    limits = {"message.timestamp.before.max.ms": "3600000", "max.message.bytes": "2000"}
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in limits.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topics.raw, incremental_configs=entries)
+    admin = installation.kafka.admin()
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+    bridge = installation.worker("bridge")
+    bridge.start()
+    old = rfc3339(datetime.now(UTC) - timedelta(hours=2))
+    messages = []
+    for number in range(60):
+        device = f"generator{number % 3}"
+        more = {"time": old} if number == 20 else {}
+        more |= {"note": "x" * 3000} if number == 40 else {}
+        messages.append((f"{installation.name}/{device}", reading(device, fuel=number, **more)))
+    with Publisher(installation.backbone.mqtt_port) as publisher:
+        publisher.send_all(messages)
+    letters = wait_for(
+        lambda: found if len(found := installation.records(topics.dead_letter)) >= 2 else []
+    )
+    assert sorted(
+        (letter.headers["reason"], b'"fuel": 20' in letter.value) for letter in letters
+    ) == [
+        (b"kafka_refused", False),
+        (b"kafka_refused", True),
+    ]
+    wait_for(lambda: len(installation.records(topics.raw)) == 58)
+    wait_for(
+        lambda: installation.metric(installation.bridge_port, "headrace_bridge_in_flight") == 0
+    )
+    assert len(installation.records(topics.raw)) == 58

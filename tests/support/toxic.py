@@ -1,0 +1,108 @@
+"""toxiproxy: servers that hang, crawl, or break off in the middle of an answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from native.programs import cache_dir, digest, exclusively, need, pinned_version
+from native.servers import LOOPBACK, Server
+from tests.support.processes import Process, free_port
+
+__all__ = ["Toxic", "Toxiproxy"]
+
+_SOURCES = Path(__file__).parent / "toxiproxy"
+_MODULE = "github.com/Shopify/toxiproxy/v2/cmd/server"
+
+
+def _find() -> Path:
+    """The program, built from its Go module the first time."""
+    version = pinned_version(_SOURCES / "go.mod", r"toxiproxy/v2 v([\d.]+)")
+    files = [_SOURCES / "go.mod", _SOURCES / "go.sum"]
+    path = cache_dir() / f"toxiproxy-{version}-{digest(files)}"
+    with exclusively():
+        if not path.exists():
+            need("go", "Go 1.24 or newer", "see go.dev")
+            env = {**os.environ, "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
+            partial = path.with_suffix(".partial")
+            command = ["go", "build", "-o", str(partial), _MODULE]
+            subprocess.run(command, cwd=_SOURCES, env=env, check=True)
+            partial.rename(path)
+    return path
+
+
+class Toxic:
+    """One way through the proxy, which can be poisoned."""
+
+    def __init__(self, proxy: Toxiproxy, name: str) -> None:
+        self._proxy = proxy
+        self._name = name
+
+    def hang(self) -> None:
+        """Accept connections, and let nothing through, in either direction."""
+        for stream in ("upstream", "downstream"):
+            self._add(f"hang-{stream}", "timeout", stream, timeout=0)
+
+    def slow(self, milliseconds: int, kilobytes_per_second: int) -> None:
+        """Answer late, and not much at a time."""
+        self._add("latency", "latency", "downstream", latency=milliseconds)
+        self._add("bandwidth", "bandwidth", "upstream", rate=kilobytes_per_second)
+
+    def break_off(self, after_bytes: int) -> None:
+        """Close each connection after so many bytes of answers."""
+        self._add("limit", "limit_data", "downstream", bytes=after_bytes)
+
+    def heal(self) -> None:
+        """Let everything through again."""
+        for toxic in self._proxy.call("GET", f"/proxies/{self._name}/toxics"):
+            self._proxy.call("DELETE", f"/proxies/{self._name}/toxics/{toxic['name']}")
+
+    def _add(self, name: str, kind: str, stream: str, **attributes: int) -> None:
+        self._proxy.call(
+            "POST",
+            f"/proxies/{self._name}/toxics",
+            {"name": name, "type": kind, "stream": stream, "attributes": attributes},
+        )
+
+
+class Toxiproxy:
+    """The proxy, with a way through it for each server."""
+
+    def __init__(self, folder: Path) -> None:
+        self._port = free_port()
+        server = Server(
+            "toxiproxy",
+            (str(_find()), "-host", LOOPBACK, "-port", str(self._port)),
+            folder,
+            ready=self._answers,
+        )
+        self.process = Process(server, folder / "toxiproxy.log")
+
+    def way(self, name: str, listen: int, to: int) -> Toxic:
+        """Open a way through the proxy, or find it healed."""
+        self.call(
+            "POST",
+            "/populate",
+            [{"name": name, "listen": f"{LOOPBACK}:{listen}", "upstream": f"{LOOPBACK}:{to}"}],
+        )
+        toxic = Toxic(self, name)
+        toxic.heal()
+        return toxic
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        response = urllib3.request(
+            method, f"http://{LOOPBACK}:{self._port}{path}", json=body, timeout=5, retries=False
+        )
+        assert response.status < 300, response.data
+        return response.json() if response.data else None
+
+    def _answers(self) -> bool:
+        try:
+            self.call("GET", "/proxies")
+        except urllib3.exceptions.HTTPError:
+            return False
+        return True
