@@ -56,7 +56,8 @@ def test_refused_points_are_set_aside_and_the_others_written(installation: Insta
         assert b"field type conflict" in letter.headers["detail"]
         assert letter.headers["source"].decode().startswith(f"{topics.raw}/")
     good = {number for number in range(200) if number % 20 != 7}
-    fuel = [value for device, _, value in installation.points("fuel") if device != "somebody"]
+    # A query over both types of the field gets only one of them.
+    fuel = [value for _, _, value in installation.points("fuel", age=SOME_DAYS / 2)]
     assert sorted(fuel) == sorted(float(number) for number in good)
     name = "headrace_sink_rejected"
     assert installation.metric(installation.sink_port, name, reason="influx_refused") == 10
@@ -145,8 +146,11 @@ def test_what_kafka_refuses_goes_to_the_dead_letters(installation: Installation)
         (b"kafka_refused", False),
         (b"kafka_refused", True),
     ]
-    wait_for(lambda: len(installation.records(topics.raw)) == 58)
     wait_for(
         lambda: installation.metric(installation.bridge_port, "headrace_bridge_in_flight") == 0
     )
-    assert len(installation.records(topics.raw)) == 58
+    records = installation.records(topics.raw)
+    assert len(records) == 58
+    # What was tried again is none the worse for it.
+    kept = {"time_ns", "topic", "bridge", "packet_id"}
+    assert all(record.headers.keys() >= kept for record in [*records, *letters])

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import yaml
 
 from headrace.errors import BadQueryError, RawDataGoneError
-from headrace.models.window import WindowRange, floor, rfc3339
+from headrace.models.window import rfc3339
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
 from headrace.stages.markers import read_markers
 from tests.support.installation import PROJECT, Installation
-
-MINUTE = timedelta(minutes=1)
+from tests.support.ranges import MINUTE, hours_ago, windows
 
 
 @pytest.fixture
 def noon() -> datetime:
     """The start of a window some time ago."""
-    return floor(datetime.now(UTC) - timedelta(hours=2), MINUTE)
-
-
-def windows(start: datetime, count: int) -> WindowRange:
-    return WindowRange(start, start + count * MINUTE, MINUTE)
+    return hours_ago(2)
 
 
 def test_last_reading_of_each_window(installation: Installation, noon: datetime) -> None:

@@ -201,7 +201,10 @@ class Installation:
         """InfluxDB with all rights."""
         settings = self.settings
         address = InfluxAddress(
-            settings.influx_url, settings.influx_org, self.backbone.influx_token
+            settings.influx_url,
+            settings.influx_org,
+            self.backbone.influx_token,
+            settings.influx_ca_file,
         )
         with Influx(address, timeout=timedelta(seconds=60)) as influx:
             yield influx
@@ -225,10 +228,12 @@ class Installation:
         with self.pipeline() as pipeline:
             downsample(windows, pipeline, settled=settled, run="test/1")
             evaluate_alarms(windows, pipeline)
-            return republish(windows, pipeline)
+            return republish(windows, pipeline, run="test/1")
 
-    def points(self, field_name: str | None = None) -> list[tuple[str, datetime, float]]:
-        """Raw points of one field: device, time, value."""
+    def points(
+        self, field_name: str | None = None, age: timedelta = timedelta(days=60)
+    ) -> list[tuple[str, datetime, float]]:
+        """Raw points of one field that are not older: device, time, value."""
         profile = self.profile
         flux = (
             "from(bucket: params.bucket) |> range(start: params.start, stop: params.stop)"
@@ -236,7 +241,7 @@ class Installation:
         )
         params = {
             "bucket": profile.buckets.raw,
-            "start": datetime.now(UTC) - timedelta(days=60),
+            "start": datetime.now(UTC) - age,
             "stop": datetime.now(UTC) + timedelta(days=1),
             "field": field_name or profile.counted_field,
         }

@@ -6,15 +6,19 @@ from collections import deque
 
 from confluent_kafka import KafkaError, Message
 
+from headrace.ingest.outbox import Outgoing
+
 __all__ = ["Flight", "InFlight", "Place", "Undelivered"]
 
-#: What a reading takes besides its payload, in librdkafka and here, in bytes.
+#: What a reading takes besides its payload, which both librdkafka and we hold, in bytes.
 _OVERHEAD_BYTES = 1024
 #: More than this many in flight, and packet ids could come round among them (65,535).
 _MAX_READINGS = 16_384
 
 #: A reading that Kafka did not take, and why.
-Undelivered = tuple["Flight", KafkaError, Message]
+Undelivered = tuple["Flight", KafkaError]
+#: What has landed need not be kept.
+_LANDED = Outgoing("", None, None, 0, [])
 #: A topic's partition.
 Place = tuple[str, int]
 #: Every so many messages the place in Kafka is noted: asking for it costs time.
@@ -38,6 +42,8 @@ class Flight:
         Where in Kafka, for some of the messages.
     alone
         Whether it was sent in a batch of its own, because Kafka refused its batch.
+    outgoing
+        The record, until Kafka has it.
     """
 
     __slots__ = (
@@ -46,6 +52,7 @@ class Flight:
         "digest",
         "done",
         "offset",
+        "outgoing",
         "packet_id",
         "place",
         "sequence",
@@ -64,17 +71,19 @@ class Flight:
         self.place: Place | None = None
         self.offset = -1
         self.alone = False
+        self.outgoing = _LANDED
 
     def report(self, error: KafkaError | None, message: Message) -> None:
         """Take Kafka's delivery report. Runs inside the producer's ``poll``."""
         if error is None:
             self.done = True
+            self.outgoing = _LANDED
             self._owner.landed(self)
             if not self.sequence % _NOTE_EVERY:
                 self.place = (message.topic() or "", message.partition() or 0)
                 self.offset = message.offset() or 0
         else:
-            self._owner.undelivered.append((self, error, message))
+            self._owner.undelivered.append((self, error))
 
 
 class InFlight:
@@ -108,7 +117,7 @@ class InFlight:
 
     def took_off(self, packet_id: int, digest: int, sequence: int, payload_size: int) -> Flight:
         """Note a message that goes to Kafka, to be acknowledged after those before it."""
-        size = payload_size + _OVERHEAD_BYTES
+        size = 2 * payload_size + _OVERHEAD_BYTES
         flight = Flight(self, packet_id, digest, sequence, size)
         self.bytes += size
         self.count += 1

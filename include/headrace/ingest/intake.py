@@ -6,14 +6,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException
 
-from headrace.errors import AccessDeniedError, RefusedError, ServerUnavailableError
+from headrace.errors import (
+    HeadraceError,
+    PermanentError,
+    RefusedError,
+    ServerUnavailableError,
+)
 from headrace.ingest.inflight import Flight, InFlight
 from headrace.ingest.metrics import BridgeMetrics
-from headrace.ingest.outbox import Outbox
+from headrace.ingest.outbox import Outbox, Outgoing
 from headrace.ingest.redelivery import RecentPackets, digest_of
 from headrace.ingest.routing import Route, Router
 from headrace.models.deadletter import (
@@ -25,7 +31,7 @@ from headrace.models.deadletter import (
 from headrace.models.presence import Presence, PresenceState
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
-from headrace.storage.kafka import Headers, error_of, headers_of
+from headrace.storage.kafka import Headers, error_of
 from headrace.storage.mqtt_stream import DUP, Publish
 
 __all__ = ["Drift", "Intake"]
@@ -54,17 +60,12 @@ class Drift:
     heard: float
 
 
-@dataclass
-class _Again:
-    """A record that Kafka did not take although nothing is wrong with it."""
+class _Again(NamedTuple):
+    """A message whose record Kafka did not take although nothing is wrong with it."""
 
     due: float
     flight: Flight
-    topic: str
-    value: bytes | None
-    key: bytes | None
-    timestamp: int
-    headers: Headers
+    outgoing: Outgoing
 
 
 class Intake:
@@ -168,7 +169,8 @@ class Intake:
                 headers.append(("taken_ns", str(now_ns)))
                 self._watch_clock(route.device, time_ns, now_ns)
             self._produce(
-                flight, self._topics.raw, payload, route.key, time_ns // 1_000_000, headers
+                flight,
+                Outgoing(self._topics.raw, payload, route.key, time_ns // 1_000_000, headers),
             )
         self._metrics.received.inc(received)
 
@@ -183,16 +185,13 @@ class Intake:
         """
         undelivered = self._in_flight.undelivered
         while undelivered:
-            flight, error, message = undelivered.popleft()
-            self._not_delivered(flight, error, message)
+            self._not_delivered(*undelivered.popleft())
         if self._again:
             now = time.monotonic()
             due = [item for item in self._again if item.due <= now]
             self._again = [item for item in self._again if item.due > now]
             for item in due:
-                self._produce(
-                    item.flight, item.topic, item.value, item.key, item.timestamp, item.headers
-                )
+                self._produce(item.flight, item.outgoing)
 
     def drifting(self) -> dict[str, Drift]:
         """Devices whose clock is off, by id."""
@@ -202,17 +201,9 @@ class Intake:
         }
         return dict(self._drifting)
 
-    def _produce(
-        self,
-        flight: Flight,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        timestamp: int,
-        headers: Headers,
-        *,
-        alone: bool = False,
-    ) -> None:
+    def _produce(self, flight: Flight, outgoing: Outgoing, *, alone: bool = False) -> None:
+        flight.outgoing = outgoing
+        topic, value, key, timestamp, headers = outgoing
         while True:
             try:
                 self._outbox.producer(alone=alone).produce(
@@ -227,56 +218,49 @@ class Intake:
                 # librdkafka's queue is full; its limit is above ours, so only just.
                 self._outbox.poll(0.1)
             except KafkaException as exc:
-                self._refused_at_once(exc, flight, topic, value, key, timestamp, headers)
+                error = error_of(exc.args[0])
+                if not self._is_its_fault(error, outgoing):
+                    self._produce_later(flight, outgoing, error)
+                    return
+                self._dead_letter_refused(flight, outgoing, error)
                 return
             else:
                 return
 
-    def _refused_at_once(
-        self,
-        exc: KafkaException,
-        flight: Flight,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        timestamp: int,
-        headers: Headers,
-    ) -> None:
-        error = error_of(exc.args[0])
-        if isinstance(error, RefusedError) and topic == self._topics.raw:
-            self._dead_letter(Reason.KAFKA_REFUSED, str(error), flight, value, key, dict(headers))
-            return
-        _log.warning("Kafka does not take a record, trying again", problem=str(error))
-        due = time.monotonic() + _RETRY_SECONDS
-        self._again.append(_Again(due, flight, topic, value, key, timestamp, headers))
-
-    def _not_delivered(self, flight: Flight, error: KafkaError, message: Message) -> None:
+    def _not_delivered(self, flight: Flight, error: KafkaError) -> None:
         if error.fatal():
             msg = f"the producer can't go on: {error.str()}"
             raise ServerUnavailableError(msg)
-        topic = message.topic() or ""
-        headers: Headers = list(headers_of(message).items())
-        mapped = error_of(error)
-        if isinstance(mapped, RefusedError) and topic == self._topics.raw:
-            value, key = message.value(), message.key()
-            if flight.alone:
-                self._dead_letter(
-                    Reason.KAFKA_REFUSED, str(mapped), flight, value, key, dict(headers)
-                )
-            else:
-                # Kafka refuses a batch for one bad record. Alone, each speaks for itself.
-                flight.alone = True
-                stamp = message.timestamp()[1]
-                self._produce(flight, topic, value, key, stamp, headers, alone=True)
-            return
-        # Whatever else it is, it is not the reading's fault: keep it and try again.
-        if isinstance(mapped, AccessDeniedError):
-            _log.error("Kafka denies access, trying again", problem=str(mapped))
-        due = time.monotonic() + _RETRY_SECONDS
-        self._again.append(
-            _Again(
-                due, flight, topic, message.value(), message.key(), message.timestamp()[1], headers
-            )
+        outgoing, mapped = flight.outgoing, error_of(error)
+        if not self._is_its_fault(mapped, outgoing):
+            self._produce_later(flight, outgoing, mapped)
+        elif flight.alone:
+            self._dead_letter_refused(flight, outgoing, mapped)
+        else:
+            # Kafka refuses a batch for one bad record. Alone, each speaks for itself.
+            flight.alone = True
+            self._produce(flight, outgoing, alone=True)
+
+    def _is_its_fault(self, error: HeadraceError, outgoing: Outgoing) -> bool:
+        """Whether it is this reading that Kafka will never take."""
+        return isinstance(error, RefusedError) and outgoing.topic == self._topics.raw
+
+    def _produce_later(self, flight: Flight, outgoing: Outgoing, error: HeadraceError) -> None:
+        if isinstance(error, PermanentError):
+            # For a person to mend: a right that is missing, a topic that takes too little.
+            _log.error("Kafka does not take a record, trying again", problem=str(error))
+        self._again.append(_Again(time.monotonic() + _RETRY_SECONDS, flight, outgoing))
+
+    def _dead_letter_refused(
+        self, flight: Flight, outgoing: Outgoing, error: HeadraceError
+    ) -> None:
+        self._dead_letter(
+            Reason.KAFKA_REFUSED,
+            str(error),
+            flight,
+            outgoing.value,
+            outgoing.key,
+            dict(outgoing.headers),
         )
 
     def _reject(
@@ -309,16 +293,18 @@ class Intake:
         self._rejected[reason].inc()
         self._produce(
             flight,
-            self._topics.dead_letter,
-            payload[:MAX_DEAD_LETTER_BYTES],
-            key,
-            self._clock_ns() // 1_000_000,
-            [
-                ("reason", reason.value),
-                ("detail", detail[:_DETAIL_CHARACTERS]),
-                ("size", str(size)),
-                *headers.items(),
-            ],
+            Outgoing(
+                self._topics.dead_letter,
+                payload[:MAX_DEAD_LETTER_BYTES],
+                key,
+                self._clock_ns() // 1_000_000,
+                [
+                    ("reason", reason.value),
+                    ("detail", detail[:_DETAIL_CHARACTERS]),
+                    ("size", str(size)),
+                    *headers.items(),
+                ],
+            ),
         )
 
     def _take_presence(self, route: Route, payload: bytes, flight: Flight, now_ns: int) -> None:
@@ -337,7 +323,9 @@ class Intake:
         since = datetime.fromtimestamp(now_ns / 1e9, UTC)
         value = Presence(route.device, state, since).to_json(self._id_field)
         headers: Headers = [route.topic_header, self._bridge_header]
-        self._produce(flight, self._topics.status, value, route.key, now_ns // 1_000_000, headers)
+        self._produce(
+            flight, Outgoing(self._topics.status, value, route.key, now_ns // 1_000_000, headers)
+        )
 
     def _watch_clock(self, device: str, time_ns: int, now_ns: int) -> None:
         lag_ns = now_ns - time_ns

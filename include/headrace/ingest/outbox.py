@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from confluent_kafka import Producer
 
-from headrace.storage.kafka import Kafka
+from headrace.storage.kafka import Headers, Kafka
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "Outgoing"]
+
+
+class Outgoing(NamedTuple):
+    """A record on its way to Kafka.
+
+    Kept until Kafka has it, for a delivery report does not bring the headers back.
+
+    Parameters
+    ----------
+    topic
+        Where it goes.
+    value, key
+        What it holds.
+    timestamp
+        Milliseconds since the epoch.
+    headers
+        All of them readable text.
+    """
+
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    timestamp: int
+    headers: Headers
 
 
 class Outbox:
