@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import timedelta
 
 import structlog
+from confluent_kafka import KafkaError
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -16,23 +17,26 @@ from tenacity import (
 )
 from tenacity.nap import sleep_using_event
 
-from headrace.errors import HeadraceError
+from headrace.errors import AccessDeniedError, HeadraceError
 from headrace.ingest.batch import BatchWriter
 from headrace.ingest.bridge import Bridge
+from headrace.ingest.commits import Commits
 from headrace.ingest.health import Health, serve_health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics, SinkMetrics
 from headrace.ingest.outbox import Outbox
 from headrace.ingest.redelivery import Bookmarks, Fingerprint, RecentPackets, recorded_packets
+from headrace.ingest.roll_call import RollCall, recorded_presence
 from headrace.ingest.routing import filters_within, status_filter_of
 from headrace.ingest.sink import Sink
 from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES
+from headrace.models.presence import Presence
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile, load_profile
 from headrace.settings import Settings
 from headrace.storage.influx import Influx, influx_address
-from headrace.storage.kafka import Kafka
+from headrace.storage.kafka import Kafka, error_of
 from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
 
 __all__ = ["bridge_subscriptions", "make_session", "run_bridge", "run_sink"]
@@ -103,9 +107,10 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
         health, metrics.registry, settings.metrics_host, settings.bridge_metrics_port
     )
     with closing(Bookmarks(kafka, settings.bridge_id)) as bookmarks:
-        known = _recall(kafka, bookmarks, profile, settings.bridge_id, health, stop)
-        if known is None:
+        recalled = _recall(kafka, bookmarks, profile, settings.bridge_id, health, stop)
+        if recalled is None:
             return
+        known, presence = recalled
         outbox = Outbox(kafka, settings.bridge_buffer_bytes)
         in_flight = InFlight(settings.bridge_buffer_bytes)
         recent = RecentPackets(known)
@@ -115,6 +120,7 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
             outbox,
             in_flight,
             recent,
+            RollCall(presence),
             metrics,
             bridge=settings.bridge_id,
             max_clock_drift=settings.max_clock_drift,
@@ -143,8 +149,11 @@ def _recall(
     bridge: str,
     health: Health,
     stop: threading.Event,
-) -> list[Fingerprint] | None:
-    """Read what Kafka holds of this bridge; `None` if told to stop before it answered."""
+) -> tuple[list[Fingerprint], dict[str, Presence]] | None:
+    """Read what Kafka holds of this bridge and of the devices' presence.
+
+    `None` if told to stop before Kafka answered.
+    """
 
     def not_yet(attempt: RetryCallState) -> None:
         health.beat()
@@ -161,13 +170,19 @@ def _recall(
         reraise=True,
     )
     topics = (profile.topics.raw, profile.topics.dead_letter)
+
+    def recall() -> tuple[list[Fingerprint], dict[str, Presence]]:
+        kafka.greet()
+        packets = recorded_packets(kafka, bookmarks, topics, bridge)
+        return packets, recorded_presence(kafka, profile)
+
     try:
-        known = attempts(recorded_packets, kafka, bookmarks, topics, bridge)
+        known, presence = attempts(recall)
     except HeadraceError:
         return None
     health.fine("kafka")
     _log.info("recalled the newest readings from Kafka", readings=len(known))
-    return known
+    return known, presence
 
 
 def run_sink(settings: Settings, stop: threading.Event) -> None:
@@ -181,8 +196,18 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
         timeout=_INFLUX_SECONDS,
         connections=settings.sink_writes_in_flight,
     )
+    commits = Commits(profile.topics.raw)
+
+    def complain(error: KafkaError) -> None:
+        # librdkafka deals with the rest by itself, but a refused login stays refused.
+        problem = error_of(error)
+        if isinstance(problem, AccessDeniedError):
+            health.problem("kafka", str(problem))
+
     consumer = kafka.consumer(
         profile.sink_group,
+        error_cb=complain,
+        on_commit=commits.report,
         partition_assignment_strategy="cooperative-sticky",
         session_timeout_ms=10_000,
         heartbeat_interval_ms=2_000,
@@ -196,6 +221,7 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
     )
     Sink(
         consumer,
+        commits,
         profile,
         make_codec(settings, profile),
         BatchWriter(influx, producer, profile, metrics, health),

@@ -12,6 +12,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headrace.ingest.batch import Batch, BatchWriter
+from headrace.ingest.commits import Commits
 from headrace.ingest.health import Health
 from headrace.ingest.metrics import SinkMetrics
 from headrace.models.deadletter import RejectedReadingError
@@ -45,6 +46,8 @@ class Sink:
     ----------
     consumer
         Kafka's consumer, not yet subscribed.
+    commits
+        Told by the consumer of each commit's outcome.
     profile
         The kind of device.
     codec
@@ -66,6 +69,7 @@ class Sink:
     def __init__(
         self,
         consumer: Consumer,
+        commits: Commits,
         profile: Profile,
         codec: ReadingCodec,
         writer: BatchWriter,
@@ -79,6 +83,7 @@ class Sink:
         drain_limit: timedelta,
     ) -> None:
         self._consumer = consumer
+        self._commits = commits
         self._topic = profile.topics.raw
         self._codec = codec
         self._writer = writer
@@ -193,26 +198,21 @@ class Sink:
 
     def _settle(self) -> None:
         """Commit, in order, what is written."""
-        offsets: dict[int, int] = {}
+        settled = False
         while self._under_way and self._under_way[0][1].done():
-            batch, write = self._under_way.popleft()
-            write.result()
-            self._metrics.written.inc(batch.written)
-            offsets.update(batch.offsets)
+            self._settle_oldest()
+            settled = True
         self._metrics.in_flight.set(len(self._under_way))
-        if offsets:
-            self._commit(offsets, wait=False)
+        if settled:
+            self._commits.send(self._consumer)
+        else:
+            self._commits.send_if_failed(self._consumer)
 
-    def _commit(self, offsets: dict[int, int], *, wait: bool) -> None:
-        positions = [TopicPartition(self._topic, part, offset) for part, offset in offsets.items()]
-        try:
-            if wait:
-                self._consumer.commit(offsets=positions, asynchronous=False)
-            else:
-                self._consumer.commit(offsets=positions, asynchronous=True)
-        except KafkaException as exc:
-            # The readings are written; whoever reads them again writes the same points.
-            _log.warning("could not commit", problem=str(error_of(exc.args[0])))
+    def _settle_oldest(self) -> None:
+        batch, write = self._under_way.popleft()
+        write.result()
+        self._metrics.written.inc(batch.written)
+        self._commits.written(batch.offsets)
 
     def _wait_for_room(self) -> None:
         """Wait for a write to end, without leaving the group."""
@@ -273,24 +273,20 @@ class Sink:
             batch.drop_offsets(partitions)
         for partition in partitions:
             self._submitted.pop(partition, None)
+        self._commits.drop(partitions)
 
     def _finish(self, seconds: float) -> None:
         """Write what was fetched and commit it, within a limit."""
         deadline = time.monotonic() + seconds
         if self._batch:
             self._submit()
-        offsets: dict[int, int] = {}
         while self._under_way:
-            batch, write = self._under_way[0]
+            _, write = self._under_way[0]
             _wait(write, max(0.0, deadline - time.monotonic()))
             if not write.done():
                 break
-            self._under_way.popleft()
-            write.result()
-            self._metrics.written.inc(batch.written)
-            offsets.update(batch.offsets)
-        if offsets:
-            self._commit(offsets, wait=True)
+            self._settle_oldest()
+        self._commits.send(self._consumer, wait=True)
 
     def _drain(self) -> None:
         """Stop in order: fetch nothing, write, commit, leave the group."""
