@@ -16,17 +16,23 @@ from headrace.storage.mqtt_logins import provision_logins
 from native import programs, servers
 from native.airflow import airflow_environment, airflow_servers
 from native.programs import Program, Progress
-from native.servers import Server
+from native.servers import LOOPBACK, Server
 
-__all__ = ["Programs", "Stack", "find_programs", "load_stack"]
+__all__ = ["Programs", "Stack", "find_programs", "load_stack", "login_lines"]
 
+#: Addresses at which a server is this machine's, so started with the others.
+_HERE = frozenset({LOOPBACK, "localhost", "::1"})
 #: What only `provision` and a person need.
 _NOT_FOR_WORKERS = (
     f"{ENV_PREFIX}INFLUX_ADMIN_",
     f"{ENV_PREFIX}AIRFLOW_",
     f"{ENV_PREFIX}POSTGRES_PASSWORD",
 )
-_BRIDGE_LOGIN = (f"{ENV_PREFIX}MQTT_USERNAME", f"{ENV_PREFIX}MQTT_PASSWORD")
+_BRIDGE_LOGIN = (
+    f"{ENV_PREFIX}MQTT_USERNAME",
+    f"{ENV_PREFIX}MQTT_PASSWORD",
+    f"{ENV_PREFIX}MQTT_PASSWORD_FILE",
+)
 
 
 @dataclass(frozen=True)
@@ -82,24 +88,34 @@ class Stack:
         return self.folder / "log"
 
     def servers(self, found: Programs) -> list[Server]:
-        """The servers, each prepared to be started."""
+        """The servers that ``.env`` does not place elsewhere, each prepared to be started."""
         settings = self.settings
-        port = int(settings.kafka_bootstrap.rpartition(":")[2])
         password = settings.postgres_password
+        kafka_host, _, kafka_port = settings.kafka_bootstrap.rpartition(":")
+        chosen = []
+        if kafka_host in _HERE:
+            chosen.append(
+                servers.kafka(
+                    found.kafka,
+                    self.folder / "kafka",
+                    port=int(kafka_port),
+                    controller_port=settings.kafka_controller_port,
+                )
+            )
+        if settings.influx_host in _HERE:
+            folder = self.folder / "influxdb"
+            chosen.append(servers.influxdb(found.influxd, folder, port=settings.influx_port))
+        if settings.mqtt_host in _HERE:
+            chosen.append(
+                servers.mosquitto(
+                    found.mosquitto,
+                    self.folder / "mosquitto",
+                    port=settings.mqtt_port,
+                    lines=login_lines(settings),
+                )
+            )
         return [
-            servers.kafka(
-                found.kafka,
-                self.folder / "kafka",
-                port=port,
-                controller_port=settings.kafka_controller_port,
-            ),
-            servers.influxdb(found.influxd, self.folder / "influxdb", port=settings.influx_port),
-            servers.mosquitto(
-                found.mosquitto,
-                self.folder / "mosquitto",
-                port=settings.mqtt_port,
-                lines=self._login_lines(),
-            ),
+            *chosen,
             servers.postgres(
                 found.postgres,
                 self.folder / "postgres",
@@ -113,18 +129,6 @@ class Stack:
                 web_port=settings.mailbox_port,
             ),
         ]
-
-    def _login_lines(self) -> tuple[str, ...]:
-        """Lines of mosquitto's configuration that say whom it lets in."""
-        if self.settings.mqtt_login is MqttLogin.ANONYMOUS:
-            return ("allow_anonymous true",)
-        provision_logins(self.settings, load_profile(self.settings.profile))
-        folder = self.settings.logins_dir
-        return (
-            "allow_anonymous false",
-            f"password_file {folder / 'passwords'}",
-            f"acl_file {folder / 'rules'}",
-        )
 
     def workers(self) -> list[Server]:
         """The ingest workers."""
@@ -143,8 +147,8 @@ class Stack:
         return airflow_servers(self.settings, self.folder / "airflow", self.airflow_environment)
 
     def fleet(self) -> list[Server]:
-        """The simulated fleet, if there is to be one."""
-        size = self.settings.fleet_size
+        """The simulated fleet, if there is to be one: never at a broker that is not ours."""
+        size = self.settings.fleet_size if self.settings.mqtt_host in _HERE else 0
         arguments = ("--generators", str(size), "--offline-chance", "0.002")
         return [self._worker("simulate", *arguments)] if size else []
 
@@ -176,22 +180,34 @@ class Stack:
         )
 
 
+def login_lines(settings: Settings) -> tuple[str, ...]:
+    """Lines of mosquitto's configuration that say whom it lets in, and the files they name."""
+    if settings.mqtt_login is MqttLogin.ANONYMOUS:
+        return ("allow_anonymous true",)
+    provision_logins(settings, load_profile(settings.profile))
+    return (
+        "allow_anonymous false",
+        f"password_file {settings.logins_dir / 'passwords'}",
+        f"acl_file {settings.logins_dir / 'rules'}",
+    )
+
+
 def load_stack(env_file: Path) -> Stack:
     """Read ``.env`` into a stack."""
     settings = load_settings(env_file)
     folder = settings.state_dir.resolve()
     # The processes run in other folders than this one.
-    paths = {
-        "state_dir": folder,
-        "profile": settings.profile.resolve(),
-        "flux_dir": settings.flux_dir.resolve(),
-    }
+    paths = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
     settings = settings.model_copy(update=paths)
     folder.mkdir(parents=True, exist_ok=True)
     # The servers' own user has to get through to its folders.
     folder.chmod(0o755)
     (folder / "log").mkdir(exist_ok=True)
     given = {name: value for name, value in dotenv_values(env_file).items() if value}
+    given = {
+        name: str(Path(value).resolve()) if name.endswith("_FILE") else value
+        for name, value in given.items()
+    }
     bridge_login = {name: given[name] for name in _BRIDGE_LOGIN if name in given}
     environment = {
         name: value

@@ -48,11 +48,12 @@ def bring_up() -> None:
         tell("wrote .env with fresh secrets" if write_env() else "from .env")
         stack = load_stack(ENV_FILE)
     supervisor = Supervisor(stack.folder)
-    running = {name for name, state in supervisor.states().items() if state == "RUNNING"}
-    _check_ports(stack, running)
     servers = stack.servers(found)
     workers, airflow, fleet = stack.workers(), stack.airflow(), stack.fleet()
-    supervisor.configure([*servers, *workers, *airflow, *fleet])
+    everything = [*servers, *workers, *airflow, *fleet]
+    running = {name for name, state in supervisor.states().items() if state == "RUNNING"}
+    _check_ports(stack, {server.name for server in everything} - running)
+    supervisor.configure(everything)
     for server in servers:
         _start(server, supervisor)
     _provision(stack)
@@ -65,7 +66,8 @@ def bring_up() -> None:
         _start(process, supervisor, seconds=180)
     for process in fleet:
         _start(process, supervisor)
-    _await_first_window(stack)
+    if fleet:
+        _await_first_window(stack)
     _show(stack)
 
 
@@ -82,9 +84,10 @@ def _start(server: Server, supervisor: Supervisor, seconds: float = 60.0) -> Non
             raise ConfigurationError(msg) from exc
 
 
-def _check_ports(stack: Stack, running: set[str]) -> None:
+def _check_ports(stack: Stack, starting: set[str]) -> None:
+    """Find out, before anything is started, whether a port is taken by somebody else."""
     settings = stack.settings
-    owned = {
+    needed = {
         "mosquitto": {"HEADRACE_MQTT_PORT": settings.mqtt_port},
         "kafka": {
             "HEADRACE_KAFKA_BOOTSTRAP": int(settings.kafka_bootstrap.rpartition(":")[2]),
@@ -100,10 +103,8 @@ def _check_ports(stack: Stack, running: set[str]) -> None:
         "sink": {"HEADRACE_SINK_METRICS_PORT": settings.sink_metrics_port},
         "airflow-api-server": {"HEADRACE_AIRFLOW_PORT": settings.airflow_port},
     }
-    for name, ports in owned.items():
-        if name in running:
-            continue
-        for setting, port in ports.items():
+    for name in sorted(starting & needed.keys()):
+        for setting, port in needed[name].items():
             if not port_is_free(port):
                 msg = (
                     f"port {port}, which {name} needs, is taken by another program. Stop that "
@@ -127,8 +128,6 @@ def _prepare_airflow(stack: Stack) -> None:
 
 
 def _await_first_window(stack: Stack) -> None:
-    if not stack.settings.fleet_size:
-        return
     with _step("first window") as tell:
         tell("waiting for the minute to end and its window to come out")
         deadline = time.monotonic() + _FIRST_WINDOW_SECONDS
@@ -171,22 +170,27 @@ def _show(stack: Stack) -> None:
     where.add_row("InfluxDB", settings.influx_url, "the operator token is in .env")
     where.add_row("Next", "make status", "make logs, make down, make help")
     _console.print(Panel(where, title="Headrace is up", expand=False))
-    recent = _rows_of(stack, since=datetime.now(UTC) - timedelta(minutes=5))[-_SHOWN_ROWS:]
+    recent = _rows_of(stack, since=datetime.now(UTC) - timedelta(minutes=5))
     if not recent:
         return
+    newest = max(str(row["window_start"]) for row in recent)
+    shown = [row for row in recent if row["window_start"] == newest][:_SHOWN_ROWS]
     names = _telling_columns(load_profile(settings.profile))
-    rows = Table(*names, title="The newest downsampled rows", title_justify="left")
-    for row in recent:
+    # Narrow enough for any terminal, for a cut-off column tells nothing.
+    rows = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
+    rows.title = f"The newest rows, window {newest}"
+    for name in names:
+        rows.add_column(name)
+    for row in shown:
         rows.add_row(*(str(row[name]) for name in names))
     _console.print(rows)
 
 
 def _telling_columns(profile: Profile) -> list[str]:
-    """Columns that fit on a screen: who, when, the levels, and the values behind them."""
+    """Columns that fit on a screen: who, the levels, and the values behind them."""
     measured = [str(rule.params.get("field")) for rule in profile.alarms]
     return [
         profile.id_field,
-        "window_start",
         *(rule.writes for rule in profile.alarms),
         *(name for name in profile.fields if name in measured),
         "readings",

@@ -54,12 +54,18 @@ class Toxic:
 
     def break_off(self, after_bytes: int) -> None:
         """Close each connection after so many bytes of answers."""
+        # Connections that are open already have no counter, and toxiproxy dies of that.
+        self._enable(False)
         self._add("limit", "limit_data", "downstream", bytes=after_bytes)
+        self._enable(True)
 
     def heal(self) -> None:
         """Let everything through again."""
         for toxic in self._proxy.call("GET", f"/proxies/{self._name}/toxics"):
             self._proxy.call("DELETE", f"/proxies/{self._name}/toxics/{toxic['name']}")
+
+    def _enable(self, enabled: bool) -> None:  # noqa: FBT001 - as in toxiproxy
+        self._proxy.call("POST", f"/proxies/{self._name}", {"enabled": enabled})
 
     def _add(self, name: str, kind: str, stream: str, **attributes: int) -> None:
         self._proxy.call(

@@ -60,10 +60,10 @@ class Generator:
         """Take a reading: load, what follows from it, and the fuel that is left."""
         load = self.random.randint(0, 100)
         band = next(band for band in _BANDS if load >= band.from_load)
-        if self.fuel <= 0:
-            self.fuel += self.random.randint(*_REFILL)
+        if self.fuel:
+            self.fuel = max(0, self.fuel - self.random.randint(*band.fuel_used))
         else:
-            self.fuel -= self.random.randint(*band.fuel_used)
+            self.fuel = self.random.randint(*_REFILL)
         return {
             "generatorID": self.device,
             "lat": self.lat,
