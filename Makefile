@@ -56,16 +56,21 @@ test-all: $(INSTALLED) ## Run also the tests that take long
 	$(BIN)/pytest
 
 .PHONY: lint
-lint: $(INSTALLED) ## Check style, types and the compose file
+lint: $(INSTALLED) ## Check style, types, the documents and the compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m native.docs --check
 	$(BIN)/python -m native.compose_lint
 
 .PHONY: format
 format: $(INSTALLED) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: docs
+docs: $(INSTALLED) ## Write anew what the documents take from the code
+	@$(BIN)/python -m native.docs
 
 .PHONY: lock
 lock: $(INSTALLED) ## Resolve constraints.txt anew from requirements.txt

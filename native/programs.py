@@ -31,9 +31,11 @@ __all__ = [
     "find_maildev",
     "find_mosquitto",
     "find_postgres",
+    "libraries",
     "need",
     "pinned_version",
     "run_step",
+    "unpack_debian",
 ]
 
 HERE = Path(__file__).resolve().parent
@@ -65,9 +67,6 @@ def cache_dir() -> Path:
 
     For root it lies where the servers' own, unprivileged user can read it.
     """
-    configured = os.environ.get("HEADRACE_CACHE_DIR")
-    if configured:
-        return Path(configured)
     if os.geteuid() == 0:
         return Path("/var/cache/headrace")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -169,8 +168,8 @@ def find_mosquitto(progress: Progress) -> Program:
     found = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if found:
         return Program(Path(found))
-    root = _debian("mosquitto", "usr/sbin/mosquitto", progress)
-    return Program(root / "usr/sbin/mosquitto", _libraries(root))
+    root = unpack_debian("mosquitto", "usr/sbin/mosquitto", progress)
+    return Program(root / "usr/sbin/mosquitto", libraries(root))
 
 
 def find_postgres(progress: Progress) -> Program:
@@ -183,8 +182,8 @@ def find_postgres(progress: Progress) -> Program:
         return Program(installed[-1].parent)
     name = f"postgresql-{POSTGRES_MAJOR}"
     bin_folder = f"usr/lib/postgresql/{POSTGRES_MAJOR}/bin"
-    root = _debian(name, f"{bin_folder}/initdb", progress)
-    return Program(root / bin_folder, _libraries(root))
+    root = unpack_debian(name, f"{bin_folder}/initdb", progress)
+    return Program(root / bin_folder, libraries(root))
 
 
 def find_maildev(progress: Progress) -> Program:
@@ -234,7 +233,7 @@ def _influxd_fits(path: str) -> bool:
     return match is not None and (int(match[1]), int(match[2])) >= (2, 7) and match[1] == "2"
 
 
-def _debian(package: str, wanted: str, progress: Progress) -> Path:
+def unpack_debian(package: str, wanted: str, progress: Progress) -> Path:
     """Unpack a Debian package, and what it needs that is not installed, into the cache."""
     root = cache_dir() / f"debian-{package}"
     if (root / wanted).exists():
@@ -292,9 +291,10 @@ def _apt(arguments: list[str]) -> None:
     )
 
 
-def _libraries(root: Path) -> dict[str, str]:
-    folders = [path for path in (root / "usr/lib").glob("*-linux-gnu*") if path.is_dir()]
-    return {"LD_LIBRARY_PATH": ":".join(map(str, folders))}
+def libraries(root: Path) -> dict[str, str]:
+    """Environment in which what was unpacked finds its libraries."""
+    found = (root / "usr/lib").glob("*-linux-gnu*/**/*.so*")
+    return {"LD_LIBRARY_PATH": ":".join(sorted({str(path.parent) for path in found}))}
 
 
 def _fresh(folder: Path) -> Path:

@@ -57,6 +57,8 @@ class Server:
         Where to run it.
     environment
         On top of the environment that is there.
+    files
+        Its configuration: when it changes, the server has to be started anew.
     ready
         Whether it answers.
     user
@@ -69,6 +71,7 @@ class Server:
     command: tuple[str, ...]
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     ready: Callable[[], bool] = lambda: True
     user: str | None = None
     stop_seconds: int = 30
@@ -150,6 +153,7 @@ def kafka(
             str(properties),
         ),
         folder,
+        files=(properties,),
         ready=ready,
         user=user,
         stop_seconds=60,
@@ -162,19 +166,21 @@ def influxdb(
     """InfluxDB 2.7. ``extra`` holds ``INFLUXD_*`` settings on top of the shared ones."""
     user = _make_folder(folder)
     url = f"http://{LOOPBACK}:{port}/health"
+    config = _CONFIG / "influxdb.yaml"
     return Server(
         "influxdb",
         (str(program.path),),
         folder,
         environment={
             **program.environment,
-            "INFLUXD_CONFIG_PATH": str(_CONFIG / "influxdb.yaml"),
+            "INFLUXD_CONFIG_PATH": str(config),
             "INFLUXD_HTTP_BIND_ADDRESS": f"{LOOPBACK}:{port}",
             "INFLUXD_BOLT_PATH": str(folder / "influxd.bolt"),
             "INFLUXD_SQLITE_PATH": str(folder / "influxd.sqlite"),
             "INFLUXD_ENGINE_PATH": str(folder / "engine"),
             **(extra or {}),
         },
+        files=(config,),
         ready=lambda: _answers(url),
         user=user,
     )
@@ -200,6 +206,7 @@ def mosquitto(program: Program, folder: Path, *, port: int, lines: tuple[str, ..
         (str(program.path), "-c", str(config)),
         folder,
         environment=program.environment,
+        files=(config,),
         ready=lambda: _listens(port),
         user=user,
     )

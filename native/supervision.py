@@ -224,7 +224,8 @@ class Supervisor:
 
 
 def _digest(server: Server) -> str:
-    content = repr((server.command, sorted(server.environment.items())))
+    files = [path.read_text() for path in server.files]
+    content = repr((server.command, sorted(server.environment.items()), files))
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

@@ -1,7 +1,7 @@
 """One frozen settings object, read from the environment (``HEADRACE_*``).
 
 Made in ``main()`` or inside a task, never at import. The reference in
-``docs/settings.md`` is made from the descriptions below.
+``docs/settings.md`` is made from the groups and the descriptions below.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, FilePath, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -25,7 +25,16 @@ from pydantic_settings import (
 from headrace.errors import ConfigurationError
 from headrace.profile import Duration
 
-__all__ = ["ENV_PREFIX", "KafkaProtocol", "LogFormat", "MqttLogin", "Settings", "load_settings"]
+__all__ = [
+    "ENV_PREFIX",
+    "GROUPS",
+    "SECRETS",
+    "KafkaProtocol",
+    "LogFormat",
+    "MqttLogin",
+    "Settings",
+    "load_settings",
+]
 
 ENV_PREFIX = "HEADRACE_"
 _INCLUDE = Path(__file__).resolve().parents[1]
@@ -56,19 +65,9 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-class Settings(BaseSettings):
-    """Everything that can differ between two installations."""
+class InstallationSettings(BaseModel):
+    """The installation."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_file_encoding="utf-8",
-        frozen=True,
-        extra="ignore",
-        # A setting left empty in .env is one that was not set.
-        env_ignore_empty=True,
-    )
-
-    # The installation
     profile: Path = Field(
         _INCLUDE / "profiles" / "generators.yaml", description="The device profile, a YAML file."
     )
@@ -88,13 +87,24 @@ class Settings(BaseSettings):
         LogFormat.CONSOLE, description="`console` for people, `json` for machines."
     )
 
-    # MQTT
+    @field_validator("installed_at")
+    @classmethod
+    def _has_an_offset(cls, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            msg = "must say its offset from UTC, such as 2026-01-31T12:00:00Z"
+            raise ValueError(msg)
+        return value.astimezone(UTC)
+
+
+class MqttSettings(BaseModel):
+    """MQTT."""
+
     mqtt_host: str = Field("127.0.0.1", description="Address of the MQTT broker.")
     mqtt_port: Port = Field(1883, description="Port of the MQTT broker.")
     mqtt_username: str | None = Field(None, description="Login of the bridge at the broker.")
     mqtt_password: SecretStr | None = Field(None, description="Password of that login.")
     mqtt_tls: bool = Field(default=False, description="Speak TLS to the broker.")
-    mqtt_ca_file: Path | None = Field(
+    mqtt_ca_file: FilePath | None = Field(
         None, description="CA certificates that sign the broker's; the system's if not set."
     )
     mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -119,7 +129,17 @@ class Settings(BaseSettings):
         "with a login, each on its own topic.",
     )
 
-    # Kafka
+    @field_validator("mqtt_topics", mode="before")
+    @classmethod
+    def _split_topics(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+
+class KafkaSettings(BaseModel):
+    """Kafka."""
+
     kafka_bootstrap: str = Field(
         "127.0.0.1:9092", description="Addresses of Kafka's brokers, comma-separated."
     )
@@ -127,10 +147,12 @@ class Settings(BaseSettings):
         KafkaProtocol.PLAINTEXT,
         description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.",
     )
-    kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", description="SASL mechanism.")
+    kafka_sasl_mechanism: Annotated[str, Field(pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$")] = (
+        Field("SCRAM-SHA-512", description="SASL mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")
+    )
     kafka_username: str | None = Field(None, description="SASL user.")
     kafka_password: SecretStr | None = Field(None, description="SASL password.")
-    kafka_ca_file: Path | None = Field(
+    kafka_ca_file: FilePath | None = Field(
         None, description="CA certificates that sign the brokers'; the system's if not set."
     )
     kafka_partitions: Annotated[int, Field(ge=1, le=1000)] = Field(
@@ -143,12 +165,15 @@ class Settings(BaseSettings):
         timedelta(days=7), description="How long Kafka keeps raw readings and dead letters."
     )
 
-    # InfluxDB
+
+class InfluxSettings(BaseModel):
+    """InfluxDB."""
+
     influx_host: str = Field("127.0.0.1", description="Address of InfluxDB.")
     influx_port: Port = Field(8086, description="Port of InfluxDB.")
     influx_tls: bool = Field(default=False, description="Speak HTTPS to InfluxDB.")
     influx_org: str = Field("headrace", description="Organisation in InfluxDB.")
-    influx_ca_file: Path | None = Field(
+    influx_ca_file: FilePath | None = Field(
         None, description="CA certificates that sign InfluxDB's; the system's if not set."
     )
     influx_admin_user: str = Field("admin", description="First user, made by `provision`.")
@@ -166,7 +191,10 @@ class Settings(BaseSettings):
         timedelta(days=30), description="How long InfluxDB keeps raw readings."
     )
 
-    # Bridge
+
+class BridgeSettings(BaseModel):
+    """Bridge."""
+
     bridge_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = Field(
         "headrace-bridge",
         description="Name of this bridge: its MQTT client id, so its session. Each bridge needs "
@@ -187,7 +215,10 @@ class Settings(BaseSettings):
         description="A device whose clock is off by more counts as drifting.",
     )
 
-    # Sink
+
+class SinkSettings(BaseModel):
+    """Sink."""
+
     sink_id: str | None = Field(
         None,
         description="Static member name of this sink in the consumer group: with it a restart "
@@ -207,7 +238,10 @@ class Settings(BaseSettings):
         16 << 20, description="What the sink fetches ahead from Kafka at most."
     )
 
-    # Workers
+
+class WorkerSettings(BaseModel):
+    """Workers."""
+
     metrics_host: str = Field("127.0.0.1", description="Address that metrics are served on.")
     bridge_host: str = Field("127.0.0.1", description="Where `status` finds the bridge's metrics.")
     sink_host: str = Field("127.0.0.1", description="Where `status` finds the sink's metrics.")
@@ -216,7 +250,10 @@ class Settings(BaseSettings):
         description="How long a worker that was told to stop may take to finish what it holds.",
     )
 
-    # Windows
+
+class WindowSettings(BaseModel):
+    """Windows."""
+
     heal_horizon: Duration = Field(
         timedelta(hours=24), description="How far back windows are healed without being asked."
     )
@@ -225,7 +262,10 @@ class Settings(BaseSettings):
         description="How long a window waits for the sink before it is computed unsettled.",
     )
 
-    # Airflow
+
+class AirflowSettings(BaseModel):
+    """Airflow."""
+
     airflow_host: str = Field("127.0.0.1", description="Address that Airflow's UI is served on.")
     airflow_port: Port = Field(8080, description="Port of Airflow's UI.")
     airflow_user: str = Field("admin", description="Login of Airflow's UI.")
@@ -239,33 +279,50 @@ class Settings(BaseSettings):
     postgres_port: Port = Field(5433, description="Port of Airflow's metadata database.")
     postgres_password: SecretStr | None = Field(None, description="Its password.")
 
-    # E-mail
+
+class EmailSettings(BaseModel):
+    """E-mail."""
+
     alert_to: str = Field("operators@headrace.local", description="Who gets the alert e-mails.")
     alert_from: str = Field("headrace@headrace.local", description="Sender of the e-mails.")
     smtp_host: str = Field("127.0.0.1", description="Address of the mail server.")
     smtp_port: Port = Field(1025, description="Port of the mail server.")
     mailbox_port: Port = Field(1080, description="Port of the local mailbox's page.")
 
-    # The local stack
+
+class LocalSettings(BaseModel):
+    """The local stack."""
+
     kafka_controller_port: Port = Field(9093, description="Port of the local Kafka's controller.")
     fleet_size: Annotated[int, Field(ge=0, le=10_000)] = Field(
         50, description="Simulated generators that the local stack starts."
     )
 
-    @field_validator("mqtt_topics", mode="before")
-    @classmethod
-    def _split_topics(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
 
-    @field_validator("installed_at")
-    @classmethod
-    def _has_an_offset(cls, value: datetime) -> datetime:
-        if value.tzinfo is None:
-            msg = "must say its offset from UTC, such as 2026-01-31T12:00:00Z"
-            raise ValueError(msg)
-        return value.astimezone(UTC)
+class Settings(
+    InstallationSettings,
+    MqttSettings,
+    KafkaSettings,
+    InfluxSettings,
+    BridgeSettings,
+    SinkSettings,
+    WorkerSettings,
+    WindowSettings,
+    AirflowSettings,
+    EmailSettings,
+    LocalSettings,
+    BaseSettings,
+):
+    """Everything that can differ between two installations."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_file_encoding="utf-8",
+        frozen=True,
+        extra="ignore",
+        # A setting left empty in .env is one that was not set.
+        env_ignore_empty=True,
+    )
 
     @property
     def influx_url(self) -> str:
@@ -295,6 +352,13 @@ class Settings(BaseSettings):
         del settings_cls, file_secret_settings
         return init_settings, env_settings, dotenv_settings
 
+
+#: The settings by group, in the order of ``docs/settings.md``.
+GROUPS = tuple(
+    base
+    for base in Settings.__bases__
+    if issubclass(base, BaseModel) and not issubclass(base, BaseSettings)
+)
 
 #: Settings that may also be given as the path of a file, in ``<NAME>_FILE``.
 SECRETS = tuple(
