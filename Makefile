@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 INSTALLED := $(VENV)/.installed
+MINUTES ?= 30
 
 .PHONY: help
 help: ## Explain the targets
@@ -45,15 +46,24 @@ env: $(INSTALLED) ## Write .env with fresh secrets, if there is none
 
 # --- Checking --------------------------------------------------------------------
 
+# Most tests wait for servers most of the time, so two run at once.
+SPREAD := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
 .PHONY: test
 test: $(INSTALLED) ## Run the tests, on servers of their own (under 12 minutes)
 	@$(BIN)/python -m native programs
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest $(SPREAD) -m "not long"
 
 .PHONY: test-all
 test-all: $(INSTALLED) ## Run also the tests that take long
 	@$(BIN)/python -m native programs
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## Kill everything again and again, then count: MINUTES=30, CHAOS_SEED=...
+	@$(BIN)/python -m native programs
+	CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest --capture=no \
+	    tests/integration/test_crash_and_count.py::test_nothing_is_lost_in_a_long_time
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types, the documents and the compose file

@@ -17,6 +17,20 @@ settings.register_profile("headrace", deadline=None, suppress_health_check=[Heal
 settings.load_profile("headrace")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the tests over processes, each with servers of its own.
+
+    Airflow takes long to start and its tests take longest, so those stay together and
+    begin first. The tests of an integration module stay together, for its fixtures.
+    """
+    items.sort(key=lambda item: item.path.parent.name != "e2e")
+    for item in items:
+        folder = item.path.parent.name
+        if folder in ("e2e", "integration"):
+            group = folder if folder == "e2e" else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def running_backbone() -> Iterator[Backbone]:
     """Servers that live as long as the test run."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+
+from native.servers import LOOPBACK
 from tests.support.devices import Publisher, reading
 from tests.support.installation import Installation
 from tests.support.processes import wait_for
@@ -18,3 +22,22 @@ def test_reading_arrives_whole(installation: Installation) -> None:
     (record,) = installation.records(installation.profile.topics.raw)
     assert record.key == b"generator1"
     assert record.headers["topic"] == f"{installation.name}/generator1".encode()
+
+
+def test_a_simple_device_is_taken_as_it_is(installation: Installation) -> None:
+    """QoS 0, no `time`, no login, its id as client id, and it never reads what comes back."""
+    installation.worker("bridge").start()
+    installation.worker("sink").launch()
+    device = Client(CallbackAPIVersion.VERSION2, client_id="generator1")
+    device.connect(LOOPBACK, installation.backbone.mqtt_port, keepalive=45)
+    payload = (
+        b'{"generatorID": "generator1", "lat": 40.64621, "lon": -73.97069, "temperature": 293, '
+        b'"power": 2405, "load": 82, "fuel": -71}'
+    )
+    device.publish(f"{installation.name}/generator1", payload)
+    points = wait_for(lambda: installation.points("fuel"))
+    assert [(device, value) for device, _, value in points] == [("generator1", -71.0)]
+    (record,) = installation.records(installation.profile.topics.raw)
+    assert record.value == payload
+    assert abs(record.timestamp_ms - points[0][1].timestamp() * 1000) < 1
+    device.disconnect()

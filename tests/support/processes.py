@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from native.servers import LOOPBACK, Server, wait_until_ready
+from native.servers import Server, port_is_free, wait_until_ready
 
 __all__ = ["Process", "free_port", "wait_for"]
 
@@ -20,10 +20,25 @@ _T = TypeVar("_T")
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody uses."""
-    with socket.socket() as sock:
-        sock.bind((LOOPBACK, 0))
-        return int(sock.getsockname()[1])
+    """A port of the loopback address that nobody uses, and that is given to nobody else."""
+    while not port_is_free(port := next(_ports)):
+        pass
+    return port
+
+
+def _shuffled_ports() -> Iterator[int]:
+    """Ports below those of outgoing connections, which would take a killed server's.
+
+    Tests that run in several processes at once each have ports of their own.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    numbers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ports = list(range(10_000, 32_000))[number::numbers]
+    random.SystemRandom().shuffle(ports)
+    yield from ports
+
+
+_ports = _shuffled_ports()
 
 
 def wait_for(what: Callable[[], _T], seconds: float = 30.0, every: float = 0.1) -> _T:

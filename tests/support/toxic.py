@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +56,26 @@ class Toxic:
 
     def break_off(self, after_bytes: int) -> None:
         """Close each connection after so many bytes of answers."""
-        # Connections that are open already have no counter, and toxiproxy dies of that.
-        self._enable(False)
-        self._add("limit", "limit_data", "downstream", bytes=after_bytes)
-        self._enable(True)
+        with self._no_connection():
+            self._add("limit", "limit_data", "downstream", bytes=after_bytes)
 
     def heal(self) -> None:
         """Let everything through again."""
-        for toxic in self._proxy.call("GET", f"/proxies/{self._name}/toxics"):
-            self._proxy.call("DELETE", f"/proxies/{self._name}/toxics/{toxic['name']}")
+        toxics = self._proxy.call("GET", f"/proxies/{self._name}/toxics")
+        counts = any(toxic["type"] == "limit_data" for toxic in toxics)
+        with self._no_connection() if counts else nullcontext():
+            for toxic in toxics:
+                self._proxy.call("DELETE", f"/proxies/{self._name}/toxics/{toxic['name']}")
 
-    def _enable(self, enabled: bool) -> None:  # noqa: FBT001 - as in toxiproxy
-        self._proxy.call("POST", f"/proxies/{self._name}", {"enabled": enabled})
+    @contextmanager
+    def _no_connection(self) -> Iterator[None]:
+        """Close the way meanwhile: on open connections toxiproxy dies of counting.
+
+        Not while it lets nothing through: it would wait for that to end.
+        """
+        self._proxy.call("POST", f"/proxies/{self._name}", {"enabled": False})
+        yield
+        self._proxy.call("POST", f"/proxies/{self._name}", {"enabled": True})
 
     def _add(self, name: str, kind: str, stream: str, **attributes: int) -> None:
         self._proxy.call(

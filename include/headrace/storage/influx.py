@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,7 +184,13 @@ class Influx:
     def ping(self) -> None:
         """Ask whether the server is up; raises `TransientError` if it is not."""
         with influx_errors(on_bad_request=RefusedError):
-            HealthService(self._client.api_client).get_health()
+            # An answer that broke off can't be made an object of; read, it says so itself.
+            health = HealthService(self._client.api_client)
+            response = health.get_health(_preload_content=False)
+            try:
+                response.read()
+            finally:
+                response.release_conn()
 
     def write(self, bucket: str, lines: bytes) -> None:
         """Write lines of line protocol, times in nanoseconds, and wait until they are in.
@@ -272,34 +279,67 @@ def influx_errors(*, on_bad_request: type[HeadraceError]) -> Iterator[None]:
         yield
     except ApiException as exc:
         raise _error_for_status(exc, on_bad_request) from exc
-    except (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ConnectTimeoutError) as exc:
-        msg = f"InfluxDB did not answer in time: {exc}"
-        raise ServerTimeoutError(msg) from exc
     except (urllib3.exceptions.HTTPError, OSError) as exc:
+        # To urllib3 a refused connection is a kind of timeout.
+        if isinstance(exc, urllib3.exceptions.TimeoutError) and not isinstance(
+            exc, urllib3.exceptions.NewConnectionError
+        ):
+            msg = f"InfluxDB did not answer in time: {exc}"
+            raise ServerTimeoutError(msg) from exc
         msg = f"InfluxDB can't be reached: {exc}"
         raise ServerUnavailableError(msg) from exc
 
 
 def _error_for_status(exc: ApiException, on_bad_request: type[HeadraceError]) -> HeadraceError:
     status = exc.status or 0
+    # influxdb-client makes an answer without a status of a failed handshake.
+    if isinstance(exc.__context__, urllib3.exceptions.SSLError):
+        return _tls_error(exc.__context__)
     text = f"InfluxDB answered {status}: {_message(exc)}"
+    if status in (_BAD_REQUEST, _UNPROCESSABLE) and not _is_of_influxdb(exc):
+        # Such as a server that expects HTTPS: no reading is at fault.
+        return ConfigurationError(
+            f"something other than InfluxDB's API answered {status}: {_message(exc).strip()} Are "
+            "HEADRACE_INFLUX_HOST, HEADRACE_INFLUX_PORT and HEADRACE_INFLUX_TLS right?"
+        )
     if status in (_BAD_REQUEST, _TOO_LARGE, _UNPROCESSABLE):
         return on_bad_request(text)
     if status in (401, 403):
-        return AccessDeniedError(f"{text}. Is the token right? `headrace provision` makes them")
+        return AccessDeniedError(
+            f"{text}. Is the token right? `headrace provision` makes them with "
+            "HEADRACE_INFLUX_ADMIN_TOKEN, and HEADRACE_INFLUX_TOKEN takes their place"
+        )
     if status == 404:  # noqa: PLR2004
         return MissingResourceError(f"{text}. `headrace provision` makes buckets")
     return ServerUnavailableError(text)
 
 
+def _tls_error(exc: urllib3.exceptions.SSLError) -> HeadraceError:
+    text = f"InfluxDB can't be reached by HTTPS: {exc}"
+    if exc.args and isinstance(exc.args[0], ssl.SSLCertVerificationError):
+        return AccessDeniedError(
+            f"{text}. Is HEADRACE_INFLUX_CA_FILE the CA of its certificate, and "
+            "HEADRACE_INFLUX_HOST the name in it?"
+        )
+    return ServerUnavailableError(
+        f"{text}. Are HEADRACE_INFLUX_TLS, HEADRACE_INFLUX_PORT and HEADRACE_INFLUX_CA_FILE right?"
+    )
+
+
 def _message(exc: ApiException) -> str:
-    body = exc.body
-    if isinstance(body, bytes):
-        body = body.decode("utf-8", "replace")
     try:
-        return str(json.loads(body or "")["message"])
+        return str(json.loads(exc.body or "")["message"])
     except (ValueError, KeyError, TypeError):
-        return str(body or exc.reason)
+        body = exc.body
+        return body.decode("utf-8", "replace") if isinstance(body, bytes) else body or exc.reason
+
+
+def _is_of_influxdb(exc: ApiException) -> bool:
+    """Whether an error has the form that InfluxDB gives its errors."""
+    try:
+        return "code" in json.loads(exc.body or "")
+    except (ValueError, TypeError):
+        return False
 
 
 def _extern(params: Mapping[str, FluxValue]) -> File:
