@@ -89,6 +89,20 @@ lock: $(INSTALLED) ## Resolve constraints.txt anew from requirements.txt
 	sed -i '1i # Every package of an installation, as `make lock` resolved it from requirements.txt.' \
 	    constraints.txt
 
+# --- Measuring -------------------------------------------------------------------
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure against the peers (ROWS=bridge.cpu,sink.rate for some rows)
+	@$(BIN)/python -m native programs
+	@$(BIN)/python -m benchmarks --rows "$(ROWS)"
+	@$(BIN)/python -m native.docs
+
+.PHONY: bench-quick
+bench-quick: $(INSTALLED) ## The same without what takes long (under 5 minutes)
+	@$(BIN)/python -m native programs
+	@$(BIN)/python -m benchmarks --quick --rows "$(ROWS)"
+	@$(BIN)/python -m native.docs
+
 # --- Installing ------------------------------------------------------------------
 
 # The package is installed in place, so only its dependencies make it stale.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,15 @@ def logs() -> None:
         subprocess.run(["tail", "-n", "5", "-F", *files], check=False)
     except KeyboardInterrupt:
         return
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def airflow(context: typer.Context) -> None:
+    """Run a command of Airflow's own in the stack's environment, such as `airflow dags list`."""
+    stack = load_stack(_existing_env())
+    program = str(Path(sys.executable).parent / "airflow")
+    environment = {**os.environ, **stack.airflow_environment}
+    os.execve(program, [program, *context.args], environment)  # noqa: S606
 
 
 @app.command()

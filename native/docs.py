@@ -12,6 +12,7 @@ To add a piece, write a function that returns Markdown and enter it in `PIECES`.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -22,14 +23,18 @@ from pathlib import Path
 from prometheus_client import Metric
 from pydantic.fields import FieldInfo
 
-from headrace.errors import ConfigurationError
+from benchmarks.table import markdown_rows
+from headrace.errors import ConfigurationError, PermanentError
 from headrace.ingest.metrics import BridgeMetrics, SinkMetrics
 from headrace.models.deadletter import Reason
 from headrace.models.window import rfc3339
+from headrace.orchestration.policies import POLICIES
 from headrace.settings import ENV_PREFIX, GROUPS, SECRETS
 
 __all__ = ["PIECES", "duration_text", "make_document", "stale_documents", "table"]
 
+#: What `make bench` writes.
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results.json"
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _PIECE = re.compile(r"(<!-- made: (?P<name>[^ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _UNITS = {
@@ -117,11 +122,64 @@ def _exposed(metric: Metric) -> str:
     return f"{metric.name}_total" if metric.type == "counter" else metric.name
 
 
+def retry_policies() -> str:
+    """How often, how soon and for which errors each stage is tried again."""
+    rows = [
+        [
+            f"`{stage}`",
+            str(policy.tries),
+            duration_text(policy.delay),
+            f"x {policy.backoff:g}, at most {duration_text(policy.max_delay)}"
+            if policy.backoff > 1
+            else "",
+            duration_text(policy.time_limit),
+            ", ".join(f"`{error.__name__}`" for error in policy.never),
+            policy.why,
+        ]
+        for stage, policy in POLICIES.items()
+    ]
+    header = ["stage", "tries", "delay", "backoff", "limit of one try", "never retried", "why"]
+    return table(header, rows)
+
+
+def permanent_errors() -> str:
+    """The errors that no retry mends."""
+    return table(
+        ["error", "meaning"],
+        [
+            [f"`{error.__name__}`", (error.__doc__ or "").strip()]
+            for error in PermanentError.__subclasses__()
+        ],
+    )
+
+
 #: Made pieces, by the name that stands in a document's marker.
+def benchmarks() -> str:
+    """What `make bench` has measured."""
+    if not RESULTS.exists():
+        return "`make bench` has not been run yet."
+    about = json.loads(RESULTS.read_text(encoding="utf-8"))
+    machine = about["machine"]
+    header, *rows = markdown_rows(RESULTS)
+    return "\n\n".join(
+        [
+            (
+                f"Measured {about['measured']} on {machine['cores']} cores of {machine['cpu']}, "
+                f"{machine['memory_gib']} GiB."
+            ),
+            table(header, rows),
+            ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".",
+        ]
+    )
+
+
 PIECES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "dead-letter-reasons": dead_letter_reasons,
     "metrics": metrics,
+    "retry-policies": retry_policies,
+    "permanent-errors": permanent_errors,
+    "benchmarks": benchmarks,
 }
 
 

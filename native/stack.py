@@ -189,6 +189,8 @@ def login_lines(settings: Settings) -> tuple[str, ...]:
         "allow_anonymous false",
         f"password_file {settings.logins_dir / 'passwords'}",
         f"acl_file {settings.logins_dir / 'rules'}",
+        # Else any login could take a bridge's session, and what is queued for it, by its name.
+        "use_username_as_clientid true",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,8 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.errors import HeadraceError
-from headrace.models.presence import Presence, PresenceState
+from headrace.ingest.roll_call import recorded_presence
+from headrace.models.presence import PresenceState
 from headrace.models.window import rfc3339
 from headrace.profile import Profile
 from headrace.settings import Settings
@@ -24,7 +25,7 @@ from headrace.stages.markers import read_markers
 from headrace.stages.pipeline import Pipeline
 from headrace.storage.influx import Influx, influx_address
 from headrace.storage.kafka import Kafka
-from headrace.storage.kafka_log import count_between, count_records, held_records, read_topic
+from headrace.storage.kafka_log import count_between, count_records, held_records
 
 __all__ = ["Status", "collect_status"]
 
@@ -113,6 +114,7 @@ def _connects(host: str, port: int) -> None:
 def _ask_kafka(status: Status, profile: Profile, kafka: Kafka) -> None:
     topics = profile.topics
     now = datetime.now(UTC)
+    kafka.greet()
     status.kafka["raw"] = held_records(kafka, topics.raw)
     status.kafka["dead_letter"] = held_records(kafka, topics.dead_letter)
     status.kafka["downsampled"] = count_records(kafka, topics.downsampled)
@@ -123,7 +125,7 @@ def _ask_kafka(status: Status, profile: Profile, kafka: Kafka) -> None:
         status.lag_allowed = count_between(consumer, topics.raw, now - timedelta(minutes=1), now)
     finally:
         consumer.close()
-    presence = {item.device: item for item in _presence(profile, kafka)}
+    presence = recorded_presence(kafka, profile)
     offline = [item for item in presence.values() if item.state is PresenceState.OFFLINE]
     status.devices["online"] = len(presence) - len(offline)
     status.devices["offline"] = [
@@ -132,14 +134,9 @@ def _ask_kafka(status: Status, profile: Profile, kafka: Kafka) -> None:
     ]
 
 
-def _presence(profile: Profile, kafka: Kafka) -> Iterator[Presence]:
-    for record in read_topic(kafka, profile.topics.status):
-        yield Presence.from_json(record.value, profile.id_field)
-
-
 def _ask_influx(status: Status, settings: Settings, profile: Profile, kafka: Kafka) -> None:
     now = datetime.now(UTC)
-    begin = now - timedelta(hours=24)
+    begin = now - settings.heal_horizon
     with Influx(influx_address(settings, "airflow")) as influx:
         pipeline = Pipeline(profile, settings.flux_dir, influx, kafka, settings.raw_retention)
         # Also those that closed just now: one of them may be the newest computed.

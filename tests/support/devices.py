@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from paho.mqtt.client import Client, MQTTMessageInfo
+from paho.mqtt.client import Client, MQTTMessageInfo, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
 from native.servers import LOOPBACK
@@ -38,7 +38,8 @@ class Publisher:
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=not client_id,
+            # MQTT 5 says it with each connection instead.
+            clean_session=None if options.get("protocol") == MQTTv5 else not client_id,
             **options,
         )
         self.client.max_inflight_messages_set(1000)

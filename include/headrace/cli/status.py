@@ -72,8 +72,11 @@ def _show(result: Status) -> None:
             offline.add_row("...", f"{len(result.devices['offline']) - _NAMED_DEVICES} more")
         console.print(offline)
     if result.devices["drifting"]:
-        drifting = Table("device", "seconds behind", title="Clocks", title_justify="left")
+        drifting = Table("device", "its clock", title="Clocks", title_justify="left")
         for device, seconds in list(result.devices["drifting"].items())[:_NAMED_DEVICES]:
-            drifting.add_row(device, f"{seconds:.1f}")
+            way = "behind" if seconds > 0 else "ahead"
+            drifting.add_row(device, f"{abs(seconds):.1f} s {way}")
+        if len(result.devices["drifting"]) > _NAMED_DEVICES:
+            drifting.add_row("...", f"{len(result.devices['drifting']) - _NAMED_DEVICES} more")
         console.print(drifting)
     console.print("[bold green]healthy[/]" if result.healthy else "[bold red]not healthy[/]")

@@ -132,21 +132,19 @@ def write_halving(write: Callable[[bytes], None], lines: Sequence[str]) -> dict[
         The refused lines, by their place, and InfluxDB's reason.
     """
     refused: dict[int, RefusedError] = {}
-
-    def write_some(start: int, stop: int) -> None:
-        if start == stop:
-            return
+    # Ranges still to be written. (A function that calls itself would keep the lines in a
+    # cycle, and so in memory until Python next looks for cycles.)
+    ranges = [(0, len(lines))] if lines else []
+    while ranges:
+        start, stop = ranges.pop()
         try:
             write("\n".join(lines[start:stop]).encode())
         except RefusedError as exc:
             if stop - start == 1:
                 refused[start] = exc
-                return
-            middle = (start + stop) // 2
-            write_some(start, middle)
-            write_some(middle, stop)
-
-    write_some(0, len(lines))
+            else:
+                middle = (start + stop) // 2
+                ranges += [(middle, stop), (start, middle)]
     return refused
 
 
@@ -182,6 +180,15 @@ class BatchWriter:
         self._metrics = metrics
         self._health = health
         self._given_up = threading.Event()
+        self._attempts = Retrying(
+            retry=retry_if_exception_type(HeadraceError)
+            & retry_if_not_exception_type(RefusedError),
+            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
+            stop=stop_when_event_set(self._given_up),
+            sleep=sleep_using_event(self._given_up),
+            before_sleep=self._not_written,
+            reraise=True,
+        )
 
     def write(self, batch: Batch) -> None:
         """Write a batch, however long it takes.
@@ -223,16 +230,7 @@ class BatchWriter:
 
     def _waiting_out(self, call: Callable[[_T], None], argument: _T) -> None:
         """Call until it works, or until it is clear that it never will."""
-        attempts = Retrying(
-            retry=retry_if_exception_type(HeadraceError)
-            & retry_if_not_exception_type(RefusedError),
-            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
-            stop=stop_when_event_set(self._given_up),
-            sleep=sleep_using_event(self._given_up),
-            before_sleep=self._not_written,
-            reraise=True,
-        )
-        attempts(call, argument)
+        self._attempts(call, argument)
 
     def _not_written(self, attempt: RetryCallState) -> None:
         if attempt.outcome is not None:

@@ -212,6 +212,8 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
         session_timeout_ms=10_000,
         heartbeat_interval_ms=2_000,
         queued_max_messages_kbytes=settings.sink_buffer_bytes // 1024,
+        # As soon as there is room again: librdkafka would wait a second.
+        fetch_queue_backoff_ms=10,
         fetch_wait_max_ms=50,
         **({"group_instance_id": settings.sink_id} if settings.sink_id else {}),
     )

@@ -21,6 +21,7 @@ from headrace.ingest.inflight import Flight, InFlight
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox, Outgoing
 from headrace.ingest.redelivery import RecentPackets, digest_of
+from headrace.ingest.roll_call import RollCall
 from headrace.ingest.routing import Route, Router
 from headrace.models.deadletter import (
     MAX_DEAD_LETTER_BYTES,
@@ -28,7 +29,7 @@ from headrace.models.deadletter import (
     RejectedReadingError,
     full_size,
 )
-from headrace.models.presence import Presence, PresenceState
+from headrace.models.presence import PresenceState
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.storage.kafka import Headers, error_of
@@ -42,6 +43,9 @@ _DETAIL_CHARACTERS = 500
 _RETRY_SECONDS = 1.0
 #: A drifting device that is not heard of for so long is no longer listed.
 _DRIFT_MEMORY_SECONDS = 600.0
+#: Bounds the memory, and the report, when ids never come back.
+_MAX_DRIFTING = 10_000
+_CENTURY_NS = 100 * 365 * 86_400 * 10**9
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Intake:
         Counts what is on its way.
     recent
         Recognises what the broker sends again.
+    roll_call
+        Knows since when devices are online or offline.
     metrics
         Counters.
     bridge
@@ -102,6 +108,7 @@ class Intake:
         outbox: Outbox,
         in_flight: InFlight,
         recent: RecentPackets,
+        roll_call: RollCall,
         metrics: BridgeMetrics,
         *,
         bridge: str,
@@ -116,6 +123,7 @@ class Intake:
         self._outbox = outbox
         self._in_flight = in_flight
         self._recent = recent
+        self._roll_call = roll_call
         self._metrics = metrics
         self._bridge_header: tuple[str, str | bytes | None] = ("bridge", bridge.encode())
         self._max_drift_ns = max_clock_drift // timedelta(microseconds=1) * 1000
@@ -155,6 +163,8 @@ class Intake:
                     raise route.rejection
                 time_ns = self._check(payload, route.device, now_ns)
             except RejectedReadingError as exc:
+                if exc.time_ns is not None:
+                    self._watch_clock(route.device, exc.time_ns, now_ns)
                 self._reject(exc, route, payload, flight, now_ns)
                 continue
             headers: Headers = [
@@ -308,10 +318,17 @@ class Intake:
         )
 
     def _take_presence(self, route: Route, payload: bytes, flight: Flight, now_ns: int) -> None:
+        value: bytes | None = None
+        now = datetime.fromtimestamp(now_ns / 1e9, UTC)
         try:
             if route.rejection is not None:
                 raise route.rejection
-            state = PresenceState(payload.decode("utf-8", "replace"))
+            if payload:
+                state = PresenceState(payload.decode("utf-8", "replace"))
+                value = self._roll_call.hear(route.device, state, now).to_json(self._id_field)
+            else:
+                # In MQTT an empty retained message deletes the one that is retained.
+                self._roll_call.forget(route.device)
         except RejectedReadingError as exc:
             self._reject(exc, route, payload, flight, now_ns)
             return
@@ -320,8 +337,6 @@ class Intake:
             rejection = RejectedReadingError(Reason.WRONG_TYPE, detail)
             self._reject(rejection, route, payload, flight, now_ns)
             return
-        since = datetime.fromtimestamp(now_ns / 1e9, UTC)
-        value = Presence(route.device, state, since).to_json(self._id_field)
         headers: Headers = [route.topic_header, self._bridge_header]
         self._produce(
             flight, Outgoing(self._topics.status, value, route.key, now_ns // 1_000_000, headers)
@@ -330,7 +345,11 @@ class Intake:
     def _watch_clock(self, device: str, time_ns: int, now_ns: int) -> None:
         lag_ns = now_ns - time_ns
         if abs(lag_ns) > self._max_drift_ns:
+            if len(self._drifting) >= _MAX_DRIFTING and device not in self._drifting:
+                return
+            # JSON sets no limit to a number, a float does.
+            seconds = min(max(lag_ns, -_CENTURY_NS), _CENTURY_NS) / 1e9
             # What was buffered is late, too; the newest reading of the lot clears it.
-            self._drifting[device] = Drift(lag_ns / 1e9, now_ns / 1e9)
+            self._drifting[device] = Drift(seconds, now_ns / 1e9)
         elif device in self._drifting:
             del self._drifting[device]

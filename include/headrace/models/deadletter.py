@@ -54,12 +54,20 @@ class RejectedReadingError(Exception):
     """A reading that can't be stored, whoever asks: it goes to the dead letters.
 
     Not a `headrace.errors.HeadraceError`: nothing failed, and nobody retries.
+
+    Parameters
+    ----------
+    reason, detail
+        What the dead letter says.
+    time_ns
+        What the device's clock showed, if that is what is wrong.
     """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, time_ns: int | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.time_ns = time_ns
 
 
 class Oversized(bytes):

@@ -30,7 +30,7 @@ class Presence:
     state
         Online or offline.
     since
-        When the bridge heard of it.
+        When the bridge first heard of this state: MQTT does not say when a device left.
     """
 
     device: str

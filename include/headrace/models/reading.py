@@ -118,6 +118,9 @@ class ReadingCodec:
             reading = self._decode(payload)
         except _UNDECODABLE as exc:
             raise self._explain(payload, exc) from exc
+        # msgspec does not look into what it passes over.
+        if not payload.isascii():
+            _check_utf8(payload)
         claimed = getattr(reading, self._profile.id_field)
         if claimed != device:
             detail = f"{self._profile.id_field} is {claimed[:200]!r}, the topic says {device!r}"
@@ -128,11 +131,12 @@ class ReadingCodec:
         time_ns = _parse_time(time)
         if time_ns < now_ns - self._max_age_ns:
             raise RejectedReadingError(
-                Reason.TIME_TOO_OLD, f"time {time!r} is before the oldest kept reading"
+                Reason.TIME_TOO_OLD, f"time {time!r} is before the oldest kept reading", time_ns
             )
         if time_ns > now_ns + self._max_ahead_ns:
             ahead = (time_ns - now_ns) // 1_000_000_000
-            raise RejectedReadingError(Reason.TIME_AHEAD, f"time {time!r} is {ahead} s ahead")
+            detail = f"time {time!r} is {ahead} s ahead"
+            raise RejectedReadingError(Reason.TIME_AHEAD, detail, time_ns)
         return time_ns
 
     def check_id(self, device: str) -> None:
@@ -212,6 +216,13 @@ class ReadingCodec:
             return RejectedReadingError(Reason.WRONG_TYPE, str(error))
         # Python's parser takes NaN, Infinity and some broken text that JSON does not have.
         return RejectedReadingError(Reason.NOT_JSON, str(error))
+
+
+def _check_utf8(payload: bytes) -> None:
+    try:
+        payload.decode()
+    except UnicodeDecodeError as exc:
+        raise RejectedReadingError(Reason.NOT_JSON, str(exc)) from exc
 
 
 def _is_not_finite(value: Any) -> bool:

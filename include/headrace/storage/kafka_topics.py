@@ -58,9 +58,12 @@ def provision_topics(kafka: Kafka, profile: Profile, settings: Settings) -> dict
     ConfigurationError
         If a topic is there with another number of partitions: a key's partition, and so
         the order of its records, depends on it.
+    AccessDeniedError
+        If Kafka refuses the login, or its certificate is not to be trusted.
     TransientError
         If Kafka can't be reached.
     """
+    kafka.greet()
     admin = kafka.admin()
     configs = topic_configs(profile, settings)
     with kafka_errors():

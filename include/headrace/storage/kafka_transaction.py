@@ -61,7 +61,10 @@ class Publisher:
     ) -> None:
         # Nothing is open any more: `publish` has committed or aborted.
         self._producer.purge()
-        self._producer.close()
+        # What close() of a fenced producer raises, once it has closed, would hide the error
+        # that says so.
+        with suppress(SystemError):
+            self._producer.close()
 
     def publish(self, records: Sequence[OutRecord]) -> None:
         """Publish records so that `read_committed` consumers see all of them or none.

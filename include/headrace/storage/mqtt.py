@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from headrace.errors import AccessDeniedError, HeadraceError, ServerUnavailableError
+from headrace.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    HeadraceError,
+    ServerUnavailableError,
+)
 from headrace.settings import Settings
 from headrace.storage.mqtt_stream import Publish, PublishStream
 
@@ -75,11 +81,21 @@ class MqttAddress:
         return f"MqttAddress(host={self.host!r}, port={self.port}, tls={self.tls})"
 
     def apply_to(self, client: Client) -> None:
-        """Give a paho client the login and the certificates."""
+        """Give a paho client the login and the certificates.
+
+        Raises
+        ------
+        ConfigurationError
+            If the file of the CA can't be read.
+        """
         if self.username is not None:
             client.username_pw_set(self.username, self.password)
         if self.tls:
-            client.tls_set(ca_certs=str(self.ca_file) if self.ca_file else None)
+            try:
+                client.tls_set(ca_certs=str(self.ca_file) if self.ca_file else None)
+            except OSError as exc:
+                msg = f"HEADRACE_MQTT_CA_FILE: {self.ca_file} holds no CA certificate: {exc}"
+                raise ConfigurationError(msg) from exc
 
 
 @dataclass(frozen=True)
@@ -204,7 +220,16 @@ class MqttSession:
                 self._client.stream.close()
                 msg = f"the MQTT broker at {self._where} accepts connections but does not answer"
                 raise ServerUnavailableError(msg)
-            self._wait(remaining, reading=True)
+            try:
+                self._wait(remaining, reading=True)
+            except ServerUnavailableError as exc:
+                if self._resumed is not None or self._failure is not None:
+                    raise
+                msg = (
+                    f"{exc}, before it had answered. Are HEADRACE_MQTT_TLS and HEADRACE_MQTT_PORT "
+                    "right?"
+                )
+                raise ServerUnavailableError(msg) from exc
         return bool(self._resumed)
 
     def receive(self, timeout: float, *, reading: bool = True) -> list[Publish]:
@@ -316,8 +341,11 @@ class MqttSession:
         del userdata, properties
         if reason.is_failure:
             text = f"the MQTT broker at {self._where} refuses the connection: {reason}"
-            denied = str(reason) in _DENIED
-            self._failure = AccessDeniedError(text) if denied else ServerUnavailableError(text)
+            if str(reason) in _DENIED:
+                text += ". Are HEADRACE_MQTT_USERNAME and HEADRACE_MQTT_PASSWORD right?"
+                self._failure = AccessDeniedError(text)
+            else:
+                self._failure = ServerUnavailableError(text)
             return
         self._resumed = flags.session_present
         client.subscribe([(item.topic_filter, item.options()) for item in self._subscriptions])
@@ -355,6 +383,11 @@ class MqttSession:
 def _unreachable(address: MqttAddress, exc: Exception) -> HeadraceError:
     text = f"the MQTT broker at {address.host}:{address.port} can't be reached: {exc}"
     # A certificate that does not fit is for a person to mend, not to be tried again.
-    if type(exc).__name__ == "SSLCertVerificationError":
-        return AccessDeniedError(text)
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return AccessDeniedError(
+            f"{text}. Is HEADRACE_MQTT_CA_FILE the CA of its certificate, and HEADRACE_MQTT_HOST "
+            "the name in it?"
+        )
+    if isinstance(exc, ssl.SSLError):
+        text += ". Are HEADRACE_MQTT_TLS and HEADRACE_MQTT_PORT right?"
     return ServerUnavailableError(text)

@@ -79,18 +79,21 @@ class LoginFile:
         _write(self._path, text)
 
 
-def access_rules(profile: Profile, bridge: str) -> str:
-    """Access rules in mosquitto's format: a login may write its own topics, the bridge read all."""
+def access_rules(profile: Profile, bridges: Iterable[str]) -> str:
+    """Access rules in mosquitto's format: a login may write its own topics, a bridge read all."""
     topics = profile.mqtt
     lines = [
         "# Written by `headrace provision`.",
         # %u is the login.
         f"pattern write {topics.topic.replace('{id}', '%u')}",
         f"pattern write {topics.status_topic.replace('{id}', '%u')}",
-        f"user {bridge}",
-        f"topic read {topics.readings_filter}",
-        f"topic read {topics.status_filter}",
     ]
+    for bridge in sorted(bridges):
+        lines += [
+            f"user {bridge}",
+            f"topic read {topics.readings_filter}",
+            f"topic read {topics.status_filter}",
+        ]
     return "\n".join((*lines, ""))
 
 
@@ -117,8 +120,10 @@ def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
         raise ConfigurationError(msg)
     folder = settings.logins_dir
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "rules", access_rules(profile, settings.mqtt_username))
     logins = LoginFile(folder / "passwords")
+    # Further bridges have logins of their own: a login is a session's name, too.
+    bridges = {settings.mqtt_username, *_bridges_in(folder / "rules") & logins.users}
+    _write(folder / "rules", access_rules(profile, bridges))
     # Whatever .env says now is what holds.
     logins.set(settings.mqtt_username, settings.mqtt_password.get_secret_value())
     fleet = fleet_passwords(settings)
@@ -131,6 +136,14 @@ def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
     _write(folder / "fleet.json", json.dumps(fleet), mode=0o600)
     logins.save()
     return {"MQTT logins": f"{len(logins.users)} in {folder}"}
+
+
+def _bridges_in(rules: Path) -> set[str]:
+    """Whom the rules let read."""
+    if not rules.exists():
+        return set()
+    lines = rules.read_text(encoding="utf-8").splitlines()
+    return {line.removeprefix("user ") for line in lines if line.startswith("user ")}
 
 
 def fleet_passwords(settings: Settings) -> dict[str, str]:

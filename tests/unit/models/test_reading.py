@@ -56,6 +56,7 @@ def test_time_of_the_device(codec: ReadingCodec, time: str | int, expected: int)
         (b"fuel=5", Reason.NOT_JSON),
         (b'{"generatorID": "generator1"', Reason.NOT_JSON),
         (b"\xff\xfe{}", Reason.NOT_JSON),
+        (encoded(note="@").replace(b"@", b"\xff"), Reason.NOT_JSON),
         (encoded() + b" trailing", Reason.NOT_JSON),
         (b"[" * 100_00 + b"]" * 100_00, Reason.NOT_JSON),
         (b"[1, 2]", Reason.NOT_AN_OBJECT),
