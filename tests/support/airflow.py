@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -16,7 +16,7 @@ import urllib3
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from headrace.models.window import rfc3339
+from headrace.models.window import parse_time, rfc3339
 from native import servers
 from native.airflow import airflow_environment, airflow_servers, init_commands
 from native.servers import LOOPBACK
@@ -139,11 +139,20 @@ class AirflowStack:
             process.start(180)
         wait_for(lambda: self._has_dag(f"{self.name}_reconcile"), 120)
         # Due at once: what was before the first live run. No test should get in its way.
-        first = wait_for(lambda: self.runs("reconcile"), 60)[-1]
-        assert self.wait_for_run("reconcile", first["dag_run_id"])["state"] == "success"
+        wait_for(self._has_caught_up, 240)
 
     def _has_dag(self, dag_id: str) -> bool:
         return self.request("GET", f"/dags/{dag_id}", expect=(200, 404)).get("dag_id") == dag_id
+
+    def _has_caught_up(self) -> bool:
+        """Whether the reconcile of the last whole hour has succeeded, and those before it."""
+        runs = self.runs("reconcile", run_type="scheduled")
+        hour_ago = datetime.now(UTC) - timedelta(hours=1)
+        return (
+            bool(runs)
+            and parse_time(runs[0]["data_interval_end"]) > hour_ago
+            and all(run["state"] == "success" for run in runs)
+        )
 
     def close(self) -> None:
         for process in (*reversed(self.processes.values()), self.postgres):
@@ -226,10 +235,12 @@ class AirflowStack:
 
         return wait_for(found, seconds)
 
-    def log(self, dag: str, run_id: str, task_id: str, attempt: int = 1) -> str:
-        """Log of one try of a task."""
+    def log(
+        self, dag: str, run_id: str, task_id: str, attempt: int = 1, map_index: int = -1
+    ) -> str:
+        """Log of one try of a task; the tasks of a piece have the piece's number."""
         path = f"/dags/{self.name}_{dag}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
-        content = self.request("GET", path)["content"]
+        content = self.request("GET", path, map_index=str(map_index))["content"]
         return "\n".join(str(line) for line in content)
 
     def next_live_window(self, seconds: float = 150) -> dict[str, Any]:

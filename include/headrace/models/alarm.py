@@ -7,7 +7,7 @@ were told before is compared with that, and only the difference goes out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -29,6 +29,7 @@ __all__ = [
     "changes_of",
     "difference",
     "read_change",
+    "silent_windows",
     "windows_of_silence",
 ]
 
@@ -106,7 +107,9 @@ class DeviceHistory:
     rows: Sequence[tuple[datetime, Levels]]
 
 
-def changes_of(history: DeviceHistory, profile: Profile, known_to: datetime) -> list[AlarmChange]:
+def changes_of(
+    history: DeviceHistory, profile: Profile, computed: Container[datetime]
+) -> list[AlarmChange]:
     """Derive the changes of one device, from its rows in a range.
 
     A silence that began before the range is among them, too.
@@ -117,16 +120,16 @@ def changes_of(history: DeviceHistory, profile: Profile, known_to: datetime) -> 
         Its rows.
     profile
         The rules.
-    known_to
-        Up to where windows are computed: a device without rows since then is silent
-        there at the latest.
+    computed
+        Starts of windows that are computed, as far as they are among `silent_windows`: that
+        nobody has looked yet is no silence.
     """
     changes = [
         change
         for rule in profile.alarms
         for change in _level_changes(history, rule.rule, rule.normal)
     ]
-    changes.extend(_silences(history, profile, known_to))
+    changes.extend(_silences(history, profile, computed))
     return changes
 
 
@@ -142,35 +145,53 @@ def _level_changes(history: DeviceHistory, rule: str, normal: str) -> Iterator[A
         yield AlarmChange(history.device, rule, now, state, since=start, window_start=start)
 
 
+def silent_windows(history: DeviceHistory, profile: Profile) -> list[list[datetime]]:
+    """Windows that make a device silent if all of them are computed, for each silence.
+
+    The last silence may lie in the future.
+    """
+    return [_patience(last, profile) for last, _ in _gaps(history, profile)]
+
+
 def _silences(
-    history: DeviceHistory, profile: Profile, known_to: datetime
+    history: DeviceHistory, profile: Profile, computed: Container[datetime]
 ) -> Iterator[AlarmChange]:
-    window = profile.window
-    patience = windows_of_silence(profile)
+    for last, start in _gaps(history, profile):
+        without = _patience(last, profile)
+        if not all(window in computed for window in without):
+            continue
+        yield AlarmChange(
+            history.device,
+            SILENT,
+            _SILENT_LEVEL,
+            AlarmState.RAISED,
+            since=without[0],
+            window_start=without[-1],
+        )
+        if start is not None:
+            yield AlarmChange(
+                history.device,
+                SILENT,
+                _HEARD_LEVEL,
+                AlarmState.CLEARED,
+                since=start,
+                window_start=start,
+            )
+
+
+def _gaps(history: DeviceHistory, profile: Profile) -> Iterator[tuple[datetime, datetime | None]]:
+    """Where rows are too far apart: the last one before, and the next one."""
+    patience = windows_of_silence(profile) * profile.window
     last = history.before
     for start in [*(start for start, _ in history.rows), None]:
-        if last is not None:
-            raised = last + patience * window
-            if raised < (known_to if start is None else start):
-                yield AlarmChange(
-                    history.device,
-                    SILENT,
-                    _SILENT_LEVEL,
-                    AlarmState.RAISED,
-                    since=last + window,
-                    window_start=raised,
-                )
-                if start is not None:
-                    yield AlarmChange(
-                        history.device,
-                        SILENT,
-                        _HEARD_LEVEL,
-                        AlarmState.CLEARED,
-                        since=start,
-                        window_start=start,
-                    )
-        if start is not None:
-            last = start
+        if last is not None and (start is None or last + patience < start):
+            yield last, start
+        last = start
+
+
+def _patience(last: datetime, profile: Profile) -> list[datetime]:
+    """Windows that have to pass without a row after the last one."""
+    return [last + (1 + index) * profile.window for index in range(windows_of_silence(profile))]
 
 
 def windows_of_silence(profile: Profile) -> int:

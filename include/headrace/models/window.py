@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from headrace.errors import ConfigurationError
 
-__all__ = ["WindowRange", "floor", "parse_time", "ranges_of", "rfc3339"]
+__all__ = ["WindowRange", "floor", "parse_time", "pieces_of", "ranges_of", "rfc3339"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -99,3 +99,17 @@ def ranges_of(starts: Iterable[datetime], length: timedelta) -> list[WindowRange
         else:
             ranges.append(WindowRange(start, start + length, length))
     return ranges
+
+
+def pieces_of(starts: Iterable[datetime], length: timedelta, windows: int) -> list[WindowRange]:
+    """Cover single windows with as few ranges of at most so many windows as hold them all.
+
+    Unlike `ranges_of` it takes in what lies between two of them.
+    """
+    pieces: list[WindowRange] = []
+    for start in sorted(set(starts)):
+        if pieces and start < pieces[-1].start + windows * length:
+            pieces[-1] = WindowRange(pieces[-1].start, start + length, length)
+        else:
+            pieces.append(WindowRange(start, start + length, length))
+    return pieces

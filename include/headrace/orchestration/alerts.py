@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
 from airflow.providers.smtp.notifications.smtp import SmtpNotifier
-from airflow.sdk import Variable
+from airflow.sdk import Variable, conf
 
 from headrace.errors import ConfigurationError
 from headrace.models.window import rfc3339
@@ -30,37 +33,50 @@ def on_failure(context: Any) -> None:
     """
     ti = context["ti"]
     name = _variable(ti)
-    failing = Variable.get(name, default=None)
-    if failing is not None:
-        _log.info("already reported", stage=ti.task_id, since=failing)
-        return
-    error = context.get("exception")
-    _send(
-        context,
-        f"[headrace] {ti.dag_id}.{ti.task_id} failed",
-        "A stage has failed for good. There will be no further mail about it until it works again.",
-        {"error": _error_text(error)},
-    )
-    since = {"since": rfc3339(datetime.now(UTC)), "run": ti.run_id}
-    Variable.set(name, json.dumps(since), description="Set while this stage fails")
+    with _one_at_a_time():
+        failing = Variable.get(name, default=None)
+        if failing is not None:
+            _log.info("already reported", stage=ti.task_id, since=failing)
+            return
+        error = context.get("exception")
+        _send(
+            context,
+            f"[headrace] {ti.dag_id}.{ti.task_id} failed",
+            "A stage has failed for good. There will be no further mail about it until it works "
+            "again.",
+            {"error": _error_text(error)},
+        )
+        since = {"since": rfc3339(datetime.now(UTC)), "run": ti.run_id}
+        Variable.set(name, json.dumps(since), description="Set while this stage fails")
 
 
 def on_success(context: Any) -> None:
     """Mail that a stage works again, if it had failed."""
     ti = context["ti"]
     name = _variable(ti)
-    failing = Variable.get(name, default=None)
-    if failing is None:
+    if Variable.get(name, default=None) is None:
         return
-    # First the memory, then the mail: two runs that end at once send one mail.
-    Variable.delete(name)
-    since = json.loads(failing)["since"]
-    _send(
-        context,
-        f"[headrace] {ti.dag_id}.{ti.task_id} works again",
-        f"A stage that had failed since {since} has succeeded.",
-        {},
-    )
+    with _one_at_a_time():
+        failing = Variable.get(name, default=None)
+        if failing is None:
+            return
+        since = json.loads(failing)["since"]
+        _send(
+            context,
+            f"[headrace] {ti.dag_id}.{ti.task_id} works again",
+            f"A stage that had failed since {since} has succeeded.",
+            {},
+        )
+        Variable.delete(name)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep other tasks of this machine waiting: pieces of a range fail at the same moment."""
+    path = Path(conf.get("logging", "base_log_folder")) / "alerts.lock"
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _variable(ti: Any) -> str:

@@ -8,10 +8,34 @@ from typing import Any
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
 from headrace.orchestration.connections import task_settings
+from headrace.profile import Profile
 
-__all__ = ["cleanup_dag", "quality_dag", "reconcile_dag", "windows_dag"]
+__all__ = [
+    "cleanup_dag",
+    "quality_dag",
+    "quality_dag_id",
+    "reconcile_dag",
+    "reconcile_dag_id",
+    "windows_dag",
+    "windows_dag_id",
+]
 
 _OWNER = "headrace"
+
+
+def windows_dag_id(profile: Profile) -> str:
+    """Id of the DAG of live windows."""
+    return f"{profile.name}_windows"
+
+
+def reconcile_dag_id(profile: Profile) -> str:
+    """Id of the DAG that heals."""
+    return f"{profile.name}_reconcile"
+
+
+def quality_dag_id(profile: Profile) -> str:
+    """Id of the DAG of the quality checks."""
+    return f"{profile.name}_quality"
 
 
 def windows_dag(doc: str) -> DAG:
@@ -21,7 +45,7 @@ def windows_dag(doc: str) -> DAG:
     # Cron has no "every 60 minutes": an hour is once an hour.
     cron = "0 * * * *" if minutes == 60 else f"*/{minutes} * * * *"  # noqa: PLR2004
     return _dag(
-        f"{profile.name}_windows",
+        windows_dag_id(profile),
         doc,
         cron,
         start_date=settings.installed_at,
@@ -37,9 +61,8 @@ def windows_dag(doc: str) -> DAG:
 def reconcile_dag(doc: str) -> DAG:
     """The DAG that heals: hourly, and for any past range from the UI."""
     settings, profile = task_settings()
-    moment: dict[str, Any] = {"type": ["null", "string"], "format": "date-time"}
     return _dag(
-        f"{profile.name}_reconcile",
+        reconcile_dag_id(profile),
         doc,
         "5 * * * *",
         # So that the first run is due at once: it computes the windows between the
@@ -49,10 +72,7 @@ def reconcile_dag(doc: str) -> DAG:
         max_active_runs=2,
         dagrun_timeout=timedelta(hours=6),
         tags=["heal"],
-        params={
-            "start": Param(None, title="From", description="First window, UTC", **moment),
-            "stop": Param(None, title="To", description="End of the last window, UTC", **moment),
-        },
+        params=_range_params(),
     )
 
 
@@ -60,7 +80,7 @@ def quality_dag(doc: str) -> DAG:
     """The DAG of the quality checks: every quarter of an hour, about that quarter."""
     settings, profile = task_settings()
     return _dag(
-        f"{profile.name}_quality",
+        quality_dag_id(profile),
         doc,
         "*/15 * * * *",
         start_date=settings.installed_at,
@@ -68,6 +88,7 @@ def quality_dag(doc: str) -> DAG:
         max_active_runs=2,
         dagrun_timeout=timedelta(minutes=30),
         tags=["quality"],
+        params=_range_params(),
     )
 
 
@@ -84,6 +105,15 @@ def cleanup_dag(doc: str) -> DAG:
         dagrun_timeout=timedelta(hours=2),
         tags=["maintenance"],
     )
+
+
+def _range_params() -> dict[str, Param]:
+    """What a person fills in to start a run for some range."""
+    moment: dict[str, Any] = {"type": ["null", "string"], "format": "date-time"}
+    return {
+        "start": Param(None, title="From", description="First window, UTC", **moment),
+        "stop": Param(None, title="To", description="End of the last window, UTC", **moment),
+    }
 
 
 def _dag(dag_id: str, doc: str, cron: str, *, tags: list[str], **more: Any) -> DAG:

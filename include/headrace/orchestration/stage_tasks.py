@@ -36,8 +36,6 @@ PUBLISH_POOL = "headrace_publish"
 HEAL_POOL = "headrace_heal"
 LIVE_POOL = "default_pool"
 
-#: Windows that one task heals: an hour of minutes costs little more than one window.
-_PIECE = 60
 #: A window that closed less long ago is left to its live run.
 _LIVE = timedelta(seconds=30)
 _QUERY_LIMIT = timedelta(minutes=3)
@@ -72,24 +70,20 @@ def find_windows(awaited: Span) -> list[Span]:
     missing, unsettled, unpublished or changed by late readings. A backfill, or a run
     started by hand, takes its whole range. Either way in pieces of sixty windows.
     """
+    from headrace.stages.heal import PIECE, expected_windows, windows_to_heal  # noqa: PLC0415
+
     context = get_current_context()
     settings, profile = task_settings()
     if context["dag_run"].run_type == "scheduled" and given_range(context, profile) is None:
-        from headrace.stages.heal import expected_windows, windows_to_heal  # noqa: PLC0415
-
         interval = data_interval(context)
         begin = (interval[1] if interval else datetime.now(UTC)) - settings.heal_horizon
         with open_pipeline(_QUERY_LIMIT) as pipeline:
             windows = expected_windows(begin, datetime.now(UTC), _LIVE, pipeline)
             found = windows_to_heal(windows, settings.installed_at, pipeline) if windows else []
     else:
-        found = [run_range(context, profile)]
+        found = list(run_range(context, profile).pieces(PIECE))
     _log.info("windows to compute", ranges=[str(item) for item in found])
-    return [
-        span_of(piece, settled=awaited["settled"])
-        for item in found
-        for piece in item.pieces(_PIECE)
-    ]
+    return [span_of(item, settled=awaited["settled"]) for item in found]
 
 
 @task(**stage_args("downsample"), pool=LIVE_POOL)
@@ -97,13 +91,9 @@ def downsample(span: Span) -> dict[str, Any]:
     """Compute one row a device and window, inside InfluxDB, and mark the windows."""
     from headrace.stages.downsample import downsample as stage  # noqa: PLC0415
 
-    ti = get_current_context()["ti"]
     with open_pipeline(_QUERY_LIMIT) as pipeline:
         result = stage(
-            windows_of(span, pipeline.profile),
-            pipeline,
-            settled=span["settled"],
-            run=f"{ti.dag_id}/{ti.run_id}",
+            windows_of(span, pipeline.profile), pipeline, settled=span["settled"], run=_run_name()
         )
     _log.info("downsampled", **span, **asdict(result))
     return asdict(result)
@@ -129,9 +119,14 @@ def republish(span: Span) -> dict[str, Any]:
     from headrace.stages.republish import republish as stage  # noqa: PLC0415
 
     with open_pipeline(_QUERY_LIMIT) as pipeline:
-        result = stage(windows_of(span, pipeline.profile), pipeline)
+        result = stage(windows_of(span, pipeline.profile), pipeline, run=_run_name())
     _log.info("republished", **span, **asdict(result))
     return asdict(result)
+
+
+def _run_name() -> str:
+    ti = get_current_context()["ti"]
+    return f"{ti.dag_id}/{ti.run_id}"
 
 
 def compute(span: Any, *, pool: str = LIVE_POOL, priority: int = 1) -> None:

@@ -8,7 +8,7 @@ are derived, and compared with what was published, over just that stretch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -21,8 +21,10 @@ from headrace.models.alarm import (
     changes_of,
     difference,
     read_change,
+    silent_windows,
 )
 from headrace.models.window import WindowRange
+from headrace.stages.markers import read_markers
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.published import records_since
 
@@ -41,6 +43,12 @@ class _Surroundings:
     after: datetime | None = None
     levels_after: dict[str, str] = field(default_factory=dict)
 
+    def history(self, device: str) -> DeviceHistory:
+        following = [] if self.after is None else [(self.after, self.levels_after)]
+        return DeviceHistory(
+            device, self.before, self.levels_before, [*sorted(self.rows), *following]
+        )
+
 
 def changes_to_publish(
     windows: WindowRange, rows: Iterable[Mapping[str, Any]], pipeline: Pipeline
@@ -58,23 +66,29 @@ def changes_to_publish(
     """
     profile = pipeline.profile
     devices = _look_around(windows, rows, pipeline)
+    histories = [seen.history(device) for device, seen in devices.items()]
     known_to = _known_to(windows, pipeline)
-    reaches: dict[str, datetime] = {}
-    derived: list[AlarmChange] = []
-    for device, seen in devices.items():
-        following = [] if seen.after is None else [(seen.after, seen.levels_after)]
-        history = DeviceHistory(
-            device, seen.before, seen.levels_before, [*sorted(seen.rows), *following]
-        )
-        # Beyond the first row after the range nothing was looked at.
-        reaches[device] = known_to if seen.after is None else seen.after + windows.length
-        changes = changes_of(history, profile, reaches[device])
-        derived.extend(change for change in changes if change.window_start >= windows.start)
+    computed = _computed(windows, histories, known_to, pipeline)
+    # Beyond the first row after the range nothing was looked at.
+    reaches = {
+        device: seen.after + windows.length
+        for device, seen in devices.items()
+        if seen.after is not None
+    }
+
+    def looked_at(change: AlarmChange) -> bool:
+        return windows.start <= change.window_start < reaches.get(change.device, known_to)
+
+    derived = [
+        change
+        for history in histories
+        for change in changes_of(history, profile, computed)
+        if looked_at(change)
+    ]
     published: dict[ChangeKey, PublishedChange] = {}
     for record in records_since(windows.start, profile.topics.alarms, pipeline.kafka):
         known = read_change(profile, record.value)
-        reach = reaches.get(known.change.device, known_to)
-        if windows.start <= known.change.window_start < reach:
+        if looked_at(known.change):
             published[known.change.key] = known
     return difference(derived, published)
 
@@ -110,3 +124,26 @@ def _known_to(windows: WindowRange, pipeline: Pipeline) -> datetime:
     params = {"start": windows.stop, "stop": max(windows.stop, datetime.now(UTC)) + windows.length}
     newest: list[datetime] = [row["_time"] for row in pipeline.run("newest_window.flux", params)]
     return max([windows.stop, *(start + windows.length for start in newest)])
+
+
+def _computed(
+    windows: WindowRange, histories: Iterable[DeviceHistory], known_to: datetime, pipeline: Pipeline
+) -> Container[datetime]:
+    """Which windows are computed, of those in which a device may have fallen silent.
+
+    After Airflow was away, rows are far apart because windows are missing, not because
+    devices were silent.
+    """
+    known = set(windows.starts())
+    asked = {
+        start
+        for history in histories
+        for silence in silent_windows(history, pipeline.profile)
+        # One that showed before the range matters only if it ends here.
+        if silence[-1] < known_to and (silence[-1] >= windows.start or history.rows)
+        for start in silence
+    } - known
+    if asked:
+        around = WindowRange(min(asked), max(asked) + windows.length, windows.length)
+        known |= read_markers(around, pipeline).keys()
+    return known

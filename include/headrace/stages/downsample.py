@@ -7,7 +7,7 @@ from datetime import datetime
 
 from headrace.errors import RawDataGoneError
 from headrace.models.window import WindowRange
-from headrace.stages.markers import Marker, write_markers
+from headrace.stages.markers import Marker, claim, write_markers
 from headrace.stages.pipeline import Pipeline
 
 __all__ = ["Downsampled", "count_raw", "downsample"]
@@ -63,6 +63,7 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
     optional = [name for name, spec in profile.fields.items() if not spec.required]
     if optional:
         _forget(windows, pipeline)
+    claim(windows, run, pipeline)
     params = {
         **pipeline.range_params(windows),
         "counted": profile.counted_field,

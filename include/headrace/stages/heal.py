@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from headrace.models.window import WindowRange, floor, ranges_of
+from headrace.models.window import WindowRange, floor, pieces_of
 from headrace.stages.downsample import count_raw
 from headrace.stages.markers import Marker, read_markers
 from headrace.stages.pipeline import Pipeline
 
-__all__ = ["expected_windows", "missing_windows", "windows_to_heal"]
+__all__ = ["PIECE", "expected_windows", "missing_windows", "windows_to_heal"]
+
+#: Windows that are healed at once: an hour of minutes costs little more than one window.
+PIECE = 60
 
 
 def expected_windows(
@@ -71,7 +74,8 @@ def windows_to_heal(
     Returns
     -------
     list of WindowRange
-        In order, windows in a row joined.
+        In order, each of at most `PIECE` windows. What lies between two of them is computed
+        with them: that costs less than another piece, and changes nothing.
     """
     oldest = floor(pipeline.oldest_raw(), windows.length) + windows.length
     if oldest >= windows.stop:
@@ -88,4 +92,4 @@ def windows_to_heal(
                 wanted.add(start)
         elif not marker.settled or marker.readings != present or marker.published != marker.rows:
             wanted.add(start)
-    return ranges_of(wanted, windows.length)
+    return pieces_of(wanted, windows.length, PIECE)

@@ -13,7 +13,7 @@ from headrace.models.reading import epoch_ns
 from headrace.models.window import WindowRange
 from headrace.stages.pipeline import Pipeline
 
-__all__ = ["NOT_PUBLISHED", "Marker", "read_markers", "write_markers", "write_published"]
+__all__ = ["NOT_PUBLISHED", "Marker", "claim", "read_markers", "write_markers", "write_published"]
 
 #: `published` of a window whose rows were computed and not yet compared with the topic.
 NOT_PUBLISHED = -1
@@ -34,9 +34,11 @@ class Marker:
     readings
         Raw readings that the rows were made from.
     run
-        The run that computed it, as ``<DAG id>/<run id>``.
+        The run that computed it last, or is about to, as ``<DAG id>/<run id>``.
     published
         Rows that consumers have, or `NOT_PUBLISHED`.
+    revision
+        Highest revision of these rows: above 0 if consumers got a correction.
     """
 
     start: datetime
@@ -45,6 +47,19 @@ class Marker:
     readings: int
     run: str
     published: int = NOT_PUBLISHED
+    revision: int = 0
+
+
+def claim(windows: WindowRange, run: str, pipeline: Pipeline) -> None:
+    """Note that a run begins to compute windows: until it has published them, nobody else does.
+
+    A run that dies leaves them unsettled and unpublished, which the next reconcile finds.
+    """
+    lines = [
+        f'window settled=false,published={NOT_PUBLISHED}i,run="{_text(run)}" {epoch_ns(start)}'
+        for start in windows.starts()
+    ]
+    pipeline.influx.write(pipeline.profile.buckets.quality, "\n".join(lines).encode())
 
 
 def write_markers(markers: Iterable[Marker], pipeline: Pipeline) -> None:
@@ -58,9 +73,14 @@ def write_markers(markers: Iterable[Marker], pipeline: Pipeline) -> None:
     pipeline.influx.write(pipeline.profile.buckets.quality, "\n".join(lines).encode())
 
 
-def write_published(published: Mapping[datetime, int], pipeline: Pipeline) -> None:
-    """Note how many rows of each window consumers have."""
-    lines = [f"window published={rows}i {epoch_ns(start)}" for start, rows in published.items()]
+def write_published(
+    published: Mapping[datetime, int], revisions: Mapping[datetime, int], pipeline: Pipeline
+) -> None:
+    """Note how many rows of each window consumers have, and the highest revision of them."""
+    lines = [
+        f"window published={rows}i,revision={revisions.get(start, 0)}i {epoch_ns(start)}"
+        for start, rows in published.items()
+    ]
     pipeline.influx.write(pipeline.profile.buckets.quality, "\n".join(lines).encode())
 
 
@@ -74,10 +94,11 @@ def read_markers(windows: WindowRange, pipeline: Pipeline) -> dict[datetime, Mar
             row["readings"],
             row.get("run") or "",
             row["published"],
+            row.get("revision") or 0,
         )
         for row in pipeline.run("windows.flux", pipeline.range_params(windows))
-        # A marker that only `published` is left of belongs to a window that was forgotten.
-        if row.get("settled") is not None
+        # A window that was only claimed so far is not computed.
+        if row.get("readings") is not None
     }
 
 

@@ -86,8 +86,8 @@ def write_results(windows: WindowRange, results: Iterable[CheckResult], pipeline
     stamp = epoch_ns(windows.start)
     lines = [
         f"check,check={result.name} value={result.value!r},warn={result.warn!r},"
-        f'fail={result.fail!r},verdict="{result.verdict.value}",detail="{_text(result.detail)}" '
-        f"{stamp}"
+        f'fail={result.fail!r},verdict="{result.verdict.value}",detail="{_text(result.detail)}",'
+        f"windows={len(windows)}i {stamp}"
         for result in results
     ]
     pipeline.influx.write(pipeline.profile.buckets.quality, "\n".join(lines).encode())

@@ -9,18 +9,20 @@ attempt finds out which.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from headrace.models.alarm import PublishedChange, change_value
 from headrace.models.row import PublishedRow, RowKey, read_row, row_content, row_value
-from headrace.models.window import WindowRange
+from headrace.models.window import WindowRange, ranges_of
 from headrace.stages.alarm_changes import changes_to_publish
-from headrace.stages.markers import write_published
+from headrace.stages.alarm_record import write_changes
+from headrace.stages.markers import NOT_PUBLISHED, read_markers, write_published
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.published import records_since
+from headrace.storage.influx import Row
 from headrace.storage.kafka_transaction import OutRecord, Publisher
 
 __all__ = ["Republished", "republish"]
@@ -38,15 +40,18 @@ class Republished:
         How many of them were published for the first time, and again.
     changes
         Changes of alarms that were published.
+    left
+        Windows that were left to another run, which computes them at the same time.
     """
 
     rows: int
     new: int
     corrected: int
     changes: int
+    left: int
 
 
-def republish(windows: WindowRange, pipeline: Pipeline) -> Republished:
+def republish(windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republished:
     """Publish what consumers do not have yet of a range.
 
     Parameters
@@ -55,6 +60,8 @@ def republish(windows: WindowRange, pipeline: Pipeline) -> Republished:
         The range.
     pipeline
         Profile and clients.
+    run
+        The run that has computed it.
 
     Raises
     ------
@@ -69,17 +76,35 @@ def republish(windows: WindowRange, pipeline: Pipeline) -> Republished:
     # next is all there is.
     with Publisher(pipeline.kafka, f"headrace-republish-{profile.name}") as publisher:
         rows = pipeline.run("rows.flux", pipeline.range_params(windows))
+        ours = _ours(windows, run, pipeline)
+        rows = [row for row in rows if row["_time"] in ours]
         contents = {
             (row[profile.id_field], row["_time"]): row_content(profile, row) for row in rows
         }
-        news = list(_news(contents, _published_rows(windows, pipeline)))
-        changes = changes_to_publish(windows, rows, pipeline)
+        known = _published_rows(windows, pipeline)
+        news = list(_news(contents, known))
+        changes = _changes(ours, rows, pipeline)
+        write_changes(changes, pipeline)
         publisher.publish([*_row_records(news, pipeline), *_change_records(changes, pipeline)])
-    published: Counter[datetime] = Counter(dict.fromkeys(windows.starts(), 0))
+    published: Counter[datetime] = Counter(dict.fromkeys(ours, 0))
     published.update(start for _, start in contents)
-    write_published(published, pipeline)
+    if published:
+        write_published(published, _revisions([*known.values(), *news]), pipeline)
     new = sum(row.revision == 0 for row in news)
-    return Republished(len(rows), new, len(news) - new, len(changes))
+    return Republished(len(rows), new, len(news) - new, len(changes), len(windows) - len(ours))
+
+
+def _ours(windows: WindowRange, run: str, pipeline: Pipeline) -> set[datetime]:
+    """Starts of the windows that no other run is about to publish.
+
+    Asked after the rows were read: what another run claims from now on can't have changed
+    them, and what it had claimed before may be half computed.
+    """
+    return {
+        start
+        for start, marker in read_markers(windows, pipeline).items()
+        if marker.run == run or marker.published != NOT_PUBLISHED
+    }
 
 
 def _published_rows(windows: WindowRange, pipeline: Pipeline) -> dict[RowKey, PublishedRow]:
@@ -101,6 +126,28 @@ def _news(
             yield PublishedRow(key, 0, content)
         elif row.content != content:
             yield PublishedRow(key, row.revision + 1, content)
+
+
+def _revisions(rows: Iterable[PublishedRow]) -> dict[datetime, int]:
+    """Highest revision of the rows of each window."""
+    revisions: dict[datetime, int] = {}
+    for row in rows:
+        start = row.key[1]
+        revisions[start] = max(row.revision, revisions.get(start, 0))
+    return revisions
+
+
+def _changes(
+    ours: Iterable[datetime], rows: Iterable[Row], pipeline: Pipeline
+) -> Collection[PublishedChange]:
+    rows = list(rows)
+    changes = {}
+    for part in ranges_of(ours, pipeline.profile.window):
+        inside = [row for row in rows if part.start <= row["_time"] < part.stop]
+        # What one part changes may show in the next one.
+        for item in changes_to_publish(part, inside, pipeline):
+            changes[item.change.key] = item
+    return changes.values()
 
 
 def _row_records(rows: Iterable[PublishedRow], pipeline: Pipeline) -> Iterator[OutRecord]:

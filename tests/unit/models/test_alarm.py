@@ -17,6 +17,7 @@ from headrace.models.alarm import (
     changes_of,
     difference,
     read_change,
+    silent_windows,
 )
 from headrace.profile import Profile
 
@@ -44,7 +45,8 @@ def seen(
     profile: Profile, past: DeviceHistory, known_to: int
 ) -> list[tuple[str, AlarmState, int, int]]:
     """Rule, state, window and since (in minutes) of the changes, by window."""
-    changes = changes_of(past, profile, at(known_to))
+    computed = {at(minute) for minute in range(-60, known_to)}
+    changes = changes_of(past, profile, computed)
     return sorted(
         (
             (
@@ -99,6 +101,13 @@ def test_silence_that_began_before_the_range(profile: Profile) -> None:
         (SILENT, AlarmState.RAISED, 1, -1),
         (SILENT, AlarmState.CLEARED, 5, 5),
     ]
+
+
+def test_windows_that_nobody_computed_are_no_silence(profile: Profile) -> None:
+    """After an outage rows are far apart because windows are missing, not devices."""
+    past = history({60: NORMAL}, before=0, level_before=NORMAL)
+    assert silent_windows(past, profile) == [[at(1), at(2), at(3)], [at(61), at(62), at(63)]]
+    assert changes_of(past, profile, {at(2), at(3), at(60), at(61)}) == []
 
 
 def test_a_row_without_a_level_changes_nothing(profile: Profile) -> None:

@@ -37,8 +37,8 @@ def test_high_is_bad(value: float, verdict: Verdict) -> None:
 
 
 def test_table_names_the_devices_concerned() -> None:
-    devices = [f"generator{number}" for number in range(1, 9)]
-    result = judge("completeness", 0.2, SHARE, "8 of 10", low_is_bad=True, devices=devices)
+    devices = [f"generator{number}" for number in range(1, 24)]
+    result = judge("completeness", 0.2, SHARE, "23 of 25", low_is_bad=True, devices=devices)
     table = report_table([result])
     assert "completeness  fail" in table
-    assert "8 of 10: generator1, generator2, generator3, generator4, generator5 and 3 more" in table
+    assert f"23 of 25: {', '.join(devices[:20])} and 3 more" in table

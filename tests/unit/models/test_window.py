@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import ConfigurationError
-from headrace.models.window import WindowRange, floor, parse_time, ranges_of, rfc3339
+from headrace.models.window import (
+    WindowRange,
+    floor,
+    parse_time,
+    pieces_of,
+    ranges_of,
+    rfc3339,
+)
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -56,6 +63,18 @@ def test_ranges_join_windows_in_a_row(minutes: set[int]) -> None:
     ranges = ranges_of(starts, MINUTE)
     assert sorted(starts) == [start for item in ranges for start in item.starts()]
     assert all(left.stop < right.start for left, right in pairwise(ranges))
+
+
+@given(st.sets(st.integers(0, 300)), st.integers(1, 70))
+def test_pieces_hold_all_windows_and_are_not_too_long(minutes: set[int], most: int) -> None:
+    starts = {NOON + minute * MINUTE for minute in minutes}
+    pieces = pieces_of(starts, MINUTE, most)
+    held = [start for piece in pieces for start in piece.starts()]
+    assert starts <= set(held)
+    assert len(held) == len(set(held))
+    assert all(len(piece) <= most for piece in pieces)
+    # As few as can be: each begins where the one before could not reach.
+    assert all(right.start >= left.start + most * MINUTE for left, right in pairwise(pieces))
 
 
 def test_times_are_read_and_written_in_utc() -> None:

@@ -1,0 +1,93 @@
+"""How many devices stay connected, with keep-alive and Last Will, while the bridge serves them."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from benchmarks.load.packets import connect, exactly, subscribe
+from benchmarks.results import OURS, Measured, Remark, Row, row_without_peer
+from benchmarks.workplace import CountError, Workplace
+from tests.support.installation import Installation
+from tests.support.processes import wait_for
+
+__all__ = ["NAMES", "run"]
+
+NAMES = ("devices",)
+
+_DEVICES = 10_000
+_CONNECT_SECONDS = 300.0
+#: Three keep-alives: the broker drops who has been silent for one and a half.
+_HOLD_SECONDS = 135.0
+_LOOK_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+_CONNECTED = "$SYS/broker/clients/connected"
+#: Clients that are no devices: the bridge. (Whoever asks is not counted for sure.)
+_OTHERS = 1
+
+
+def run(place: Workplace, wanted: set[str]) -> list[Row]:
+    """Connect a fleet, hold it, and look who was dropped."""
+    del wanted
+    size = max(100, int(_DEVICES * place.size))
+    with place.installation() as installation:
+        bridge = installation.worker("bridge")
+        bridge.start()
+        fleet = installation.worker(
+            "simulate", "--generators", str(size), "--interval", "10-20", label="fleet"
+        )
+        place.say(f"connecting {size:,} devices")
+        begun = time.monotonic()
+        fleet.launch()
+        wait_for(lambda: _online(installation)[0] >= size, _CONNECT_SECONDS, every=2)
+        connected_seconds = time.monotonic() - begun
+        place.say(f"holding them for {_HOLD_SECONDS:.0f} s")
+        meter = place.meter(bridge=bridge.pid, fleet=fleet.pid)
+        deadline = time.monotonic() + _HOLD_SECONDS
+        least = size
+        while time.monotonic() < deadline:
+            least = min(least, _connected(place) - _OTHERS)
+            time.sleep(_LOOK_SECONDS)
+        usage = meter.read()
+        online, dropped = _online(installation)
+    if dropped:
+        msg = f"{dropped} devices were dropped"
+        raise CountError(msg)
+    held = min(least, online)
+    details = {
+        "held_seconds": _HOLD_SECONDS,
+        "connect_seconds": connected_seconds,
+        "dropped": dropped,
+    }
+    runs = [Measured(OURS, held, details)]
+    return [row_without_peer("devices", "devices held", held, runs, Remark(usage.limit()))]
+
+
+def _online(installation: Installation) -> tuple[int, int]:
+    """Devices that have said they are online, and how often one was dropped.
+
+    A device that is dropped is declared offline by its Last Will.
+    """
+    topic = installation.profile.topics.status
+    online: set[bytes] = set()
+    dropped = 0
+    for record in installation.records(topic):
+        if json.loads(record.value)["status"] == "online":
+            online.add(record.key)
+        else:
+            online.discard(record.key)
+            dropped += 1
+    return len(online), dropped
+
+
+def _connected(place: Workplace) -> int:
+    """How many clients the broker says are connected; it says so anew every ten seconds."""
+    with connect(place.backbone.mqtt_port, "benchmark-counts") as sock:
+        sock.settimeout(_ANSWER_SECONDS)
+        subscribe(sock, _CONNECTED)
+        first, length = exactly(sock, 2)
+        body = exactly(sock, length)
+    topic = int.from_bytes(body[:2], "big")
+    # A packet id follows where it is sent at QoS 1.
+    begin = 2 + topic + (2 if first & 0x06 else 0)
+    return int(body[begin:])

@@ -1,0 +1,159 @@
+"""An hour of windows in one query, against the same work window by window.
+
+Window by window is how a task of InfluxDB's does it. It is given our own pushed-down Flux,
+and spared what a task costs besides: its log, its schedule, its bookkeeping.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from benchmarks.filling import fill_influx
+from benchmarks.results import OURS, Measured, Remark, Row, row_with_peer
+from benchmarks.workplace import CountError, Workplace
+from headrace.models.window import WindowRange, floor
+from headrace.stages.downsample import downsample
+from headrace.stages.pipeline import Pipeline
+from headrace.storage.influx import FluxValue, Influx, influx_address
+from tests.support.installation import Installation
+
+__all__ = ["NAMES", "hour_of_readings", "measure_downsample", "patient_pipeline", "run"]
+
+NAMES = ("downsample.hour",)
+
+_FLUX = Path(__file__).resolve().parent / "flux"
+_DEVICES = 1000
+_WINDOW = timedelta(minutes=1)
+_HOUR = timedelta(hours=1)
+_EVERY = timedelta(seconds=4)
+_PATIENCE = timedelta(minutes=10)
+_TASK = "window by window"
+_ARTICLE = "article's query"
+
+
+def run(place: Workplace, wanted: set[str]) -> list[Row]:
+    """Measure the stage and the task in turn, and the article's query."""
+    del wanted
+    devices = max(1, int(_DEVICES * place.size))
+    runs: list[Measured] = []
+    with place.installation() as installation, patient_pipeline(installation) as pipeline:
+        windows = hour_of_readings(place, installation, devices, _EVERY)
+        # The first time makes the series, which live windows find there, and shows that
+        # either writes all there is to write.
+        for by in (OURS, _TASK):
+            _compute(by, windows, pipeline)
+            _check_rows(windows, installation, devices)
+            _forget_rows(windows, installation)
+        for turn in range(place.repeats):
+            for by in (OURS, _TASK, _ARTICLE):
+                place.say(f"downsample, run {turn + 1} of {place.repeats}: {by}")
+                meter = place.meter()
+                if by == _ARTICLE:
+                    seconds = _article(windows, installation)
+                else:
+                    seconds = _compute(by, windows, pipeline)
+                used = meter.read()
+                runs.append(Measured(by, seconds, {"influxdb_cpu_seconds": used.cpu["influxdb"]}))
+                if by == OURS:
+                    limit = used.limit()
+        _check_rows(windows, installation, devices)
+    return [
+        row_with_peer(
+            "downsample.hour",
+            "s for 60 windows",
+            runs,
+            Remark(limit),
+            more_is_better=False,
+            only_shown=(_ARTICLE,),
+        )
+    ]
+
+
+def hour_of_readings(
+    place: Workplace, installation: Installation, devices: int, every: timedelta
+) -> WindowRange:
+    """Fill InfluxDB with an hour of readings; returns its windows."""
+    stop = floor(datetime.now(UTC), _WINDOW) - _WINDOW
+    windows = WindowRange(stop - _HOUR, stop, _WINDOW)
+    place.say(f"filling InfluxDB with an hour of {devices:,} generators")
+    fill_influx(installation, windows.start, windows.stop, devices=devices, every=every)
+    return windows
+
+
+@contextmanager
+def patient_pipeline(installation: Installation) -> Iterator[Pipeline]:
+    """What the stages work with, and time enough for the largest of ranges."""
+    settings = installation.settings
+    with Influx(influx_address(settings, "airflow"), timeout=_PATIENCE) as influx:
+        yield Pipeline(
+            installation.profile,
+            settings.flux_dir,
+            influx,
+            installation.kafka,
+            settings.raw_retention,
+        )
+
+
+def measure_downsample(windows: WindowRange, pipeline: Pipeline) -> float:
+    """Seconds that the stage takes for a range, its writes included."""
+    begun = time.monotonic()
+    downsample(windows, pipeline, settled=True, run="benchmark/1")
+    return time.monotonic() - begun
+
+
+def _compute(by: str, windows: WindowRange, pipeline: Pipeline) -> float:
+    return measure_downsample(windows, pipeline) if by == OURS else _one_by_one(windows, pipeline)
+
+
+def _one_by_one(windows: WindowRange, pipeline: Pipeline) -> float:
+    """Seconds for one query a window, one after the other, without our markers."""
+    profile = pipeline.profile
+    begun = time.monotonic()
+    for window in windows.pieces(1):
+        pipeline.run(
+            "downsample.flux",
+            {
+                **pipeline.range_params(window),
+                "counted": profile.counted_field,
+                "tags": dict(profile.tags),
+                "optional": [],
+            },
+        )
+    return time.monotonic() - begun
+
+
+def _article(windows: WindowRange, installation: Installation) -> float:
+    """Seconds of the article's query, which writes nothing and gives only the last window."""
+    profile = installation.profile
+    params: dict[str, FluxValue] = {
+        "bucket": profile.buckets.raw,
+        "measurement": profile.measurement,
+        "start": windows.start,
+        "stop": windows.stop,
+    }
+    flux = (_FLUX / "article.flux").read_text(encoding="utf-8")
+    begun = time.monotonic()
+    with installation.admin_influx() as influx:
+        influx.run(flux, params)
+    return time.monotonic() - begun
+
+
+def _check_rows(windows: WindowRange, installation: Installation, devices: int) -> None:
+    with installation.pipeline() as pipeline:
+        rows = pipeline.run("rows.flux", pipeline.range_params(windows))
+    readings = sum(row["readings"] for row in rows)
+    expected = devices * len(windows)
+    per_window = _WINDOW // _EVERY
+    if len(rows) != expected or readings != expected * per_window:
+        msg = f"{len(rows):,} rows of {readings:,} readings, instead of {expected:,}"
+        raise CountError(msg)
+
+
+def _forget_rows(windows: WindowRange, installation: Installation) -> None:
+    profile = installation.profile
+    with installation.admin_influx() as influx:
+        influx.delete(profile.buckets.downsampled, windows.start, windows.stop, profile.measurement)

@@ -1,0 +1,74 @@
+"""What a reading costs in a fleet of 10,000 generators, against one of 100."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from datetime import timedelta
+
+from benchmarks.bridge import measure_bridge
+from benchmarks.downsample import hour_of_readings, measure_downsample, patient_pipeline
+from benchmarks.results import OURS, Measured, Remark, Row, row_without_peer
+from benchmarks.sink import measure_sink
+from benchmarks.workplace import Workplace
+
+__all__ = ["NAMES", "run"]
+
+NAMES = ("growth",)
+
+_FLEETS = (100, 10_000)
+_READINGS = 200_000
+_EVERY = timedelta(seconds=15)
+_MICROSECONDS = 1e6
+
+
+def run(place: Workplace, wanted: set[str]) -> list[Row]:
+    """Measure bridge, sink and downsample with either fleet, in turn."""
+    del wanted
+    count = place.amount(_READINGS)
+    costs: dict[str, Callable[[int], float]] = {
+        "bridge": lambda devices: _bridge(place, count, devices),
+        "sink": lambda devices: _sink(place, count, devices),
+        "downsample": lambda devices: _downsample(place, devices),
+    }
+    runs = []
+    growth = {}
+    for part, cost in costs.items():
+        measured: dict[int, list[float]] = {devices: [] for devices in _FLEETS}
+        for turn in range(place.repeats):
+            for devices in _FLEETS:
+                place.say(
+                    f"growth, run {turn + 1} of {place.repeats}: {part}, {devices:,} generators"
+                )
+                each = cost(devices)
+                measured[devices].append(each)
+                details = {"generators": devices, "microseconds_a_reading": each}
+                runs.append(Measured(f"{OURS} {part}", each, details))
+        small, large = (statistics.median(measured[devices]) for devices in _FLEETS)
+        growth[part] = large / small
+    worst = max(growth, key=growth.__getitem__)
+    listed = ", ".join(f"{part} {factor:.2f}" for part, factor in growth.items())
+    remark = Remark(f"{worst} grows most ({listed})")
+    return [row_without_peer("growth", "cost at 10,000 / at 100", growth[worst], runs, remark)]
+
+
+def _bridge(place: Workplace, count: int, devices: int) -> float:
+    measured, _ = measure_bridge(
+        place, OURS, lambda installation: installation.worker("bridge"), count, devices=devices
+    )
+    return measured.details["cpu_seconds"] / count * _MICROSECONDS
+
+
+def _sink(place: Workplace, count: int, devices: int) -> float:
+    measured, _ = measure_sink(
+        place, OURS, lambda installation: installation.worker("sink"), count, devices=devices
+    )
+    return measured.details["cpu_seconds"] / measured.details["readings"] * _MICROSECONDS
+
+
+def _downsample(place: Workplace, devices: int) -> float:
+    """Time a raw reading takes; each generator has as many in either fleet."""
+    with place.installation() as installation, patient_pipeline(installation) as pipeline:
+        windows = hour_of_readings(place, installation, devices, _EVERY)
+        readings = devices * (windows.stop - windows.start) // _EVERY
+        return measure_downsample(windows, pipeline) / readings * _MICROSECONDS

@@ -1,0 +1,141 @@
+"""The whole way from the device to InfluxDB, both workers on one machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from benchmarks.bridge import send_until
+from benchmarks.meter import Usage
+from benchmarks.peers import BRIDGES, SINK
+from benchmarks.results import OURS, Measured, Remark, Row, row_with_peer
+from benchmarks.workplace import CountError, Load, Workplace, check_stored
+from tests.support.installation import Installation
+from tests.support.processes import Process
+
+__all__ = ["MORE_THAN_ENOUGH", "NAMES", "flow", "run"]
+
+NAMES = ("path.rate",)
+
+_READINGS = 400_000
+#: Readings that may be anywhere between the device and InfluxDB: a second or two's worth.
+#: While it is no more than this, the lag does not grow.
+_UNDER_WAY = 40_000
+_TELL_SECONDS = 0.02
+_TELEGRAFS = "two Telegrafs"
+_SILENCE_SECONDS = 60.0
+#: Readings for a load that is ended by the clock.
+MORE_THAN_ENOUGH = 1_000_000_000
+
+
+def run(place: Workplace, wanted: set[str]) -> list[Row]:
+    """Measure both workers together, and two Telegrafs, in turn."""
+    del wanted
+    count = place.amount(_READINGS)
+    passing_through = next(peer for peer in BRIDGES if peer.name == "telegraf-value")
+
+    def ours(installation: Installation) -> tuple[Process, Process]:
+        return installation.worker("bridge"), installation.worker("sink")
+
+    def telegrafs(installation: Installation) -> tuple[Process, Process]:
+        return passing_through.process(installation), SINK.process(installation)
+
+    runs: list[Measured] = []
+    limit = ""
+    for turn in range(place.repeats):
+        for by, make in ((OURS, ours), (_TELEGRAFS, telegrafs)):
+            place.say(f"path, run {turn + 1} of {place.repeats}: {by}, {count:,} readings")
+            measured, usage = _measure(place, by, make, count)
+            runs.append(measured)
+            if by == OURS:
+                limit = usage.limit()
+    return [row_with_peer("path.rate", "readings/s", runs, Remark(limit))]
+
+
+def _measure(
+    place: Workplace,
+    by: str,
+    make: Callable[[Installation], tuple[Process, Process]],
+    count: int,
+) -> tuple[Measured, Usage]:
+    """Send as fast as InfluxDB gets it: so many readings are under way, and no more.
+
+    That is the highest rate at which the lag does not grow, found in one run.
+    """
+    with place.installation() as installation:
+        bridge, sink = make(installation)
+        bridge.start()
+        sink.launch()
+        begin = place.points_written()
+        probes = send_until(place, installation, bridge, lambda: place.points_written() - begin)
+        before = begin + probes
+        with place.load(installation, count) as load:
+            meter = place.meter(bridge=bridge.pid, sink=sink.pid)
+            _, done = flow(place, load, before, count=count)
+            load.finish()
+            usage = meter.read({"generator": load.cpu})
+        for process in (bridge, sink):
+            process.stop()
+        check_stored(installation, count + probes)
+    seconds = done - load.begun
+    details = {
+        "readings": count,
+        "seconds": seconds,
+        "bridge_cpu_seconds": usage.cpu["bridge"],
+        "sink_cpu_seconds": usage.cpu["sink"],
+        "generator_cpu_seconds": load.cpu,
+    }
+    return Measured(by, count / seconds, details), usage
+
+
+def flow(
+    place: Workplace,
+    load: Load,
+    before: int,
+    *,
+    count: int = MORE_THAN_ENOUGH,
+    seconds: float = math.inf,
+    watch: Callable[[], None] = lambda: None,
+) -> tuple[int, float]:
+    """Keep a load at the rate at which InfluxDB gets it, then wait for the last reading.
+
+    Parameters
+    ----------
+    place
+        The servers.
+    load
+        The generator, not told anything yet.
+    before
+        Points that InfluxDB had taken before.
+    count, seconds
+        When to end: after so many readings, or so long.
+    watch
+        Called every few milliseconds.
+
+    Returns
+    -------
+    int, float
+        Readings sent, and when the last was in InfluxDB, on the monotonic clock.
+
+    Raises
+    ------
+    CountError
+        If nothing more comes although readings are under way.
+    """
+    told = written = 0
+    heard = begun = time.monotonic()
+    while True:
+        if told < count and time.monotonic() - begun < seconds:
+            told = max(told, min(count, written + _UNDER_WAY))
+            load.tell(told)
+        elif written >= told:
+            return told, heard
+        time.sleep(_TELL_SECONDS)
+        watch()
+        now = place.points_written() - before
+        if now > written:
+            written, heard = now, time.monotonic()
+        elif time.monotonic() - heard > _SILENCE_SECONDS:
+            msg = f"{written:,} of {told:,} readings came to InfluxDB"
+            raise CountError(msg)

@@ -1,0 +1,165 @@
+"""What a row of the benchmark came to, and the file that holds all of them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.goals import GOALS
+
+__all__ = ["OURS", "Measured", "Remark", "Row", "merged", "row_with_peer", "row_without_peer"]
+
+OURS = "headrace"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of one contender.
+
+    Parameters
+    ----------
+    by
+        Who ran: `OURS`, or the name of a peer.
+    value
+        What the row is about, in the row's unit.
+    details
+        Whatever else was measured in the same run, by name.
+    """
+
+    by: str
+    value: float
+    details: Mapping[str, float] = field(default_factory=dict)
+
+    def content(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {"by": self.by, "value": self.value, **self.details}
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a reader has to know to judge a row.
+
+    Parameters
+    ----------
+    limited_by
+        What kept the row from being better.
+    missed_because
+        Why the goal was missed; empty where it was met.
+    """
+
+    limited_by: str
+    missed_because: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Parameters
+    ----------
+    name, unit, value
+        What was measured: the median where there are several runs.
+    peer, peer_value
+        The peer that it is compared with.
+    ratio
+        Above 1 where we are better than the peer.
+    runs
+        Every single run, in the order they were taken.
+    remark
+        For the reader.
+    """
+
+    name: str
+    unit: str
+    value: float
+    peer: str | None
+    peer_value: float | None
+    ratio: float | None
+    runs: Sequence[Measured]
+    remark: Remark
+
+    @property
+    def met(self) -> bool:
+        """Whether the row reaches its goal, and nothing else speaks against it."""
+        goal = GOALS[self.name]
+        judged = self.ratio if goal.on_ratio else self.value
+        return judged is not None and goal.met(judged) and not self.remark.missed_because
+
+    def content(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "value": self.value,
+            "peer": self.peer,
+            "peer_value": self.peer_value,
+            "ratio": self.ratio,
+            "runs": [run.content() for run in self.runs],
+        }
+
+
+def row_with_peer(
+    name: str,
+    unit: str,
+    runs: Sequence[Measured],
+    remark: Remark,
+    *,
+    more_is_better: bool = True,
+    only_shown: Collection[str] = (),
+) -> Row:
+    """Compare medians: ours, and that of the best peer among the runs.
+
+    Who is ``only_shown`` stands among the runs, and is not compared with.
+    """
+    medians = {
+        by: statistics.median(run.value for run in runs if run.by == by)
+        for by in dict.fromkeys(run.by for run in runs)
+        if by not in only_shown
+    }
+    value = medians.pop(OURS)
+    best = max if more_is_better else min
+    peer = best(medians, key=medians.__getitem__)
+    ratio = value / medians[peer] if more_is_better else medians[peer] / value
+    return Row(name, unit, value, peer, medians[peer], ratio, runs, remark)
+
+
+def row_without_peer(
+    name: str, unit: str, value: float, runs: Sequence[Measured], remark: Remark
+) -> Row:
+    """Make a row that stands for itself."""
+    return Row(name, unit, value, None, None, None, runs, remark)
+
+
+def merged(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Contents of the file with some rows measured anew.
+
+    Others stay as they are, unless they were measured on another machine.
+
+    Parameters
+    ----------
+    path
+        The file, which may not be there yet.
+    rows
+        What was measured.
+    about
+        Machine and versions.
+    """
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if old.get("machine") != about.get("machine"):
+        old = {}
+    contents = {row["name"]: row for row in old.get("rows", [])}
+    remarks = dict(old.get("remarks", {}))
+    for row in rows:
+        contents[row.name] = row.content()
+        goal = GOALS[row.name]
+        remarks[row.name] = {"goal": str(goal), "met": row.met, **asdict(row.remark)}
+    order = [name for name in GOALS if name in contents]
+    return {
+        **about,
+        "rows": [contents[name] for name in order],
+        "remarks": {name: remarks[name] for name in order},
+    }

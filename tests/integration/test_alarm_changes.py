@@ -1,0 +1,161 @@
+"""What consumers of the alarms' topic are told: each change once, and again only if it changes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from headrace.models.window import rfc3339
+from tests.support.installation import Installation
+from tests.support.ranges import MINUTE, hours_ago, windows
+
+#: Device, rule, window (in minutes), state.
+Change = tuple[str, str, int, str]
+
+
+def told(installation: Installation) -> list[dict[str, Any]]:
+    """Everything that was published, in order for each device."""
+    topic = installation.profile.topics.alarms
+    return [json.loads(record.value) for record in installation.records(topic)]
+
+
+def standing(installation: Installation, begin: datetime) -> list[Change]:
+    """What a consumer that keeps the newest revision of each change has in the end."""
+    newest = {
+        (change["generatorID"], change["rule"], change["window_start"]): change
+        for change in told(installation)
+    }
+    return sorted(
+        (
+            device,
+            rule,
+            (datetime.fromisoformat(window) - begin) // MINUTE,
+            change["state"],
+        )
+        for (device, rule, window), change in newest.items()
+        if change["state"] != "withdrawn"
+    )
+
+
+def test_both_rules_and_silence(installation: Installation) -> None:
+    begin = hours_ago(1)
+    at = [begin + minute * MINUTE for minute in range(12)]
+    installation.store(
+        ("thirsty", at[0], {"fuel": 500}),
+        ("thirsty", at[1], {"fuel": 499}),
+        ("thirsty", at[2], {"fuel": 480}),
+        ("thirsty", at[3], {"fuel": 900}),
+        ("hot", at[0], {"temperature": 290}),
+        ("hot", at[1], {"temperature": 290.5}),
+        *(("hot", start, {"temperature": 100}) for start in at[2:]),
+        ("thirsty", at[10], {}),
+    )
+    installation.compute(windows(begin, 11))
+    rows = {(row["generatorID"], row["window_start"]): row for row in installation.rows()}
+    # No row is made up for a window without readings.
+    assert len(rows) == 5 + 11
+    assert rows["hot", rfc3339(at[1])]["temperature_alarm"] == "overheating"
+    assert rows["hot", rfc3339(at[1])]["alarm"] == "no action"
+
+    def change(device: str, rule: str, alarm: str, state: str, since: int, window: int) -> Any:
+        return {
+            "generatorID": device,
+            "rule": rule,
+            "alarm": alarm,
+            "state": state,
+            "since": rfc3339(at[since]),
+            "window_start": rfc3339(at[window]),
+            "revision": 0,
+        }
+
+    expected = [
+        change("thirsty", "fuel", "refuel", "raised", 1, 1),
+        change("thirsty", "fuel", "no action", "cleared", 3, 3),
+        change("thirsty", "silent", "silent", "raised", 4, 6),
+        change("thirsty", "silent", "reporting", "cleared", 10, 10),
+        change("hot", "temperature", "overheating", "raised", 1, 1),
+        change("hot", "temperature", "no action", "cleared", 2, 2),
+    ]
+    assert sorted(map(json.dumps, told(installation))) == sorted(map(json.dumps, expected))
+
+
+def test_any_order_tells_the_same(install: Callable[..., Installation]) -> None:
+    """Live windows, pieces in any order, some of them twice, or all at once."""
+    begin = hours_ago(2)
+    generator = random.Random(5)  # noqa: S311 - the same order in every run
+    readings = [
+        (device, begin + minute * MINUTE, {"fuel": generator.choice([400, 600])})
+        for device in ("generator1", "generator2", "generator3")
+        for minute in range(30)
+        # Gaps of one window and of ten.
+        if minute % 7 and not (device == "generator2" and 12 <= minute < 22)
+    ]
+    whole = install()
+    whole.store(*readings)
+    whole.compute(windows(begin, 30))
+    expected = standing(whole, begin)
+    assert ("generator2", "silent", 14, "raised") in expected
+    # Computed in order, nothing had to be said again.
+    assert {change["revision"] for change in told(whole)} == {0}
+    # Made only now: it takes the place of the other one's tokens.
+    pieces = install()
+    pieces.store(*readings)
+    cuts = [windows(begin + minute * MINUTE, 6) for minute in range(0, 30, 6)]
+    cuts += generator.sample(cuts, 2)
+    generator.shuffle(cuts)
+    for cut in cuts:
+        pieces.compute(cut)
+    assert standing(pieces, begin) == expected
+    before = len(told(pieces))
+    pieces.compute(windows(begin, 30))
+    assert len(told(pieces)) == before
+
+
+def test_a_correction_withdraws_what_it_voids(installation: Installation) -> None:
+    begin = hours_ago(1)
+    installation.store(*(("generator1", begin + n * MINUTE, {"fuel": 600}) for n in (0, 2, 3)))
+    installation.store(("generator1", begin + MINUTE, {"fuel": 499}))
+    installation.compute(windows(begin, 4))
+    assert standing(installation, begin) == [
+        ("generator1", "fuel", 1, "raised"),
+        ("generator1", "fuel", 2, "cleared"),
+    ]
+    # A later reading of the same window: there never was too little fuel at its end.
+    late = begin + MINUTE + timedelta(seconds=30)
+    installation.store(("generator1", late, {"fuel": 501}))
+    installation.compute(windows(begin + MINUTE, 1))
+    assert standing(installation, begin) == []
+    assert Counter((change["state"], change["revision"]) for change in told(installation)) == {
+        ("raised", 0): 1,
+        ("cleared", 0): 1,
+        ("withdrawn", 1): 2,
+    }
+    # And once more the other way: the same change again, with the next revision.
+    installation.store(("generator1", late + timedelta(seconds=1), {"fuel": 1}))
+    installation.compute(windows(begin + MINUTE, 1))
+    assert standing(installation, begin) == [
+        ("generator1", "fuel", 1, "raised"),
+        ("generator1", "fuel", 2, "cleared"),
+    ]
+    assert max(change["revision"] for change in told(installation)) == 2
+
+
+def test_windows_that_were_missed_are_no_silence(installation: Installation) -> None:
+    """After an outage the first live window says nothing about what was before it."""
+    begin = hours_ago(1)
+    outage = windows(begin + 5 * MINUTE, 30)
+    installation.store(
+        *(("busy", begin + minute * MINUTE, {}) for minute in range(40)),
+        *(("gone", begin + minute * MINUTE, {}) for minute in range(15)),
+    )
+    installation.compute(windows(begin, 5))
+    for start in windows(outage.stop, 5).starts():
+        installation.compute(windows(start, 1))
+    assert told(installation) == []
+    installation.compute(outage)
+    assert standing(installation, begin) == [("gone", "silent", 17, "raised")]
+    assert [change["revision"] for change in told(installation)] == [0]

@@ -1,0 +1,71 @@
+"""The alarms that stand: what the record in InfluxDB says is what consumers were told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from headrace.models.alarm import AlarmChange, AlarmState, ChangeKey, read_change
+from headrace.stages.alarm_record import read_standing
+from tests.support.installation import Installation
+from tests.support.ranges import MINUTE, hours_ago, windows
+
+LOW, HIGH = {"fuel": 400.0}, {"fuel": 900.0}
+
+
+def standing(installation: Installation) -> set[tuple[str, str, datetime]]:
+    """What the record says, after comparing it with what a consumer would make of the topic."""
+    with installation.pipeline() as pipeline:
+        recorded = read_standing(datetime.now(UTC), pipeline)
+    told: dict[ChangeKey, AlarmChange] = {}
+    for record in installation.records(installation.profile.topics.alarms):
+        change = read_change(installation.profile, record.value).change
+        told[change.key] = change
+    newest: dict[tuple[str, str], AlarmChange] = {}
+    for change in sorted(told.values(), key=lambda change: change.window_start):
+        if change.state is not AlarmState.WITHDRAWN:
+            newest[change.device, change.rule] = change
+    raised = {change for change in newest.values() if change.state is AlarmState.RAISED}
+    assert set(recorded) == raised
+    return {(change.device, change.rule, change.since) for change in recorded}
+
+
+def test_an_alarm_stands_until_it_is_cleared_or_withdrawn(installation: Installation) -> None:
+    begin = hours_ago(2)
+
+    def report(window: int, values: dict[str, float], second: int = 10) -> None:
+        moment = begin + window * MINUTE + timedelta(seconds=second)
+        installation.store((r"a\ \=\,\ device", moment, values), ("other", moment, HIGH))
+
+    def compute(window: int) -> set[tuple[str, str, datetime]]:
+        installation.compute(windows(begin + window * MINUTE, 1))
+        return standing(installation)
+
+    def stands_since(window: int) -> set[tuple[str, str, datetime]]:
+        return {("a =, device", "fuel", begin + window * MINUTE)}
+
+    report(0, HIGH)
+    assert compute(0) == set()
+    report(1, LOW)
+    assert compute(1) == stands_since(1)
+    report(2, LOW)
+    assert compute(2) == stands_since(1)
+    report(3, HIGH)
+    assert compute(3) == set()
+    report(4, LOW)
+    assert compute(4) == stands_since(4)
+    # Computing again changes nothing.
+    assert compute(4) == stands_since(4)
+    # A late reading: it had not been refuelled in between, so the alarm stands since it began.
+    report(3, LOW, second=50)
+    assert compute(3) == stands_since(1)
+    # Another: the tank was full again in the end, and never was low after that.
+    report(4, HIGH, second=50)
+    assert compute(4) == set()
+
+
+def test_a_device_that_stopped_is_listed_since_it_did(installation: Installation) -> None:
+    begin = hours_ago(2)
+    installation.store(("silent-one", begin, HIGH))
+    installation.store(*(("other", begin + minute * MINUTE, HIGH) for minute in range(8)))
+    installation.compute(windows(begin, 8))
+    assert standing(installation) == {("silent-one", "silent", begin + MINUTE)}

@@ -1,0 +1,59 @@
+"""A real Chromium, without a window: the system's, or Debian's, unpacked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from native.programs import exclusively, libraries, unpack_debian
+
+__all__ = ["chromium"]
+
+
+@contextmanager
+def chromium(
+    width: int = 1280, height: int = 900, *, dark: bool = False
+) -> Iterator[webdriver.Chrome]:
+    """Open a browser window of this size, with a profile of its own."""
+    browser, driver, environment = _find()
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in (
+        "--headless=new",
+        # It opens our own pages only, and its sandbox refuses to run as root.
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--no-first-run",
+        f"--window-size={width},{height}",
+        *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+    ):
+        options.add_argument(argument)
+    # What the page's scripts log: a test asks for it.
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    window = webdriver.Chrome(options, Service(driver, env=environment))
+    try:
+        yield window
+    finally:
+        window.quit()
+
+
+def _find() -> tuple[str, str, dict[str, str]]:
+    """Browser, driver, and the environment they need."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser and driver:
+        return browser, driver, dict(os.environ)
+    with exclusively():
+        root: Path = unpack_debian("chromium-driver", "usr/bin/chromedriver", print)
+    return (
+        str(root / "usr/lib/chromium/chromium"),
+        str(root / "usr/bin/chromedriver"),
+        {**os.environ, **libraries(root)},
+    )

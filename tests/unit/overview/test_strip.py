@@ -1,0 +1,61 @@
+"""What is said of a window."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headrace.overview.strip import WindowState, state_of
+from headrace.stages.markers import NOT_PUBLISHED, Marker
+
+START = datetime(2026, 6, 1, 12, tzinfo=UTC)
+LONG_AGO = timedelta(hours=1)
+
+
+def marker(*, settled: bool = True, published: int = 5, revision: int = 0) -> Marker:
+    return Marker(START, settled, 5, 20, "generators_windows/run", published, revision)
+
+
+@pytest.mark.parametrize(
+    ("known", "quality_failed", "state"),
+    [
+        (marker(), False, WindowState.COMPLETE),
+        (marker(revision=2), False, WindowState.CORRECTED),
+        (marker(published=0), False, WindowState.COMPLETE),
+        (marker(), True, WindowState.QUALITY_FAILED),
+        # Of several things that are so, the one that is worst.
+        (marker(revision=1), True, WindowState.QUALITY_FAILED),
+        (marker(settled=False, revision=1), True, WindowState.UNSETTLED),
+        (marker(settled=False, published=NOT_PUBLISHED), False, WindowState.MISSING),
+        (marker(published=NOT_PUBLISHED), True, WindowState.MISSING),
+        (None, False, WindowState.MISSING),
+        (None, True, WindowState.MISSING),
+    ],
+)
+def test_the_worst_is_what_counts(
+    known: Marker | None, *, quality_failed: bool, state: WindowState
+) -> None:
+    found = state_of(known, quality_failed=quality_failed, expected=True, closed_for=LONG_AGO)
+    assert found is state
+
+
+@pytest.mark.parametrize("known", [None, marker(published=NOT_PUBLISHED)])
+def test_a_window_that_has_just_closed_is_not_missing_yet(known: Marker | None) -> None:
+    def state(seconds: float) -> WindowState:
+        closed_for = timedelta(seconds=seconds)
+        return state_of(known, quality_failed=False, expected=True, closed_for=closed_for)
+
+    assert state(0) is WindowState.DUE
+    assert state(59) is WindowState.DUE
+    assert state(60) is WindowState.MISSING
+
+
+def test_nothing_is_expected_from_before_the_installation() -> None:
+    def state(known: Marker | None) -> WindowState:
+        return state_of(known, quality_failed=False, expected=False, closed_for=LONG_AGO)
+
+    assert state(None) is WindowState.NOT_EXPECTED
+    # Readings from before were computed all the same: then it has a state like any other.
+    assert state(marker()) is WindowState.COMPLETE
+    assert state(marker(published=NOT_PUBLISHED)) is WindowState.MISSING

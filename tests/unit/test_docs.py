@@ -1,0 +1,185 @@
+"""The documents: what they name is there, and their examples work."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+import headrace.cli
+import headrace.profile
+from headrace.cli.app import app
+from headrace.errors import ConfigurationError
+from headrace.models.reading import ReadingCodec, epoch_ns
+from headrace.profile import Profile, load_profile
+from headrace.settings import ENV_PREFIX, GROUPS, SECRETS, Settings
+from native import docs
+
+PROJECT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+NAMES = [str(path.relative_to(PROJECT)) for path in DOCUMENTS]
+
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_SETTING = re.compile(rf"\b{ENV_PREFIX}[A-Z0-9_]*[A-Z0-9]\b")
+#: `headrace <command>` and `make <target>` where they are meant as such: in code.
+_CODE = re.compile(r"```.*?\n(.*?)```|`([^`\n]+)`", re.DOTALL)
+_HEADRACE = re.compile(
+    r"(?:^|bin/|run --rm |\$ )(?:headrace|cli) ((?:--)?[a-z][a-z-]*)", re.MULTILINE
+)
+_MAKE = re.compile(r"(?:^|[\s;&|$(])make ([a-z][a-z-]*)", re.MULTILINE)
+#: Files and folders of the checkout, as prose names them.
+_PATH = re.compile(r"(?:dags|plugins|include|native|tests|benchmarks|docs|docker)/[\w./-]*\w")
+
+
+def text_of(name: str) -> str:
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+def code_of(name: str) -> Iterator[str]:
+    for block, span in _CODE.findall(text_of(name)):
+        yield block or span
+
+
+def anchors_of(path: Path) -> set[str]:
+    """Anchors that GitHub makes of a document's headings."""
+    headings = re.findall(r"(?m)^#+ (.+)$", path.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands() -> set[str]:
+    """The commands of ``headrace``, which register themselves when they are imported."""
+    for module in pkgutil.iter_modules(headrace.cli.__path__, "headrace.cli."):
+        importlib.import_module(module.name)
+    return {
+        str(command.name or getattr(command.callback, "__name__", ""))
+        for command in app.registered_commands
+    }
+
+
+def block_of(name: str, language: str) -> str:
+    match = re.search(rf"```{language}\n(.*?)```", text_of(name), re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name: str) -> None:
+    here = PROJECT / name
+    for link in _LINK.findall(text_of(name)):
+        if link.startswith(("https://", "http://")):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (here.parent / target).resolve() if target else here
+        assert path.exists(), f"{link}: there is no {path.relative_to(PROJECT)}"
+        if anchor:
+            assert anchor in anchors_of(path), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_exist(name: str) -> None:
+    known = {f"{ENV_PREFIX}{setting.upper()}" for setting in Settings.model_fields}
+    known |= {f"{ENV_PREFIX}{secret.upper()}_FILE" for secret in SECRETS}
+    assert set(_SETTING.findall(text_of(name))) <= known
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_exist(name: str) -> None:
+    known = {*commands(), "--help"}
+    targets = set(re.findall(r"(?m)^([a-z-]+):", text_of("Makefile")))
+    for code in code_of(name):
+        assert set(_HEADRACE.findall(code)) <= known, code
+        assert set(_MAKE.findall(code)) <= targets, code
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_exist(name: str) -> None:
+    for code in code_of(name):
+        for path in _PATH.findall(code):
+            # What somebody with pumps would write does not exist, nor does what is about any file.
+            if "pumps" not in path and "<" not in code and "*" not in code:
+                assert (PROJECT / path).exists(), f"{path} in: {code}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_made_from_the_code_is_up_to_date(name: str) -> None:
+    text = text_of(name)
+    assert docs.make_document(text) == text, "run `make docs`"
+
+
+def test_every_piece_is_shown_somewhere() -> None:
+    shown = set(re.findall(r"<!-- made: (\S+) -->", "".join(map(text_of, NAMES))))
+    assert shown == set(docs.PIECES)
+
+
+def test_markers_that_are_wrong_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no-such-piece"):
+        docs.make_document("<!-- made: no-such-piece -->\n<!-- end -->")
+    with pytest.raises(ConfigurationError, match="<!-- end -->"):
+        docs.make_document("<!-- made: metrics -->\n")
+
+
+def test_every_setting_is_in_one_group() -> None:
+    grouped = [name for group in GROUPS for name in group.model_fields]
+    assert sorted(grouped) == sorted(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        (timedelta(milliseconds=100), "100ms"),
+        (timedelta(seconds=90), "90s"),
+        (timedelta(minutes=60), "1h"),
+        (timedelta(days=7), "7d"),
+    ],
+)
+def test_durations_are_written_as_they_are_read(length: timedelta, text: str) -> None:
+    assert docs.duration_text(length) == text
+
+
+def test_every_decision_is_listed() -> None:
+    listed = text_of("docs/adr/README.md")
+    pages = sorted((PROJECT / "docs" / "adr").glob("[0-9]*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        title = re.match(r"# (\d+)\. (.+)\n", page.read_text(encoding="utf-8"))
+        assert title is not None
+        assert int(title[1]) == int(page.name[:4])
+        assert f"| [{title[1]}]({page.name}) | {title[2]} |" in listed
+
+
+@pytest.fixture
+def pumps(tmp_path: Path) -> Profile:
+    path = tmp_path / "pumps.yaml"
+    path.write_text(block_of("docs/profiles.md", "yaml"))
+    return load_profile(path)
+
+
+def test_the_example_profile_takes_the_example_reading(pumps: Profile) -> None:
+    payload = block_of("docs/profiles.md", "json")
+    reading = json.loads(payload)
+    taken = datetime.fromisoformat(reading["time"]) + timedelta(seconds=1)
+    limit = timedelta(minutes=5)
+    codec = ReadingCodec(pumps, max_payload_bytes=1000, max_age=limit, max_ahead=limit)
+    time_ns = codec.check(payload.encode(), reading["pumpID"], epoch_ns(taken.astimezone(UTC)))
+    assert time_ns is not None
+    line = codec.line(payload.encode(), time_ns)
+    assert line.startswith("pump,pumpID=p17 flow=412.5,pressure=6.1,motor_temperature=58.0 ")
+    template = pumps.mqtt.topic.replace("+", "[^/]+").replace("{id}", reading["pumpID"])
+    assert re.search(f"`{template}`", text_of("docs/profiles.md"))
+
+
+def test_every_entry_of_a_profile_is_explained() -> None:
+    models = [item for item in vars(headrace.profile).values() if isinstance(item, type)]
+    entries = {
+        name for model in models if issubclass(model, BaseModel) for name in model.model_fields
+    }
+    firsts = re.findall(r"(?m)^\| (`.+?`) \|", text_of("docs/profiles.md"))
+    explained = {part for cell in firsts for part in re.split(r"[`., ]+", cell)}
+    assert entries <= explained
