@@ -16,6 +16,8 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="headrace-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(PROJECT / "dags")
 os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PROJECT / "plugins")
+# As `make env` writes it into every .env.
+os.environ["HEADRACE_INSTALLED_AT"] = "2026-01-01T00:00:00Z"
 
 from airflow.dag_processing.dagbag import DagBag  # noqa: E402
 

@@ -14,8 +14,14 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, RetryAction
 from airflow.serialization.serialized_objects import DagSerialization
 
-from headrace.errors import AccessDeniedError, BadQueryError, ServerUnavailableError
+from headrace.errors import (
+    AccessDeniedError,
+    BadQueryError,
+    ConfigurationError,
+    ServerUnavailableError,
+)
 from headrace.orchestration.alerts import on_failure, on_success
+from headrace.orchestration.factory import reconcile_dag
 from tests.dags.conftest import PROJECT
 
 DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
@@ -31,6 +37,15 @@ def every_task(dag_bag: DagBag) -> list[tuple[str, Any]]:
 def test_every_file_is_parsed(dag_bag: DagBag) -> None:
     assert dag_bag.import_errors == {}
     assert set(dag_bag.dags) == {LIVE, HEAL, QUALITY, CLEANUP}
+
+
+def test_without_a_beginning_nothing_catches_up_from_1970(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HEADRACE_INSTALLED_AT")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="HEADRACE_INSTALLED_AT is not set: `make env`"):
+        reconcile_dag("Heals.")
 
 
 def test_dags_survive_the_database(dag_bag: DagBag) -> None:

@@ -112,7 +112,7 @@ def _send(context: Any, subject: str, sentence: str, more: Mapping[str, str]) ->
     }
     rows = "".join(
         f"<tr><th align='left' valign='top'>{html.escape(name)}</th>"
-        f"<td><pre>{html.escape(text)}</pre></td></tr>"
+        f"<td><pre style='white-space: pre-wrap'>{html.escape(text)}</pre></td></tr>"
         for name, text in facts.items()
     )
     link = html.escape(ti.log_url, quote=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
+from headrace.errors import ConfigurationError
 from headrace.orchestration.connections import task_settings
 from headrace.profile import Profile
+from headrace.settings import Settings
 
 __all__ = [
     "cleanup_dag",
@@ -48,7 +50,7 @@ def windows_dag(doc: str) -> DAG:
         windows_dag_id(profile),
         doc,
         cron,
-        start_date=settings.installed_at,
+        start_date=_installed_at(settings),
         # Live means now: what was missed is for the reconcile, by the hour.
         catchup=False,
         # A run that is trying again must not keep the next window waiting.
@@ -67,7 +69,7 @@ def reconcile_dag(doc: str) -> DAG:
         "5 * * * *",
         # So that the first run is due at once: it computes the windows between the
         # installation and the first live run.
-        start_date=settings.installed_at - timedelta(hours=2),
+        start_date=_installed_at(settings) - timedelta(hours=2),
         catchup=True,
         max_active_runs=2,
         dagrun_timeout=timedelta(hours=6),
@@ -83,7 +85,7 @@ def quality_dag(doc: str) -> DAG:
         quality_dag_id(profile),
         doc,
         "*/15 * * * *",
-        start_date=settings.installed_at,
+        start_date=_installed_at(settings),
         catchup=False,
         max_active_runs=2,
         dagrun_timeout=timedelta(minutes=30),
@@ -99,12 +101,20 @@ def cleanup_dag(doc: str) -> DAG:
         "airflow_cleanup",
         doc,
         "23 3 * * *",
-        start_date=settings.installed_at,
+        start_date=_installed_at(settings),
         catchup=False,
         max_active_runs=1,
         dagrun_timeout=timedelta(hours=2),
         tags=["maintenance"],
     )
+
+
+def _installed_at(settings: Settings) -> datetime:
+    """When the installation began: catching up, Airflow makes a run for each hour since."""
+    if "installed_at" not in settings.model_fields_set:
+        msg = "HEADRACE_INSTALLED_AT is not set: `make env` writes it into a new .env"
+        raise ConfigurationError(msg)
+    return settings.installed_at
 
 
 def _range_params() -> dict[str, Param]:
