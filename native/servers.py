@@ -63,8 +63,10 @@ class Server:
         Whether it answers.
     user
         Whom to run it as; the current user if `None`.
+    stop_signal
+        What tells it to stop.
     stop_seconds
-        How long it may take to stop after SIGTERM.
+        How long it may take to do so.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Server:
     files: tuple[Path, ...] = ()
     ready: Callable[[], bool] = lambda: True
     user: str | None = None
+    stop_signal: str = "TERM"
     stop_seconds: int = 30
 
 
@@ -274,6 +277,8 @@ def postgres(program: Program, folder: Path, *, port: int, password: str) -> Ser
         environment=program.environment,
         ready=ready,
         user=user,
+        # On SIGTERM it would wait until the last client has gone.
+        stop_signal="INT",
     )
 
 

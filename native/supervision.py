@@ -177,18 +177,21 @@ class Supervisor:
         parser["rpcinterface:supervisor"] = {
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         }
-        for server in servers:
+        for number, server in enumerate(servers, start=1):
             parser[f"program:{server.name}"] = {
                 # What changes in the script has to show here, or supervisor would not see it.
                 "command": f"/bin/sh {self._script(server)} {_digest(server)}",
                 "directory": str(server.folder),
-                # Started in order by whoever waits for each; restarted by the supervisor.
+                # Started in order by whoever waits for each; restarted by the supervisor,
+                # which stops them in the opposite order: nobody loses a server in use.
+                "priority": str(number),
                 "autostart": "false",
                 "autorestart": "true",
                 "startsecs": "1",
                 "startretries": "3",
                 "stopasgroup": "true",
                 "killasgroup": "true",
+                "stopsignal": server.stop_signal,
                 "stopwaitsecs": str(server.stop_seconds),
                 "redirect_stderr": "true",
                 "stdout_logfile": str(self.log_of(server.name)),

@@ -140,6 +140,9 @@ def test_dead_letters_go_through_again_once_their_cause_is_mended(
     topics = installation.profile.topics
     wait_for(lambda: len(installation.records(topics.dead_letter)) == 2)
     settled(installation, 1)
+    shown = installation.headrace("dead-letters", COLUMNS="200").stdout
+    assert f"time '{rfc3339(ahead)}' is" in shown
+    assert "Expected `float`, got `str`" in shown
     # Still bad: it stays where it is.
     done = installation.headrace("replay", "--dead-letter")
     assert done.returncode == 0, done.stderr
@@ -156,6 +159,29 @@ def test_dead_letters_go_through_again_once_their_cause_is_mended(
     assert "left: wrong_type" in again.stdout
     assert "sent" not in again.stdout
     assert len(installation.records(topics.raw)) == 2
+    shown = installation.headrace("dead-letters", COLUMNS="200").stdout
+    assert "wrong_type" in shown
+    assert "time_ahead" not in shown
+
+
+def test_dead_letters_are_shown_as_text(installation: Installation) -> None:
+    """The newest, of one reason if so asked, and with nothing that a terminal would obey."""
+    none = installation.headrace("dead-letters")
+    assert "no dead letters" in none.stdout
+    installation.worker("bridge").start()
+    topic = f"{installation.name}/generator1"
+    with Publisher(installation.backbone.mqtt_port) as publisher:
+        publisher.send_all([(topic, b"[1]"), *((topic, b"\x1b[2J %d \xff" % n) for n in range(5))])
+    wait_for(lambda: len(installation.records(installation.profile.topics.dead_letter)) == 6)
+    done = installation.headrace(
+        "dead-letters", "--last", "2", "--reason", "not_json", COLUMNS="200"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(topic) == 2
+    assert "\\x1b[2J 4 \\xff" in done.stdout
+    assert "\x1b[2J" not in done.stdout
+    assert "not_an_object" not in done.stdout
+    assert "│ 5" in done.stdout
 
 
 def test_what_influxdb_refused_goes_through_again(install: Callable[..., Installation]) -> None:
@@ -195,6 +221,7 @@ def test_wrong_arguments_are_named(installation: Installation) -> None:
         (("replay",), "--dead-letter"),
         (("replay", "--dead-letter", "--from", "2026-01-01T00:00:00Z"), "--dead-letter"),
         (("replay", "--dead-letter", "--reason", "bad_mood"), "bad_mood"),
+        (("dead-letters", "--reason", "bad_mood"), "bad_mood"),
         (("replay", "--from", "2026-01-01T00:00:00Z"), "--to"),
         (("audit", "--from", "yesterday", "--to", "today"), "yesterday"),
         (

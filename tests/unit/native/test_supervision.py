@@ -81,3 +81,17 @@ def test_secrets_are_in_no_file_that_others_can_read(
     ]
     assert holding
     assert all(path.stat().st_mode & 0o077 == 0 for path in holding)
+
+
+def test_stopped_in_the_opposite_order_each_by_its_signal(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    servers = []
+    for name, signal in (("z-server", "INT"), ("a-worker", "TERM"), ("m-device", "TERM")):
+        script = f"trap 'echo {name} >> order; exit 0' {signal}; sleep 600 & wait"
+        servers.append(Server(name, ("/bin/sh", "-c", script), tmp_path, stop_signal=signal))
+    supervisor.configure(servers)
+    for server in servers:
+        supervisor.start(server.name)
+    supervisor.shut_down()
+    assert (tmp_path / "order").read_text().split() == ["m-device", "a-worker", "z-server"]
