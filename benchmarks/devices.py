@@ -41,6 +41,8 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         fleet.launch()
         wait_for(lambda: _online(installation)[0] >= size, _CONNECT_SECONDS, every=2)
         connected_seconds = time.monotonic() - begun
+        # The broker's own count is some seconds old.
+        wait_for(lambda: _connected(place) >= size + _OTHERS, _ANSWER_SECONDS, every=1)
         place.say(f"holding them for {_HOLD_SECONDS:.0f} s")
         meter = place.meter(bridge=bridge.pid, fleet=fleet.pid)
         deadline = time.monotonic() + _HOLD_SECONDS

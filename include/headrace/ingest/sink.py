@@ -97,6 +97,8 @@ class Sink:
         self._pool = ThreadPoolExecutor(writes_in_flight, thread_name_prefix="write")
         self._batch = Batch()
         self._under_way: deque[tuple[Batch, Future[None]]] = deque()
+        #: Kept here, for a consumer that is being closed does not tell any more.
+        self._partitions: set[int] = set()
         #: By partition: up to where records are in batches.
         self._submitted: dict[int, int] = {}
         self._paused = False
@@ -243,9 +245,10 @@ class Sink:
         numbers = sorted(item.partition for item in partitions)
         _log.info("partitions assigned", partitions=numbers)
         consumer.incremental_assign(partitions)
+        self._partitions.update(numbers)
         if self._paused:
             consumer.pause(partitions)
-        self._count_partitions()
+        self._metrics.partitions.set(len(self._partitions))
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Finish what is begun before another sink takes the partitions over."""
@@ -254,7 +257,7 @@ class Sink:
         self._finish(min(_REVOKE_SECONDS, self._drain_seconds))
         self._drop(numbers)
         consumer.incremental_unassign(partitions)
-        self._count_partitions()
+        self._metrics.partitions.set(len(self._partitions))
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Drop what another sink has taken over already."""
@@ -262,10 +265,7 @@ class Sink:
         _log.warning("partitions lost", partitions=sorted(numbers))
         self._drop(numbers)
         consumer.incremental_unassign(partitions)
-        self._count_partitions()
-
-    def _count_partitions(self) -> None:
-        self._metrics.partitions.set(len(self._consumer.assignment()))
+        self._metrics.partitions.set(len(self._partitions))
 
     def _drop(self, partitions: set[int]) -> None:
         """Never commit for these partitions again; their readings may still be written."""
@@ -273,6 +273,7 @@ class Sink:
             batch.drop_offsets(partitions)
         for partition in partitions:
             self._submitted.pop(partition, None)
+        self._partitions -= partitions
         self._commits.drop(partitions)
 
     def _finish(self, seconds: float) -> None:
@@ -293,7 +294,7 @@ class Sink:
         self._finish(self._drain_seconds)
         left = sum(len(batch.lines) for batch, _ in self._under_way)
         self._writer.give_up()
-        self._drop({item.partition for item in self._consumer.assignment()})
+        self._drop(set(self._partitions))
         self._under_way.clear()
         self._consumer.close()
         self._pool.shutdown(wait=True)
