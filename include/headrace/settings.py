@@ -226,7 +226,7 @@ class SinkSettings(BaseModel):
     )
     sink_metrics_port: Port = Field(9102, description="Port of the sink's /metrics and /healthz.")
     sink_batch_readings: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        3000, description="Readings in one write to InfluxDB at most."
+        5000, description="Readings in one write to InfluxDB at most."
     )
     sink_linger: Duration = Field(
         timedelta(milliseconds=100), description="How long a reading waits for a batch to fill."
@@ -235,7 +235,7 @@ class SinkSettings(BaseModel):
         2, description="Writes to InfluxDB under way at once."
     )
     sink_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
-        2 << 20, description="What the sink fetches ahead from Kafka at most."
+        1 << 20, description="What the sink fetches ahead from Kafka at most."
     )
 
 

@@ -65,14 +65,3 @@ def test_each_window_comes_out_once(airflow: AirflowStack, ingest: list[Process]
     assert {row["generatorID"]: row["_value"] for row in stored} == {
         row["generatorID"]: row["fuel"] for row in rows
     }
-
-
-def test_windows_since_the_installation_are_all_there(
-    airflow: AirflowStack, ingest: list[Process]
-) -> None:
-    """The first reconcile, due at once, computed what was before the first live run."""
-    assert all(worker.alive for worker in ingest)
-    run = airflow.runs("reconcile", run_type="scheduled")[-1]
-    assert airflow.wait_for_run("reconcile", run["dag_run_id"])["state"] == "success"
-    done = airflow.installation.headrace("status", "--json")
-    assert '"missing": 0' in done.stdout, done.stdout
