@@ -15,7 +15,14 @@ from datetime import datetime
 from typing import Any
 
 from headrace.models.alarm import PublishedChange, change_value
-from headrace.models.row import PublishedRow, RowKey, read_row, row_content, row_value
+from headrace.models.row import (
+    PublishedRow,
+    RowKey,
+    read_row,
+    row_content,
+    row_value,
+    starts_within,
+)
 from headrace.models.window import WindowRange, ranges_of
 from headrace.stages.alarm_changes import changes_to_publish
 from headrace.stages.alarm_record import write_changes
@@ -111,8 +118,8 @@ def _published_rows(windows: WindowRange, pipeline: Pipeline) -> dict[RowKey, Pu
     known = {}
     topic = pipeline.profile.topics.downsampled
     for record in records_since(windows.start + windows.length, topic, pipeline.kafka):
-        row = read_row(pipeline.profile, record.value)
-        if windows.start <= row.key[1] < windows.stop:
+        if starts_within(record.value, windows):
+            row = read_row(pipeline.profile, record.value)
             known[row.key] = row
     return known
 
