@@ -46,8 +46,8 @@ env: $(INSTALLED) ## Write .env with fresh secrets, if there is none
 
 # --- Checking --------------------------------------------------------------------
 
-# Most tests wait for servers most of the time, so two run at once.
-SPREAD := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# Most tests wait for servers most of the time, so two run at once; tests/conftest.py says which.
+SPREAD := --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests, on servers of their own (under 12 minutes)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.backbone import Backbone
 from tests.support.installation import Installation
@@ -17,20 +18,26 @@ settings.register_profile("headrace", deadline=None, suppress_health_check=[Heal
 settings.load_profile("headrace")
 
 
-# Before xdist's own hook, which reads the groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the tests over processes, each with servers of its own.
+class Spread(LoadScopeScheduling):
+    """Spreads the tests over processes, each with servers of its own.
 
-    Airflow takes long to start and its tests take longest, so those stay together and
-    begin first. The tests of an integration module stay together, for its fixtures.
+    The tests of a module stay together, for its fixtures, and so do all that need
+    Airflow, which takes most of a minute to start.
     """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = str(Path(path).parent)
+        return folder if folder.endswith("e2e") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:
+    return Spread(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, and cannot be divided."""
     items.sort(key=lambda item: item.path.parent.name != "e2e")
-    for item in items:
-        folder = item.path.parent.name
-        if folder in ("e2e", "integration"):
-            group = folder if folder == "e2e" else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
