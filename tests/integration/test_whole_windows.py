@@ -18,7 +18,7 @@ from headrace.models.window import WindowRange, rfc3339
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
 from headrace.stages.markers import read_markers
-from headrace.stages.republish import Republished, republish
+from headrace.stages.republish import Republished
 from tests.support.dying import STEPS
 from tests.support.installation import PROJECT, Installation
 from tests.support.ranges import MINUTE, hours_ago, windows
@@ -35,7 +35,7 @@ def compute(installation: Installation, range_: WindowRange, run: str) -> None:
 
 def publish(installation: Installation, range_: WindowRange, run: str) -> Republished:
     with installation.pipeline() as pipeline:
-        return republish(range_, pipeline, run=run)
+        return installation.publish(range_, pipeline, run=run)
 
 
 def die(installation: Installation, step: str, range_: WindowRange, run: str) -> None:

@@ -29,6 +29,7 @@ from headrace.stages.republish import Republished, republish
 from headrace.storage.influx import Influx, InfluxAddress, influx_address
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import read_topic
+from headrace.storage.kafka_transaction import Publisher as TransactionalPublisher
 from native.servers import LOOPBACK, Server
 from tests.support.backbone import Backbone
 from tests.support.processes import Process, free_port
@@ -228,7 +229,14 @@ class Installation:
         with self.pipeline() as pipeline:
             downsample(windows, pipeline, settled=settled, run="test/1")
             evaluate_alarms(windows, pipeline)
-            return republish(windows, pipeline, run="test/1")
+            return self.publish(windows, pipeline, run="test/1")
+
+    def publish(self, windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republished:
+        """Republish, and wait until consumers can see it: Kafka confirms a commit before."""
+        done = republish(windows, pipeline, run=run)
+        # The next publisher is kept waiting until the last commit is in all partitions.
+        with TransactionalPublisher(pipeline.kafka, f"headrace-republish-{self.profile.name}"):
+            return done
 
     def points(
         self, field_name: str | None = None, age: timedelta = timedelta(days=60)

@@ -79,8 +79,8 @@ def republish(windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republis
         If a server refuses for good.
     """
     profile = pipeline.profile
-    # Opened first: it ends what a dead predecessor had begun, so that what is read
-    # next is all there is.
+    # Opened first: it ends what a dead predecessor had begun, and waits until the last
+    # commit shows in all partitions, so that what is read next is all there is.
     with Publisher(pipeline.kafka, f"headrace-republish-{profile.name}") as publisher:
         rows = pipeline.run("rows.flux", pipeline.range_params(windows))
         ours = _ours(windows, run, pipeline)
