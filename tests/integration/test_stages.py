@@ -64,6 +64,10 @@ def test_a_window_is_half_open(installation: Installation, noon: datetime) -> No
     installation.compute(windows(noon, 1))
     (row,) = installation.rows()
     assert (row["fuel"], row["readings"]) == (3.0, 2)
+    # Nothing of the next window is stored before its time either.
+    with installation.pipeline() as pipeline:
+        stored = pipeline.run("rows.flux", pipeline.range_params(windows(noon, 3)))
+    assert [row["_time"] for row in stored] == [noon]
     installation.compute(windows(noon, 2))
     assert [(row["fuel"], row["readings"]) for row in installation.rows()] == [(3.0, 2), (2.0, 1)]
 
