@@ -130,7 +130,7 @@ def _ask_kafka(status: Status, profile: Profile, kafka: Kafka) -> None:
     status.devices["online"] = len(presence) - len(offline)
     status.devices["offline"] = [
         {"device": item.device, "since": rfc3339(item.since)}
-        for item in sorted(offline, key=lambda item: item.since)
+        for item in sorted(offline, key=lambda item: (item.since, item.device))
     ]
 
 
