@@ -22,7 +22,7 @@ _READINGS = 400_000
 #: Readings that may be anywhere between the device and InfluxDB: a second or two's worth.
 #: While it is no more than this, the lag does not grow.
 _UNDER_WAY = 40_000
-_TELL_SECONDS = 0.02
+_TELL_SECONDS = 0.1
 _TELEGRAFS = "two Telegrafs"
 _SILENCE_SECONDS = 60.0
 #: Readings for a load that is ended by the clock.

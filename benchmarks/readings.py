@@ -47,7 +47,7 @@ def payload(index: int, number: int) -> bytes:
 
 
 def lines(measurement: str, id_field: str) -> Callable[[int, int, int], str]:
-    """Make a function that writes a reading as a line for InfluxDB.
+    """Make a function that writes a reading as a line for InfluxDB, as the sink does.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def lines(measurement: str, id_field: str) -> Callable[[int, int, int], str]:
         the epoch. Values come round after some thousand numbers.
     """
     values = [
-        ",".join(f"{name}={float(value)!r}" for name, value in fields(number).items())
+        ",".join(f"{name}={value!r}" for name, value in fields(number).items())
         for number in range(_VARIANTS)
     ]
 

@@ -232,7 +232,7 @@ class SinkSettings(BaseModel):
         timedelta(milliseconds=100), description="How long a reading waits for a batch to fill."
     )
     sink_writes_in_flight: Annotated[int, Field(ge=1, le=16)] = Field(
-        2, description="Writes to InfluxDB under way at once."
+        3, description="Writes to InfluxDB under way at once."
     )
     sink_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
         1 << 20, description="What the sink fetches ahead from Kafka at most."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -41,3 +43,20 @@ def test_a_simple_device_is_taken_as_it_is(installation: Installation) -> None:
     assert record.value == payload
     assert abs(record.timestamp_ms - points[0][1].timestamp() * 1000) < 1
     device.disconnect()
+
+
+def test_numbers_are_stored_as_the_device_spelled_them(installation: Installation) -> None:
+    """Their text goes to InfluxDB as it is, and there it is the same number as here."""
+    spelled = ["5", "-0", "5.50", "1e3", "1E+3", "-1.5e-3", "0.1", "1e308", "5e-324", "1e-400"]
+    spelled += ["9007199254740993", "0.30000000000000004", "1" + "0" * 300, "0." + "1" * 300]
+    installation.worker("bridge").start()
+    installation.worker("sink").launch()
+    usual = json.dumps(reading("generator1", fuel=0))
+    topic = f"{installation.name}/generator1"
+    with Publisher(installation.backbone.mqtt_port) as device:
+        device.send_all(
+            [(topic, usual.replace('"fuel": 0', f'"fuel": {text}').encode()) for text in spelled]
+        )
+    points = wait_for(lambda: p if len(p := installation.points("fuel")) == len(spelled) else [])
+    stored = [value for _, _, value in sorted(points, key=lambda point: point[1])]
+    assert stored == [float(text) for text in spelled]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+from confluent_kafka import OFFSET_END, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from headrace.models.reading import epoch_ns
@@ -27,6 +30,20 @@ def make_fuel_an_integer(installation: Installation, moment: datetime) -> None:
     line = f"genData,generatorID=somebody fuel=1i {epoch_ns(moment)}"
     with installation.admin_influx() as influx:
         influx.write(installation.profile.buckets.raw, line.encode())
+
+
+@contextmanager
+def access_withdrawn(installation: Installation) -> Iterator[str]:
+    """For a while InfluxDB does not take the sink's token, which is given."""
+    token = (installation.settings.tokens_dir / "sink.token").read_text().strip()
+    with installation.admin_influx() as influx:
+        api = influx.client.authorizations_api()
+        (authorization,) = [item for item in api.find_authorizations() if item.token == token]
+        authorization.status = "inactive"
+        api.update_authorization(authorization)
+        yield token
+        authorization.status = "active"
+        api.update_authorization(authorization)
 
 
 def test_refused_points_are_set_aside_and_the_others_written(installation: Installation) -> None:
@@ -63,15 +80,41 @@ def test_refused_points_are_set_aside_and_the_others_written(installation: Insta
     assert installation.metric(installation.sink_port, name, reason="influx_refused") == 10
 
 
+def test_a_refused_reading_that_kafka_no_longer_keeps_is_told(installation: Installation) -> None:
+    """It can't become a dead letter any more; its neighbours are written all the same."""
+    then = datetime.now(UTC) - SOME_DAYS
+    make_fuel_an_integer(installation, then)
+    topics = installation.profile.topics
+    installation.worker("bridge").start()
+    sink = installation.worker("sink")
+    with access_withdrawn(installation):
+        sink.launch()
+        more = [{}, {"time": rfc3339(then)}, {}]
+        topic = f"{installation.name}/generator1"
+        with Publisher(installation.backbone.mqtt_port) as publisher:
+            publisher.send_all(
+                [(topic, reading(fuel=number, **item)) for number, item in enumerate(more)]
+            )
+        wait_for(lambda: "Is the token right?" in sink.log.read_text())
+        admin = installation.kafka.admin()
+        ends = [TopicPartition(topics.raw, partition, OFFSET_END) for partition in range(3)]
+        for future in admin.delete_records(ends).values():
+            future.result()
+    # Not the lag: of what is deleted there is none.
+    (told,) = wait_for(
+        lambda: [line for line in sink.log.read_text().splitlines() if "no longer keeps" in line]
+    )
+    assert "readings=1" in told
+    assert "fuel=1" in told
+    fuel = [value for _, _, value in installation.points("fuel", age=SOME_DAYS / 2)]
+    assert sorted(fuel) == [0.0, 2.0]
+    assert installation.records(topics.dead_letter) == []
+
+
 def test_a_token_that_does_not_fit_is_waited_out(installation: Installation) -> None:
     sink = installation.worker("sink")
     installation.worker("bridge").start()
-    with installation.admin_influx() as influx:
-        api = influx.client.authorizations_api()
-        token = (installation.settings.tokens_dir / "sink.token").read_text().strip()
-        (authorization,) = [item for item in api.find_authorizations() if item.token == token]
-        authorization.status = "inactive"
-        api.update_authorization(authorization)
+    with access_withdrawn(installation) as token:
         sink.launch()
         topic = f"{installation.name}/generator1"
         with Publisher(installation.backbone.mqtt_port) as publisher:
@@ -84,8 +127,6 @@ def test_a_token_that_does_not_fit_is_waited_out(installation: Installation) -> 
 
         wait_for(complains)
         assert installation.points("fuel") == []
-        authorization.status = "active"
-        api.update_authorization(authorization)
     wait_for(lambda: lag(installation) == 0, 60)
     assert len(installation.points("fuel")) == 20
     assert installation.records(installation.profile.topics.dead_letter) == []

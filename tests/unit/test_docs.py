@@ -169,8 +169,8 @@ def test_the_example_profile_takes_the_example_reading(pumps: Profile) -> None:
     codec = ReadingCodec(pumps, max_payload_bytes=1000, max_age=limit, max_ahead=limit)
     time_ns = codec.check(payload.encode(), reading["pumpID"], epoch_ns(taken.astimezone(UTC)))
     assert time_ns is not None
-    line = codec.line(payload.encode(), time_ns)
-    assert line.startswith("pump,pumpID=p17 flow=412.5,pressure=6.1,motor_temperature=58.0 ")
+    line = codec.line(payload.encode(), b"%d" % time_ns)
+    assert line.startswith(b"pump,pumpID=p17 flow=412.5,pressure=6.1,motor_temperature=58.0 ")
     template = pumps.mqtt.topic.replace("+", "[^/]+").replace("{id}", reading["pumpID"])
     assert re.search(f"`{template}`", text_of("docs/profiles.md"))
 

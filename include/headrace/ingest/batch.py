@@ -1,296 +1,200 @@
-"""Batches of readings, and writing them so that one bad reading harms no other."""
+"""Batches of readings that are written together, and when it is time to write them."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    retry_if_not_exception_type,
-    stop_when_event_set,
-    wait_exponential_jitter,
-)
-from tenacity.nap import sleep_using_event
+from confluent_kafka import Message
 
-from headrace.errors import HeadraceError, RefusedError, ServerTimeoutError
-from headrace.ingest.health import Health
-from headrace.ingest.metrics import SinkMetrics
-from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES, Reason, RejectedReadingError
+from headrace.models.deadletter import Reason, RejectedReadingError
 from headrace.models.reading import ReadingCodec
-from headrace.profile import Profile
-from headrace.storage.influx import Influx
-from headrace.storage.kafka import Headers, error_of, headers_of
+from headrace.storage.kafka import Record, headers_of
 
-__all__ = ["Batch", "BatchWriter", "write_halving"]
+__all__ = ["Batch", "OpenBatches", "event_time"]
 
-_DETAIL_CHARACTERS = 500
-#: Longer than the producer itself tries (message.timeout.ms in `factory`).
-_CONFIRM_SECONDS = 12.0
+_TIME_NS = "time_ns"
+#: Payload bytes after which a batch is full, however few readings it holds.
+_BATCH_BYTES = 4 << 20
+#: All open batches together hold no more than so many full ones.
+_OPEN_BATCHES = 2
 
-_T = TypeVar("_T")
+
+def event_time(header: bytes | None, timestamp_ms: int) -> bytes:
+    """Time of a raw record's reading, in nanoseconds since the epoch, as decimal text.
+
+    Parameters
+    ----------
+    header
+        The record's ``time_ns``; `None` if no bridge wrote it. Then Kafka's own timestamp
+        is what there is.
+    timestamp_ms
+        Kafka's timestamp.
+
+    Raises
+    ------
+    RejectedReadingError
+        If the header is no number.
+    """
+    if header is None:
+        return b"%d" % (timestamp_ms * 1_000_000)
+    if not header.isdigit():
+        raise RejectedReadingError(Reason.TIME_INVALID, f"header time_ns is {header[:50]!r}")
+    return header
 
 
 class Batch:
-    """Readings that are written together, and the offsets behind them.
+    """Readings of one partition that are written together, and the offsets behind them.
+
+    Only their lines are kept: a reading that InfluxDB refuses is read from Kafka again,
+    which is rare, and costs less than to hold on to all of them.
 
     Attributes
     ----------
+    partition
+        The partition.
+    start
+        Offset of the first record.
+    stop
+        One past the last record that is in the batch or was passed over.
     lines
         Line protocol, one line a reading.
-    offsets
-        By partition: one past the last record that is in the batch or was passed over.
+    rejected
+        Records that hold no reading that can be stored.
     payload_bytes
         Length of the payloads.
     begun
         When the batch was begun, on the monotonic clock.
-    written
-        Readings that InfluxDB took; known after the write.
     """
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.messages: list[Message] = []
-        self.rejected: list[tuple[Message, RejectedReadingError]] = []
-        self.offsets: dict[int, int] = {}
+    def __init__(self, partition: int, start: int) -> None:
+        self.partition = partition
+        self.start = self.stop = start
+        self.lines: list[bytes] = []
+        self.rejected: list[tuple[Record, RejectedReadingError]] = []
         self.payload_bytes = 0
         self.begun = time.monotonic()
-        self.written = 0
+
+    def __len__(self) -> int:
+        """How many records it holds."""
+        return len(self.lines) + len(self.rejected)
+
+    def extend(self, messages: Iterable[Message], codec: ReadingCodec) -> None:
+        """Add records of the partition, in their order."""
+        add, line = self.lines.append, codec.line
+        for message in messages:
+            payload = message.value() or b""
+            self.payload_bytes += len(payload)
+            try:
+                add(line(payload, _time_ns(message)))
+            except RejectedReadingError as exc:
+                self.rejected.append((Record.of(message), exc))
+        self.stop = (message.offset() or 0) + 1
+
+
+def _time_ns(message: Message) -> bytes:
+    headers = message.headers()
+    # The bridge puts it first; to look no further saves a dictionary a reading.
+    if headers and headers[0][0] == _TIME_NS:  # type: ignore[index]
+        value: bytes = headers[0][1]  # type: ignore[index, assignment]
+        if value and value.isdigit():
+            return value
+    return event_time(headers_of(message).get(_TIME_NS), message.timestamp()[1])
+
+
+class OpenBatches:
+    """Batches that are being filled, one a partition.
+
+    A write of few devices costs InfluxDB less than one of as many readings of many devices,
+    and a device has one partition.
+
+    Parameters
+    ----------
+    codec
+        Writes readings as lines.
+    limit
+        A write has so many readings at most.
+    linger_seconds
+        A batch is not kept longer.
+    """
+
+    def __init__(self, codec: ReadingCodec, limit: int, linger_seconds: float) -> None:
+        self._codec = codec
+        self._limit = limit
+        self._linger_seconds = linger_seconds
+        self._batches: dict[int, Batch] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.offsets)
+        return bool(self._batches)
 
-    def add(self, message: Message, codec: ReadingCodec) -> None:
-        """Add a reading.
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches.values())
 
-        Raises
-        ------
-        RejectedReadingError
-            If the record holds no reading that can be stored.
-        """
-        value = message.value() or b""
-        self.lines.append(codec.line(value, _time_ns(message)))
-        self.messages.append(message)
-        self.payload_bytes += len(value)
-        self._passed(message)
+    @property
+    def room(self) -> int:
+        """How many records may be added before a batch has too many."""
+        return self._limit - max(map(len, self), default=0)
 
-    def reject(self, message: Message, rejection: RejectedReadingError) -> None:
-        """Note a record that holds no reading."""
-        self.rejected.append((message, rejection))
-        self.payload_bytes += len(message.value() or b"")
-        self._passed(message)
+    def add(self, messages: Iterable[Message]) -> None:
+        """Add records, each to the batch of its partition."""
+        for partition, run in groupby(messages, Message.partition):
+            records = list(run)
+            self._batch(partition or 0, records[0].offset() or 0).extend(records, self._codec)
 
     def reached(self, partition: int, offset: int) -> None:
         """Note that a partition holds nothing before this offset that is not read."""
-        self.offsets[partition] = offset
+        self._batch(partition, offset).stop = offset
 
-    def drop_offsets(self, partitions: set[int]) -> None:
-        """Forget the offsets of partitions that are no longer ours."""
+    def full(self) -> Batch | None:
+        """The batch that has to be written before more is added, if there is one."""
+        if not self._batches:
+            return None
+        by_records = max(self, key=len)
+        by_bytes = max(self, key=lambda batch: batch.payload_bytes)
+        if len(by_records) >= self._limit:
+            return by_records
+        if by_bytes.payload_bytes >= _BATCH_BYTES:
+            return by_bytes
+        if sum(map(len, self)) >= _OPEN_BATCHES * self._limit:
+            return by_records
+        if sum(batch.payload_bytes for batch in self) >= _OPEN_BATCHES * _BATCH_BYTES:
+            return by_bytes
+        return None
+
+    def take_due(self) -> list[Batch]:
+        """Take what should be written now: a full batch, or old ones together."""
+        full = self.full()
+        if full is not None:
+            return self._take([full])
+        begun = time.monotonic() - self._linger_seconds
+        if any(batch.begun <= begun for batch in self):
+            return self.take()
+        return []
+
+    def take(self) -> list[Batch]:
+        """Take the oldest batches, as many as go into one write."""
+        taken: list[Batch] = []
+        readings = 0
+        for batch in sorted(self, key=lambda batch: batch.begun):
+            readings += len(batch)
+            if taken and readings > self._limit:
+                break
+            taken.append(batch)
+        return self._take(taken)
+
+    def drop(self, partitions: Iterable[int]) -> None:
+        """Forget the batches of some partitions."""
         for partition in partitions:
-            self.offsets.pop(partition, None)
+            self._batches.pop(partition, None)
 
-    def _passed(self, message: Message) -> None:
-        if not self.offsets:
-            self.begun = time.monotonic()
-        self.offsets[message.partition() or 0] = (message.offset() or 0) + 1
+    def _batch(self, partition: int, offset: int) -> Batch:
+        batch = self._batches.get(partition)
+        if batch is None:
+            batch = self._batches[partition] = Batch(partition, offset)
+        return batch
 
-
-def _time_ns(message: Message) -> int:
-    # The bridge puts it first; looking no further saves a dictionary a reading.
-    for name, value in cast("list[tuple[str, bytes | None]]", message.headers() or ()):
-        if name == "time_ns":
-            try:
-                return int(value or b"")
-            except ValueError as exc:
-                detail = f"header time_ns is {(value or b'')[:50]!r}"
-                raise RejectedReadingError(Reason.TIME_INVALID, detail) from exc
-    # A record that no bridge wrote: Kafka's own stamp is what there is.
-    return message.timestamp()[1] * 1_000_000
-
-
-def write_halving(write: Callable[[bytes], None], lines: Sequence[str]) -> dict[int, RefusedError]:
-    """Write lines so that those which InfluxDB refuses keep no other back.
-
-    A refusal names one point, or none. So the lines are halved until the refused ones
-    stand alone; what is written twice on the way is the same point.
-
-    Parameters
-    ----------
-    write
-        Writes lines, and raises `RefusedError` if InfluxDB refuses some or all of them.
-    lines
-        Line protocol.
-
-    Returns
-    -------
-    dict
-        The refused lines, by their place, and InfluxDB's reason.
-    """
-    refused: dict[int, RefusedError] = {}
-    # Ranges still to be written. (A function that calls itself would keep the lines in a
-    # cycle, and so in memory until Python next looks for cycles.)
-    ranges = [(0, len(lines))] if lines else []
-    while ranges:
-        start, stop = ranges.pop()
-        try:
-            write("\n".join(lines[start:stop]).encode())
-        except RefusedError as exc:
-            if stop - start == 1:
-                refused[start] = exc
-            else:
-                middle = (start + stop) // 2
-                ranges += [(middle, stop), (start, middle)]
-    return refused
-
-
-class BatchWriter:
-    """Writes batches to InfluxDB, and what it refuses to the dead letters.
-
-    Thread-safe: several batches may be written at once.
-
-    Parameters
-    ----------
-    influx
-        InfluxDB.
-    producer
-        Kafka's producer, for the dead letters.
-    profile
-        The kind of device.
-    metrics, health
-        What the sink says about itself.
-    """
-
-    def __init__(
-        self,
-        influx: Influx,
-        producer: Producer,
-        profile: Profile,
-        metrics: SinkMetrics,
-        health: Health,
-    ) -> None:
-        self._influx = influx
-        self._producer = producer
-        self._bucket = profile.buckets.raw
-        self._dead_letter_topic = profile.topics.dead_letter
-        self._metrics = metrics
-        self._health = health
-        self._given_up = threading.Event()
-        self._attempts = Retrying(
-            retry=retry_if_exception_type(HeadraceError)
-            & retry_if_not_exception_type(RefusedError),
-            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
-            stop=stop_when_event_set(self._given_up),
-            sleep=sleep_using_event(self._given_up),
-            before_sleep=self._not_written,
-            reraise=True,
-        )
-
-    def write(self, batch: Batch) -> None:
-        """Write a batch, however long it takes.
-
-        InfluxDB that is away, a token that does not fit, a bucket that is missing, a
-        disk that is full: none of it is a reading's fault, so it is waited out.
-        """
-        refused = write_halving(
-            lambda lines: self._waiting_out(self._write_lines, lines), batch.lines
-        )
-        batch.written = len(batch.lines) - len(refused)
-        for number, error in refused.items():
-            rejection = RejectedReadingError(Reason.INFLUX_REFUSED, str(error))
-            batch.rejected.append((batch.messages[number], rejection))
-        if batch.rejected:
-            self._waiting_out(self._send_dead_letters, batch)
-
-    def check(self) -> None:
-        """Find out whether InfluxDB answers, before there is anything to write."""
-        try:
-            self._influx.ping()
-        except HeadraceError as exc:
-            self._health.problem("influxdb", str(exc))
-        else:
-            self._health.fine("influxdb")
-
-    def give_up(self) -> None:
-        """Make writes that wait for InfluxDB end with an error."""
-        self._given_up.set()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._producer.flush(5.0)
-        self._influx.close()
-
-    def _write_lines(self, lines: bytes) -> None:
-        self._influx.write(self._bucket, lines)
-        self._health.fine("influxdb")
-
-    def _waiting_out(self, call: Callable[[_T], None], argument: _T) -> None:
-        """Call until it works, or until it is clear that it never will."""
-        self._attempts(call, argument)
-
-    def _not_written(self, attempt: RetryCallState) -> None:
-        if attempt.outcome is not None:
-            self._health.problem("influxdb", str(attempt.outcome.exception()))
-
-    def _send_dead_letters(self, batch: Batch) -> None:
-        """Produce the dead letters of a batch, and wait for Kafka's reports.
-
-        One that was confirmed is not sent again; one whose report went missing may be,
-        which its header ``source`` tells.
-        """
-        confirmed: set[int] = set()
-        failures: list[HeadraceError] = []
-
-        def reporter(number: int) -> Callable[[KafkaError | None, Message], None]:
-            def report(error: KafkaError | None, _: Message) -> None:
-                if error is None:
-                    confirmed.add(number)
-                else:
-                    failures.append(error_of(error))
-
-            return report
-
-        try:
-            for number, (message, rejection) in enumerate(batch.rejected):
-                self._producer.produce(
-                    self._dead_letter_topic,
-                    (message.value() or b"")[:MAX_DEAD_LETTER_BYTES],
-                    message.key(),
-                    headers=_dead_letter_headers(message, rejection),
-                    on_delivery=reporter(number),
-                )
-                self._producer.poll(0)
-            self._producer.flush(_CONFIRM_SECONDS)
-        except (BufferError, KafkaException) as exc:
-            msg = f"a dead letter can't be produced: {exc}"
-            raise ServerTimeoutError(msg) from exc
-        for number in confirmed:
-            reason = batch.rejected[number][1].reason.value
-            self._metrics.rejected.labels(reason).inc()
-        batch.rejected = [
-            item for number, item in enumerate(batch.rejected) if number not in confirmed
-        ]
-        if failures:
-            raise failures[0]
-        if batch.rejected:
-            msg = "Kafka did not confirm the dead letters in time"
-            raise ServerTimeoutError(msg)
-
-
-def _dead_letter_headers(message: Message, rejection: RejectedReadingError) -> Headers:
-    kept = headers_of(message)
-    return [
-        ("reason", rejection.reason.value),
-        ("detail", rejection.detail[:_DETAIL_CHARACTERS]),
-        ("size", str(len(message.value() or b""))),
-        ("source", f"{message.topic()}/{message.partition()}/{message.offset()}"),
-        *(
-            (name, kept[name])
-            for name in ("time_ns", "topic", "bridge", "packet_id", "taken_ns")
-            if name in kept
-        ),
-    ]
+    def _take(self, batches: list[Batch]) -> list[Batch]:
+        for batch in batches:
+            del self._batches[batch.partition]
+        return batches

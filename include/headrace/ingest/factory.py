@@ -18,7 +18,8 @@ from tenacity import (
 from tenacity.nap import sleep_using_event
 
 from headrace.errors import AccessDeniedError, HeadraceError
-from headrace.ingest.batch import BatchWriter
+from headrace.ingest.batch import OpenBatches
+from headrace.ingest.batch_writer import BatchWriter
 from headrace.ingest.bridge import Bridge
 from headrace.ingest.commits import Commits
 from headrace.ingest.health import Health, serve_health
@@ -217,7 +218,7 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
         fetch_wait_max_ms=50,
         **({"group_instance_id": settings.sink_id} if settings.sink_id else {}),
     )
-    producer = kafka.producer(message_timeout_ms=10_000)
+    codec = make_codec(settings, profile)
     server = serve_health(
         health, metrics.registry, settings.metrics_host, settings.sink_metrics_port
     )
@@ -225,13 +226,11 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
         consumer,
         commits,
         profile,
-        make_codec(settings, profile),
-        BatchWriter(influx, producer, profile, metrics, health),
+        OpenBatches(codec, settings.sink_batch_readings, settings.sink_linger.total_seconds()),
+        BatchWriter(influx, kafka, profile, codec, metrics, health),
         metrics,
         health,
         stop=stop,
-        batch_readings=settings.sink_batch_readings,
-        linger=settings.sink_linger,
         writes_in_flight=settings.sink_writes_in_flight,
         drain_limit=settings.drain_limit,
     ).run()

@@ -11,12 +11,11 @@ from datetime import timedelta
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from headrace.ingest.batch import Batch, BatchWriter
+from headrace.ingest.batch import Batch, OpenBatches
+from headrace.ingest.batch_writer import BatchWriter
 from headrace.ingest.commits import Commits
 from headrace.ingest.health import Health
 from headrace.ingest.metrics import SinkMetrics
-from headrace.models.deadletter import RejectedReadingError
-from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.storage.kafka import error_of
 
@@ -27,8 +26,6 @@ _log = structlog.get_logger(__name__)
 _IDLE_SECONDS = 0.5
 _BUSY_SECONDS = 0.02
 _FETCH_RECORDS = 1000
-#: Payload bytes after which a batch is closed, however few readings it holds.
-_BATCH_BYTES = 4 << 20
 #: Writes that have been under way for so long mean that InfluxDB can't keep up.
 _PATIENCE_SECONDS = 1.0
 _REVOKE_SECONDS = 10.0
@@ -50,16 +47,14 @@ class Sink:
         Told by the consumer of each commit's outcome.
     profile
         The kind of device.
-    codec
-        Writes readings as lines.
+    batches
+        Collects readings.
     writer
         Writes batches.
     metrics, health
         What the sink says about itself.
     stop
         Set when the sink is to stop.
-    batch_readings, linger
-        A batch is written when it holds so many readings or is so old.
     writes_in_flight
         Writes under way at once.
     drain_limit
@@ -71,32 +66,28 @@ class Sink:
         consumer: Consumer,
         commits: Commits,
         profile: Profile,
-        codec: ReadingCodec,
+        batches: OpenBatches,
         writer: BatchWriter,
         metrics: SinkMetrics,
         health: Health,
         *,
         stop: threading.Event,
-        batch_readings: int,
-        linger: timedelta,
         writes_in_flight: int,
         drain_limit: timedelta,
     ) -> None:
         self._consumer = consumer
         self._commits = commits
         self._topic = profile.topics.raw
-        self._codec = codec
+        self._open = batches
         self._writer = writer
         self._metrics = metrics
         self._health = health
         self._stop = stop
-        self._batch_readings = batch_readings
-        self._linger_seconds = linger.total_seconds()
         self._writes_in_flight = writes_in_flight
         self._drain_seconds = drain_limit.total_seconds()
         self._pool = ThreadPoolExecutor(writes_in_flight, thread_name_prefix="write")
-        self._batch = Batch()
-        self._under_way: deque[tuple[Batch, Future[None]]] = deque()
+        #: In each write, the batches that are to be committed when it is done.
+        self._under_way: deque[tuple[list[Batch], Future[int]]] = deque()
         #: Kept here, for a consumer that is being closed does not tell any more.
         self._partitions: set[int] = set()
         #: By partition: up to where records are in batches.
@@ -131,48 +122,52 @@ class Sink:
             # Without readings to write, nothing else would tell.
             self._next_check = time.monotonic() + _CHECK_SECONDS
             self._writer.check()
-        if self._batch_is_full() and not self._has_room():
+        while self._has_room() and (due := self._open.take_due()):
+            self._submit(due)
+        if self._open.full():
             self._wait_for_room()
             return
         self._resume()
-        for message in self._fetch():
-            self._add(message)
-        if self._has_room() and (self._batch_is_full() or self._batch_is_old()):
-            self._submit()
+        self._add(self._fetch())
 
     def _fetch(self) -> list[Message]:
         """Wait a little for a record, and return it with what is there already."""
-        busy = self._batch or self._under_way
-        room = self._batch_readings - len(self._batch.lines)
+        busy = self._open or self._under_way
         try:
             first = self._consumer.poll(_BUSY_SECONDS if busy else _IDLE_SECONDS)
             if first is None:
                 return []
-            return [first, *self._consumer.consume(max(1, min(room, _FETCH_RECORDS)), 0)]
+            more = min(self._open.room - 1, _FETCH_RECORDS)
+            return [first, *self._consumer.consume(more, 0)] if more > 0 else [first]
         except KafkaException as exc:
             self._complain(exc.args[0])
             return []
 
-    def _add(self, message: Message) -> None:
-        error = message.error()
-        if error is None:
-            try:
-                self._batch.add(message, self._codec)
-            except RejectedReadingError as exc:
-                self._batch.reject(message, exc)
-        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+    def _add(self, messages: list[Message]) -> None:
+        records = [message for message in messages if message.error() is None]
+        if records:
+            self._open.add(records)
+            self._health.fine("kafka")
+        if len(records) < len(messages):
+            for message in messages:
+                error = message.error()
+                if error is not None:
+                    self._note(message, error)
+
+    def _note(self, message: Message, error: KafkaError) -> None:
+        """Take what Kafka's consumer says in place of a record."""
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             # Beyond the last reading there may be markers of transactions, and a
             # partition without any record has an end to commit, too.
             self._reached(message.partition() or 0, message.offset() or 0)
+            self._health.fine("kafka")
         else:
             self._complain(error)
-            return
-        self._health.fine("kafka")
 
     def _reached(self, partition: int, offset: int) -> None:
-        known = self._batch.offsets.get(partition, self._submitted.get(partition, -1))
-        if offset > known:
-            self._batch.reached(partition, offset)
+        stops = {batch.partition: batch.stop for batch in self._open}
+        if offset > stops.get(partition, self._submitted.get(partition, -1)):
+            self._open.reached(partition, offset)
 
     def _complain(self, error: KafkaError) -> None:
         """Report what librdkafka says. It goes on by itself unless the error is fatal."""
@@ -184,18 +179,9 @@ class Sink:
     def _has_room(self) -> bool:
         return len(self._under_way) < self._writes_in_flight
 
-    def _batch_is_full(self) -> bool:
-        batch = self._batch
-        return len(batch.lines) >= self._batch_readings or batch.payload_bytes >= _BATCH_BYTES
-
-    def _batch_is_old(self) -> bool:
-        batch = self._batch
-        return bool(batch) and time.monotonic() - batch.begun >= self._linger_seconds
-
-    def _submit(self) -> None:
-        batch, self._batch = self._batch, Batch()
-        self._submitted.update(batch.offsets)
-        self._under_way.append((batch, self._pool.submit(self._writer.write, batch)))
+    def _submit(self, batches: list[Batch]) -> None:
+        self._submitted.update({batch.partition: batch.stop for batch in batches})
+        self._under_way.append((batches, self._pool.submit(self._writer.write, tuple(batches))))
         self._metrics.in_flight.set(len(self._under_way))
 
     def _settle(self) -> None:
@@ -211,10 +197,9 @@ class Sink:
             self._commits.send_if_failed(self._consumer)
 
     def _settle_oldest(self) -> None:
-        batch, write = self._under_way.popleft()
-        write.result()
-        self._metrics.written.inc(batch.written)
-        self._commits.written(batch.offsets)
+        batches, write = self._under_way.popleft()
+        self._metrics.written.inc(write.result())
+        self._commits.written({batch.partition: batch.stop for batch in batches})
 
     def _wait_for_room(self) -> None:
         """Wait for a write to end, without leaving the group."""
@@ -229,7 +214,7 @@ class Sink:
             # Nothing comes from paused partitions, but the group sees that we live.
             message = self._consumer.poll(0.1)
             if message is not None:
-                self._add(message)
+                self._add([message])
         else:
             _, write = self._under_way[0]
             _wait(write, 0.05)
@@ -269,8 +254,9 @@ class Sink:
 
     def _drop(self, partitions: set[int]) -> None:
         """Never commit for these partitions again; their readings may still be written."""
-        for batch in (self._batch, *(batch for batch, _ in self._under_way)):
-            batch.drop_offsets(partitions)
+        self._open.drop(partitions)
+        for batches, _ in self._under_way:
+            batches[:] = [batch for batch in batches if batch.partition not in partitions]
         for partition in partitions:
             self._submitted.pop(partition, None)
         self._partitions -= partitions
@@ -279,8 +265,8 @@ class Sink:
     def _finish(self, seconds: float) -> None:
         """Write what was fetched and commit it, within a limit."""
         deadline = time.monotonic() + seconds
-        if self._batch:
-            self._submit()
+        while self._open:
+            self._submit(self._open.take())
         while self._under_way:
             _, write = self._under_way[0]
             _wait(write, max(0.0, deadline - time.monotonic()))
@@ -292,7 +278,7 @@ class Sink:
     def _drain(self) -> None:
         """Stop in order: fetch nothing, write, commit, leave the group."""
         self._finish(self._drain_seconds)
-        left = sum(len(batch.lines) for batch, _ in self._under_way)
+        left = sum(len(batch) for batches, _ in self._under_way for batch in batches)
         self._writer.give_up()
         self._drop(set(self._partitions))
         self._under_way.clear()
@@ -303,7 +289,7 @@ class Sink:
             _log.warning("stopped before InfluxDB had everything; Kafka keeps it", readings=left)
 
 
-def _wait(write: Future[None], seconds: float) -> None:
+def _wait(write: Future[int], seconds: float) -> None:
     """Wait for a write to end, and leave its outcome for later."""
     done = threading.Event()
     write.add_done_callback(lambda _: done.set())

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,12 +20,16 @@ __all__ = ["ReadingCodec", "epoch_ns"]
 MAX_ID_CHARACTERS = 256
 
 #: Bounds the memory when ids never come back; a fleet fits many times over.
-_MAX_TAGS = 100_000
+_MAX_SERIES = 100_000
 _TIME = "time"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))", re.ASCII
 )
+#: What makes the fields of line protocol of a flat JSON object: ``"fuel": 5`` is ``fuel=5``.
+_EQUALS = bytes.maketrans(b":", b"=")
+_PUNCTUATION = b'{}" \t\r\n'
+_BACKSLASH = ord("\\")
 #: Characters that line protocol can't carry in a tag value, escaped or not.
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f]|\\(?=[,= ]|$)")
 _TAG_ESCAPES = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
@@ -36,6 +40,21 @@ _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 def epoch_ns(moment: datetime) -> int:
     """Nanoseconds since the epoch, exact to the microsecond that a datetime holds."""
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+class _Series(NamedTuple):
+    """How the lines of a device begin, and how its readings do.
+
+    Parameters
+    ----------
+    line
+        What its lines begin with, up to the first field.
+    reading
+        What its readings begin with, their punctuation taken out.
+    """
+
+    line: bytes
+    reading: bytes
 
 
 class ReadingCodec:
@@ -65,6 +84,7 @@ class ReadingCodec:
         max_ahead: timedelta,
     ) -> None:
         self._profile = profile
+        self._id_field = profile.id_field
         self._max_payload_bytes = max_payload_bytes
         self._max_age_ns = max_age // timedelta(microseconds=1) * 1000
         self._max_ahead_ns = max_ahead // timedelta(microseconds=1) * 1000
@@ -85,9 +105,10 @@ class ReadingCodec:
         #: A payload to an object with the id field, the fields and `time` as attributes.
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(struct).decode
         self._optional_position = 1 + len(required)
-        fields = ",".join(f"{name}=%r" for name in required)
-        self._line = f"{profile.measurement},{profile.id_field}=%s {fields}"
-        self._tags: dict[str, str] = {}
+        self._fields = ",".join(f"{name}=%r" for name in required)
+        #: Colons of a reading that has all fields and nothing else.
+        self._colons = 1 + len(profile.fields)
+        self._series: dict[str, _Series] = {}
 
     def check(self, payload: bytes, device: str, now_ns: int) -> int | None:
         """Check a reading as it comes from a device.
@@ -121,9 +142,9 @@ class ReadingCodec:
         # msgspec does not look into what it passes over.
         if not payload.isascii():
             _check_utf8(payload)
-        claimed = getattr(reading, self._profile.id_field)
+        claimed = getattr(reading, self._id_field)
         if claimed != device:
-            detail = f"{self._profile.id_field} is {claimed[:200]!r}, the topic says {device!r}"
+            detail = f"{self._id_field} is {claimed[:200]!r}, the topic says {device!r}"
             raise RejectedReadingError(Reason.ID_MISMATCH, detail)
         time = reading.time
         if time is None:
@@ -156,8 +177,15 @@ class ReadingCodec:
             detail = "the id has a control character or a backslash where a tag can't have one"
             raise RejectedReadingError(Reason.ID_UNWRITABLE, detail)
 
-    def line(self, payload: bytes, time_ns: int) -> str:
+    def line(self, payload: bytes, time_ns: bytes) -> bytes:
         """Write a reading as one line of line protocol, every number as a float.
+
+        Parameters
+        ----------
+        payload
+            The reading, as the device sent it.
+        time_ns
+            Its time, in nanoseconds since the epoch: decimal text, as in Kafka's header.
 
         Raises
         ------
@@ -169,26 +197,37 @@ class ReadingCodec:
             reading = self._decode(payload)
         except _UNDECODABLE as exc:
             raise self._explain(payload, exc) from exc
-        values = msgspec.structs.astuple(reading)
-        device: str = values[0]
-        tag = self._tags.get(device)
-        if tag is None:
-            tag = self._remember_tag(device)
-        if not self._optional:
-            return f"{self._line % (tag, *values[1:-1])} {time_ns}"
+        device: str = getattr(reading, self._id_field)
+        series = self._series.get(device)
+        if series is None:
+            series = self._remember_series(device)
+        # A usual reading differs from its line in nothing but punctuation: to exchange that
+        # costs a quarter of what it costs to write every number anew. With so few colons
+        # there is no other field and none twice; without a backslash nothing has another
+        # spelling; and an id that would need an escape does not begin as `series` says.
+        if payload.count(b":") == self._colons and _BACKSLASH not in payload:
+            fields = payload.translate(_EQUALS, _PUNCTUATION)
+            if fields.startswith(series.reading) and (not self._optional or b"=null" not in fields):
+                return b"%b%b %b" % (series.line, fields[len(series.reading) :], time_ns)
+        return self._line_of(series, msgspec.structs.astuple(reading)) + time_ns
+
+    def _line_of(self, series: _Series, values: tuple[Any, ...]) -> bytes:
+        """Write a line from the values of a reading, up to its time."""
         first = self._optional_position
-        line = self._line % (tag, *values[1:first])
+        fields = self._fields % values[1:first]
         for name, value in zip(self._optional, values[first:-1], strict=True):
             if value is not None:
-                line += f",{name}={value!r}"
-        return f"{line} {time_ns}"
+                fields += f",{name}={value!r}"
+        return series.line + f"{fields} ".encode()
 
-    def _remember_tag(self, device: str) -> str:
+    def _remember_series(self, device: str) -> _Series:
         self.check_id(device)
-        if len(self._tags) >= _MAX_TAGS:
-            self._tags.clear()
-        tag = self._tags[device] = device.translate(_TAG_ESCAPES)
-        return tag
+        if len(self._series) >= _MAX_SERIES:
+            self._series.clear()
+        tag = f"{self._id_field}={device.translate(_TAG_ESCAPES)}"
+        series = _Series(f"{self._profile.measurement},{tag} ".encode(), f"{tag},".encode())
+        self._series[device] = series
+        return series
 
     def _too_large(self, size: int) -> RejectedReadingError:
         detail = f"{size} bytes, {self._max_payload_bytes} are allowed"
@@ -204,7 +243,7 @@ class ReadingCodec:
             return RejectedReadingError(Reason.NOT_JSON, str(error))
         if not isinstance(content, dict):
             return RejectedReadingError(Reason.NOT_AN_OBJECT, str(error))
-        for name in (self._profile.id_field, *self._profile.required_fields):
+        for name in (self._id_field, *self._profile.required_fields):
             if name not in content:
                 return RejectedReadingError(Reason.MISSING_FIELD, f"{name} is missing")
         for name in self._profile.fields:

@@ -10,7 +10,7 @@ from datetime import datetime
 from confluent_kafka import KafkaError, Message
 
 from headrace.errors import HeadraceError, ServerTimeoutError
-from headrace.ingest.batch import write_halving
+from headrace.ingest.batch_writer import write_halving
 from headrace.models.deadletter import Reason, RejectedReadingError
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
@@ -90,7 +90,7 @@ def _replay_letters(
     to_influx = [letter for letter in good if letter.source]
     _produce(kafka, [_raw_record(letter, profile) for letter in to_kafka])
     outcome["sent"] += len(to_kafka)
-    lines = [codec.line(letter.record.value, letter.time_ns) for letter in to_influx]
+    lines = [codec.line(letter.record.value, b"%d" % letter.time_ns) for letter in to_influx]
     refused = write_halving(lambda text: influx.write(profile.buckets.raw, text), lines)
     outcome["written"] += len(lines) - len(refused)
     if refused:
@@ -195,7 +195,7 @@ def replay_range(
         ``written``, or what was left, by reason.
     """
     outcome: Replayed = Counter()
-    lines: list[str] = []
+    lines: list[bytes] = []
 
     def flush() -> None:
         refused = write_halving(lambda text: influx.write(profile.buckets.raw, text), lines)
@@ -206,7 +206,7 @@ def replay_range(
 
     for record, time_ns in records_between(kafka, profile, start, stop, progress):
         try:
-            lines.append(codec.line(record.value, time_ns))
+            lines.append(codec.line(record.value, b"%d" % time_ns))
         except RejectedReadingError as exc:
             outcome[f"left: {exc.reason.value}"] += 1
         if len(lines) >= _BATCH:

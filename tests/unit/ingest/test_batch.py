@@ -1,45 +1,149 @@
+"""What is written together, and when."""
+
 from __future__ import annotations
 
-import gc
-import weakref
+import json
+from typing import Any
 
 import pytest
+from confluent_kafka import Message
 
-from headrace.errors import RefusedError
-from headrace.ingest.batch import write_halving
+from headrace.ingest.batch import Batch, OpenBatches
+from headrace.models.deadletter import Reason
+from headrace.models.reading import ReadingCodec
+from tests.support.devices import reading
 
-
-class Lines(list[str]):
-    """A list that one can ask whether it is still there."""
-
-
-def test_refused_lines_are_found_and_all_others_written() -> None:
-    bad = {"b3", "b7"}
-    stored: set[str] = set()
-
-    def write(data: bytes) -> None:
-        lines = data.decode().split("\n")
-        if bad & set(lines):
-            msg = "refused"
-            raise RefusedError(msg)
-        stored.update(lines)
-
-    lines = [f"b{number}" for number in range(10)]
-    assert set(write_halving(write, lines)) == {3, 7}
-    assert stored == set(lines) - bad
+STAMP = ("time_ns", b"1700000000000000001")
 
 
-def test_nothing_is_written_of_an_empty_batch() -> None:
-    assert write_halving(lambda _: pytest.fail("written"), []) == {}
+def message(
+    partition: int, offset: int, value: bytes | None = None, headers: Any = (STAMP,)
+) -> Message:
+    payload = json.dumps(reading(f"generator{partition}", fuel=offset)).encode()
+    return Message(
+        topic="kafka_raw",
+        partition=partition,
+        offset=offset,
+        key=b"generator",
+        value=payload if value is None else value,
+        headers=list(headers),
+        timestamp=(1, 1_700_000_000_000),
+    )
 
 
-def test_written_lines_are_gone_without_a_search_for_cycles() -> None:
-    lines = Lines(["a", "b"])
-    there = weakref.ref(lines)
-    gc.disable()
-    try:
-        write_halving(lambda _: None, lines)
-        del lines
-        assert there() is None
-    finally:
-        gc.enable()
+def filled(batches: OpenBatches, **counts: int) -> OpenBatches:
+    """With so many readings of the partitions p0, p1, ... from offset 0 on."""
+    for name, count in counts.items():
+        batches.add([message(int(name[1:]), offset) for offset in range(count)])
+    return batches
+
+
+def held(batches: list[Batch]) -> list[tuple[int, int]]:
+    """Partition and size of each."""
+    return [(batch.partition, len(batch)) for batch in batches]
+
+
+def test_each_partition_has_a_batch_of_its_own(codec: ReadingCodec) -> None:
+    batches = OpenBatches(codec, 100, 60)
+    batches.add([message(1, 7), message(1, 8), message(0, 3), message(1, 9)])
+    assert {(item.partition, item.start, item.stop) for item in batches} == {(1, 7, 10), (0, 3, 4)}
+    (one,) = (item for item in batches if item.partition == 1)
+    assert [line.rpartition(b"fuel=")[2] for line in one.lines] == [
+        b"7 1700000000000000001",
+        b"8 1700000000000000001",
+        b"9 1700000000000000001",
+    ]
+
+
+def test_a_full_batch_is_written_alone(codec: ReadingCodec) -> None:
+    batches = filled(OpenBatches(codec, 5, 60), p0=3, p1=4)
+    assert batches.take_due() == []
+    assert batches.room == 1
+    batches.add([message(1, 4)])
+    assert batches.full() is not None
+    assert held(batches.take_due()) == [(1, 5)]
+    assert held(list(batches)) == [(0, 3)]
+
+
+def test_many_partitions_hold_no_more_than_two_full_batches(codec: ReadingCodec) -> None:
+    batches = filled(OpenBatches(codec, 5, 60), p0=2, p1=2, p2=3, p3=2)
+    assert batches.full() is None
+    batches.add([message(0, 2)])
+    # The first of the largest.
+    assert held(batches.take_due()) == [(0, 3)]
+    assert batches.full() is None
+
+
+def test_few_large_payloads_fill_a_batch(codec: ReadingCodec) -> None:
+    batches = OpenBatches(codec, 100, 60)
+    large = json.dumps(reading("generator0", note="x" * 3_000_000)).encode()
+    batches.add([message(0, 0, large)])
+    assert batches.full() is None
+    batches.add([message(0, 1, large)])
+    assert held(batches.take_due()) == [(0, 2)]
+
+
+def test_old_batches_are_written_together(codec: ReadingCodec) -> None:
+    """A slow fleet costs one write, however many partitions it is spread over."""
+    batches = filled(OpenBatches(codec, 5, 0), p0=1, p1=2, p2=1)
+    assert held(batches.take_due()) == [(0, 1), (1, 2), (2, 1)]
+    assert not batches
+
+
+def test_no_write_is_larger_than_the_limit(codec: ReadingCodec) -> None:
+    batches = filled(OpenBatches(codec, 5, 0), p0=4, p1=2, p2=3)
+    assert held(batches.take_due()) == [(0, 4)]
+    assert held(batches.take_due()) == [(1, 2), (2, 3)]
+
+
+def test_what_is_rejected_counts_as_well(codec: ReadingCodec) -> None:
+    """Or nothing but rubbish would fill the memory."""
+    batches = OpenBatches(codec, 3, 60)
+    batches.add([message(0, offset, b"rubbish") for offset in range(3)])
+    (batch,) = batches.take_due()
+    assert (batch.lines, batch.stop) == ([], 3)
+    assert [(record.offset, error.reason) for record, error in batch.rejected] == [
+        (offset, Reason.NOT_JSON) for offset in range(3)
+    ]
+
+
+def test_the_end_of_a_partition_is_an_offset_without_a_reading(codec: ReadingCodec) -> None:
+    batches = filled(OpenBatches(codec, 5, 0), p0=2)
+    batches.reached(0, 4)
+    batches.reached(1, 9)
+    assert [(item.partition, item.stop, len(item)) for item in batches.take_due()] == [
+        (0, 4, 2),
+        (1, 9, 0),
+    ]
+
+
+def test_dropped_partitions_are_forgotten(codec: ReadingCodec) -> None:
+    batches = filled(OpenBatches(codec, 5, 0), p0=2, p1=1)
+    batches.drop([0, 7])
+    assert held(batches.take_due()) == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "time_ns"),
+    [
+        ([STAMP, ("topic", b"a/b")], b"1700000000000000001"),
+        ([("topic", b"a/b"), STAMP], b"1700000000000000001"),
+        ([("topic", b"a/b")], b"1700000000000000000"),
+        ([], b"1700000000000000000"),
+    ],
+)
+def test_a_reading_is_dated_by_its_header_or_by_kafka(
+    codec: ReadingCodec, headers: list[tuple[str, bytes]], time_ns: bytes
+) -> None:
+    batches = OpenBatches(codec, 5, 0)
+    batches.add([message(0, 0, headers=headers)])
+    (batch,) = batches.take_due()
+    assert batch.lines[0].rpartition(b" ")[2] == time_ns
+
+
+@pytest.mark.parametrize("value", [b"", b"soon", b"-5", b"1e3", None])
+def test_a_header_that_is_no_time_is_rejected(codec: ReadingCodec, value: bytes | None) -> None:
+    batches = OpenBatches(codec, 5, 0)
+    batches.add([message(0, 0, headers=[("time_ns", value)])])
+    (batch,) = batches.take_due()
+    assert [error.reason for _, error in batch.rejected] == [Reason.TIME_INVALID]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.models.deadletter import Oversized, Reason, RejectedReadingError
@@ -115,31 +116,46 @@ def test_ids_that_can_not_be_written(codec: ReadingCodec, device: str) -> None:
     assert rejected.value.reason is Reason.ID_UNWRITABLE
 
 
-def test_line_has_every_number_as_a_float(codec: ReadingCodec) -> None:
-    line = codec.line(encoded(fuel=5, load=0), 1_700_000_000_000_000_001)
+def test_line_of_a_usual_reading(codec: ReadingCodec) -> None:
+    """Numbers as the device spelled them: in line protocol ``5`` is a float, too."""
+    line = codec.line(encoded(fuel=5, load=0), b"1700000000000000001")
     assert line == (
-        "genData,generatorID=generator1 lat=40.7,lon=-74.1,temperature=190.0,power=800.0,"
-        "load=0.0,fuel=5.0 1700000000000000001"
+        b"genData,generatorID=generator1 lat=40.7,lon=-74.1,temperature=190,power=800,"
+        b"load=0,fuel=5 1700000000000000001"
+    )
+
+
+def test_line_of_a_reading_with_more_than_its_fields(codec: ReadingCodec) -> None:
+    line = codec.line(encoded(note="fuel: 9", time=1), b"1700000000000000001")
+    assert line == (
+        b"genData,generatorID=generator1 lat=40.7,lon=-74.1,temperature=190.0,power=800.0,"
+        b"load=40.0,fuel=700.0 1700000000000000001"
     )
 
 
 def test_line_escapes_the_tag(codec: ReadingCodec) -> None:
-    line = codec.line(encoded(generatorID="a, b=c"), 1)
-    assert line.startswith(r"genData,generatorID=a\,\ b\=c lat=")
+    line = codec.line(encoded(generatorID="a, b=c"), b"1")
+    assert line.startswith(rb"genData,generatorID=a\,\ b\=c lat=")
 
 
-def test_line_leaves_out_optional_fields_that_are_missing(profile: Profile) -> None:
+@pytest.fixture(scope="module")
+def optional(profile: Profile) -> ReadingCodec:
+    """A codec of a profile with a field that need not be there."""
     content = profile.model_dump()
     content["fields"]["load"]["required"] = False
-    codec = ReadingCodec(
+    return ReadingCodec(
         Profile.model_validate(content),
         max_payload_bytes=1000,
         max_age=timedelta(days=30),
         max_ahead=timedelta(minutes=5),
     )
-    assert ",load=" not in codec.line(encoded(load=...), 1)
-    assert codec.line(encoded(load=7), 1).endswith("fuel=700.0,load=7.0 1")
-    assert check(codec, encoded(load=...)) is None
+
+
+def test_line_leaves_out_optional_fields_that_are_missing(optional: ReadingCodec) -> None:
+    assert b",load=" not in optional.line(encoded(load=...), b"1")
+    assert b",load=" not in optional.line(encoded(load=None), b"1")
+    assert b",load=7," in optional.line(encoded(load=7), b"1")
+    assert check(optional, encoded(load=...)) is None
 
 
 _SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10)
@@ -165,21 +181,72 @@ def test_whatever_comes_is_taken_or_rejected(codec: ReadingCodec, payload: bytes
     except RejectedReadingError as exc:
         assert exc.reason in Reason
         return
-    line = codec.line(payload, time_ns or NOW_NS)
-    assert "\n" not in line
-    assert "nan" not in line
-    assert "inf" not in line
+    device, fields = read_line(codec.line(payload, b"%d" % (time_ns or NOW_NS)))
+    assert device == "generator1"
+    assert all(math.isfinite(value) for value in fields.values())
 
 
-@given(
-    values=st.fixed_dictionaries(
-        {
-            name: st.floats(allow_nan=False, allow_infinity=False)
-            for name in ("lat", "lon", "temperature", "power", "load", "fuel")
-        }
-    )
+_SPACES = st.text(" \t\r\n", max_size=2)
+_DIGITS = st.text("0123456789", min_size=1, max_size=20)
+#: Numbers in every spelling that JSON has.
+_NUMBERS = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["", "-"]),
+    st.just("0") | _DIGITS.filter(lambda digits: digits[0] != "0"),
+    st.just("") | _DIGITS.map(".{}".format),
+    st.sampled_from(["", "e5", "E-7", "e+03"]),
 )
-def test_numbers_survive_exactly(codec: ReadingCodec, values: dict[str, float]) -> None:
-    line = codec.line(json.dumps({"generatorID": "g", **values}).encode(), 1)
-    fields = line.split(" ")[1].split(",")
-    assert {name: float(text) for name, text in (item.split("=") for item in fields)} == values
+_NAMES = ("lat", "lon", "temperature", "power", "load", "fuel")
+_ODD_IDS = st.sampled_from(["a b", "a=b", "a,b", "{a}", "a:b", "null", "g\u00e9n", 'a"b'])
+
+
+@st.composite
+def payloads(draw: st.DrawFn) -> str:
+    """Readings as a device may spell them, most of them with nothing odd."""
+
+    def odd() -> bool:
+        return draw(st.integers(0, 4)) == 0
+
+    device = json.dumps(draw(_ODD_IDS) if odd() else "generator1", ensure_ascii=odd())
+    items = [("generatorID", device), *((name, draw(_NUMBERS)) for name in _NAMES)]
+    if odd():
+        items = draw(st.permutations(items))
+    if odd():
+        more = [("note", '"fuel"'), ("time", "null"), ("fuel", "7"), ("a:b", "{}")]
+        items += draw(st.lists(st.sampled_from(more), max_size=2))
+    spelled = []
+    escaped = odd()
+    for name, value in items:
+        key = json.dumps(name)
+        if escaped:
+            key = key.replace("l", "\\u006c")
+        gaps = [draw(_SPACES) for _ in range(4)]
+        spelled.append(f"{gaps[0]}{key}{gaps[1]}:{gaps[2]}{value}{gaps[3]}")
+    return "{" + ",".join(spelled) + "}"
+
+
+@settings(max_examples=300)
+@given(payload=payloads())
+def test_line_says_what_the_reading_says(
+    codec: ReadingCodec, optional: ReadingCodec, payload: str
+) -> None:
+    """However it is spelled, and whichever way the line is made."""
+    content = json.loads(payload)
+    for either in (codec, optional):
+        device, fields = read_line(either.line(payload.encode(), b"1"))
+        assert device == content["generatorID"]
+        assert fields == {name: float(content[name]) for name in _NAMES}
+
+
+def read_line(line: bytes) -> tuple[str, dict[str, float]]:
+    """Read a line as InfluxDB does: where a backslash stands, a comma does not part."""
+    series, fields, _ = re.split(r"(?<!\\) ", line.decode())
+    measurement, tag = re.split(r"(?<!\\),", series)
+    assert measurement == "genData"
+    name, device = re.split(r"(?<!\\)=", tag)
+    assert name == "generatorID"
+    pairs = [item.split("=") for item in fields.split(",")]
+    assert len(dict(pairs)) == len(pairs)
+    # Python would forgive white space.
+    assert all(re.fullmatch(r"-?\d[\d.eE+-]*", text) for _, text in pairs)
+    return re.sub(r"\\([,= ])", r"\1", device), {name: float(text) for name, text in pairs}
