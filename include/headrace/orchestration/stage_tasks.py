@@ -130,9 +130,17 @@ def _run_name() -> str:
 
 
 def compute(span: Any, *, pool: str = LIVE_POOL, priority: int = 1) -> None:
-    """Wire the stages of a span: the same for live, healed, backfilled and manual runs."""
+    """Wire the stages of a span: the same for live, healed, backfilled and manual runs.
+
+    A later stage goes before an earlier one of another span, or a run over a day would
+    publish nothing before all of it is downsampled.
+    """
+
+    def at(step: int) -> dict[str, Any]:
+        return {"priority_weight": priority + step, "weight_rule": "absolute"}
+
     (
-        downsample.override(pool=pool, priority_weight=priority)(span)
-        >> evaluate_alarms.override(pool=pool, priority_weight=priority)(span)
-        >> republish.override(priority_weight=priority)(span)
+        downsample.override(pool=pool, **at(0))(span)
+        >> evaluate_alarms.override(pool=pool, **at(1))(span)
+        >> republish.override(**at(2))(span)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from headrace.storage.kafka import Kafka, Record
@@ -14,8 +14,24 @@ __all__ = ["records_since"]
 _CLOCK_MARGIN = timedelta(minutes=5)
 
 
-def records_since(moment: datetime, topic: str, kafka: Kafka) -> Iterator[Record]:
-    """Read all committed records that were published at some moment or later.
+def records_since(
+    moment: datetime,
+    topic: str,
+    kafka: Kafka,
+    wanted: Callable[[bytes], bool] | None = None,
+) -> Iterator[Record]:
+    """Read committed records that were published at some moment or later.
+
+    Parameters
+    ----------
+    moment
+        The moment.
+    topic
+        The topic.
+    kafka
+        The cluster.
+    wanted
+        Says by its value whether a record is wanted; every one is if not given.
 
     Raises
     ------
@@ -27,4 +43,4 @@ def records_since(moment: datetime, topic: str, kafka: Kafka) -> Iterator[Record
         start = offsets_at(consumer, topic, moment - _CLOCK_MARGIN)
     finally:
         consumer.close()
-    return read_topic(kafka, topic, start)
+    return read_topic(kafka, topic, start, wanted=wanted)

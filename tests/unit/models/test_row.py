@@ -35,14 +35,14 @@ def test_rows_of_a_range_are_told_from_others(
     profile: Profile, minutes: int, *, within: bool
 ) -> None:
     value = value_of(profile, NOON + minutes * MINUTE)
-    assert starts_within(value, WINDOWS) is within
+    assert starts_within(WINDOWS)(value) is within
 
 
 def test_a_device_can_t_pose_as_a_window(profile: Profile) -> None:
     device = '"window_start":"2026-01-31T12:00:00Z'
-    assert not starts_within(value_of(profile, NOON - MINUTE, device), WINDOWS)
+    assert not starts_within(WINDOWS)(value_of(profile, NOON - MINUTE, device))
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"[1]", b'{"window_start":"', b"\xff"])
 def test_what_is_no_row_is_about_no_window(value: bytes) -> None:
-    assert not starts_within(value, WINDOWS)
+    assert not starts_within(WINDOWS)(value)
