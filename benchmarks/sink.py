@@ -25,7 +25,7 @@ __all__ = ["NAMES", "measure_sink", "run"]
 NAMES = ("sink.rate", "sink.limit")
 
 _READINGS = 1_000_000
-_CONNECTIONS = (1, 2, 4)
+_CONNECTIONS = (2, 3, 4)
 _BATCH = 5000
 _INFLUX_ALONE = "InfluxDB alone"
 _NO_CONTENT = 204

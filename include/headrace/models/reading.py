@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -19,8 +19,6 @@ __all__ = ["ReadingCodec", "epoch_ns"]
 #: Ids longer than this are refused: an id is part of every key and every point.
 MAX_ID_CHARACTERS = 256
 
-#: Bounds the memory when ids never come back; a fleet fits many times over.
-_MAX_SERIES = 100_000
 _TIME = "time"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
@@ -40,21 +38,6 @@ _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 def epoch_ns(moment: datetime) -> int:
     """Nanoseconds since the epoch, exact to the microsecond that a datetime holds."""
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
-class _Series(NamedTuple):
-    """How the lines of a device begin, and how its readings do.
-
-    Parameters
-    ----------
-    line
-        What its lines begin with, up to the first field.
-    reading
-        What its readings begin with, their punctuation taken out.
-    """
-
-    line: bytes
-    reading: bytes
 
 
 class ReadingCodec:
@@ -108,7 +91,8 @@ class ReadingCodec:
         self._fields = ",".join(f"{name}=%r" for name in required)
         #: Colons of a reading that has all fields and nothing else.
         self._colons = 1 + len(profile.fields)
-        self._series: dict[str, _Series] = {}
+        self._measurement = profile.measurement.encode()
+        self._tag = f"{profile.id_field}=".encode()
 
     def check(self, payload: bytes, device: str, now_ns: int) -> int | None:
         """Check a reading as it comes from a device.
@@ -198,36 +182,35 @@ class ReadingCodec:
         except _UNDECODABLE as exc:
             raise self._explain(payload, exc) from exc
         device: str = getattr(reading, self._id_field)
-        series = self._series.get(device)
-        if series is None:
-            series = self._remember_series(device)
         # A usual reading differs from its line in nothing but punctuation: to exchange that
         # costs a quarter of what it costs to write every number anew. With so few colons
         # there is no other field and none twice; without a backslash nothing has another
-        # spelling; and an id that would need an escape does not begin as `series` says.
+        # spelling; and the id has to come out as it went in, with nothing that a tag can't
+        # have. Nothing is remembered of a device, for in a large fleet that would have to
+        # be fetched from memory each time.
         if payload.count(b":") == self._colons and _BACKSLASH not in payload:
-            fields = payload.translate(_EQUALS, _PUNCTUATION)
-            if fields.startswith(series.reading) and (not self._optional or b"=null" not in fields):
-                return b"%b%b %b" % (series.line, fields[len(series.reading) :], time_ns)
-        return self._line_of(series, msgspec.structs.astuple(reading)) + time_ns
+            tag, _, fields = payload.translate(_EQUALS, _PUNCTUATION).partition(b",")
+            if (
+                tag == self._tag + device.encode()
+                and 0 < len(device) <= MAX_ID_CHARACTERS
+                and device.isprintable()
+                and "=" not in device
+                and (not self._optional or b"=null" not in fields)
+            ):
+                return b"%b,%b %b %b" % (self._measurement, tag, fields, time_ns)
+        self.check_id(device)
+        tag = self._tag + device.translate(_TAG_ESCAPES).encode()
+        fields = self._fields_of(msgspec.structs.astuple(reading)).encode()
+        return b"%b,%b %b %b" % (self._measurement, tag, fields, time_ns)
 
-    def _line_of(self, series: _Series, values: tuple[Any, ...]) -> bytes:
-        """Write a line from the values of a reading, up to its time."""
+    def _fields_of(self, values: tuple[Any, ...]) -> str:
+        """Write the fields of a line from the values of a reading."""
         first = self._optional_position
         fields = self._fields % values[1:first]
         for name, value in zip(self._optional, values[first:-1], strict=True):
             if value is not None:
                 fields += f",{name}={value!r}"
-        return series.line + f"{fields} ".encode()
-
-    def _remember_series(self, device: str) -> _Series:
-        self.check_id(device)
-        if len(self._series) >= _MAX_SERIES:
-            self._series.clear()
-        tag = f"{self._id_field}={device.translate(_TAG_ESCAPES)}"
-        series = _Series(f"{self._profile.measurement},{tag} ".encode(), f"{tag},".encode())
-        self._series[device] = series
-        return series
+        return fields
 
     def _too_large(self, size: int) -> RejectedReadingError:
         detail = f"{size} bytes, {self._max_payload_bytes} are allowed"

@@ -114,6 +114,17 @@ def test_ids_that_can_not_be_written(codec: ReadingCodec, device: str) -> None:
     with pytest.raises(RejectedReadingError) as rejected:
         codec.check_id(device)
     assert rejected.value.reason is Reason.ID_UNWRITABLE
+    for payload in (encoded(generatorID=device), encoded(generatorID=device, note=1)):
+        with pytest.raises(RejectedReadingError) as rejected:
+            codec.line(payload, b"1")
+        assert rejected.value.reason is Reason.ID_UNWRITABLE
+
+
+def test_an_id_that_json_does_not_escape_and_a_tag_can_not_have(codec: ReadingCodec) -> None:
+    payload = encoded(generatorID="@").replace(b"@", b"a\x7fb")
+    with pytest.raises(RejectedReadingError) as rejected:
+        codec.line(payload, b"1")
+    assert rejected.value.reason is Reason.ID_UNWRITABLE
 
 
 def test_line_of_a_usual_reading(codec: ReadingCodec) -> None:
@@ -133,9 +144,13 @@ def test_line_of_a_reading_with_more_than_its_fields(codec: ReadingCodec) -> Non
     )
 
 
-def test_line_escapes_the_tag(codec: ReadingCodec) -> None:
-    line = codec.line(encoded(generatorID="a, b=c"), b"1")
-    assert line.startswith(rb"genData,generatorID=a\,\ b\=c lat=")
+@pytest.mark.parametrize(
+    ("device", "tag"),
+    [("a, b=c", rb"a\,\ b\=c"), ("a=b", rb"a\=b"), ("a b", rb"a\ b"), ("a,b", rb"a\,b")],
+)
+def test_line_escapes_the_tag(codec: ReadingCodec, device: str, tag: bytes) -> None:
+    line = codec.line(encoded(generatorID=device), b"1")
+    assert line.startswith(b"genData,generatorID=" + tag + b" lat=")
 
 
 @pytest.fixture(scope="module")
