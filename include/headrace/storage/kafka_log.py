@@ -99,8 +99,8 @@ def read_topic(
     stop
         Where to end in each partition, exclusive; at its end as it is now if not given.
     wanted
-        Says by its value whether a record is wanted; every one is if not given. A record
-        that is passed over costs a third of one that is read.
+        Says by its value whether a record is wanted; every one is if not given. Of one that
+        is not, nothing else is read.
     buffer_kilobytes
         How much is fetched ahead.
 
