@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from confluent_kafka import Message
@@ -19,6 +19,8 @@ _TIME_NS = "time_ns"
 _BATCH_BYTES = 4 << 20
 #: All open batches together hold no more than so many full ones.
 _OPEN_BATCHES = 2
+#: Records whose lines are made together. If one of them is unusual, that of each is made alone.
+_AT_ONCE = 100
 
 
 def event_time(header: bytes | None, timestamp_ms: int) -> bytes:
@@ -80,27 +82,40 @@ class Batch:
         """How many records it holds."""
         return len(self.lines) + len(self.rejected)
 
-    def extend(self, messages: Iterable[Message], codec: ReadingCodec) -> None:
+    def extend(self, messages: Sequence[Message], codec: ReadingCodec) -> None:
         """Add records of the partition, in their order."""
-        add, line = self.lines.append, codec.line
+        for begin in range(0, len(messages), _AT_ONCE):
+            some = messages[begin : begin + _AT_ONCE]
+            payloads = [message.value() or b"" for message in some]
+            self.payload_bytes += sum(map(len, payloads))
+            times = _header_times(some)
+            lines = codec.lines(payloads, times) if times else None
+            if lines is None:
+                self._add_each(some, codec)
+            else:
+                self.lines += lines
+        self.stop = (messages[-1].offset() or 0) + 1
+
+    def _add_each(self, messages: Iterable[Message], codec: ReadingCodec) -> None:
         for message in messages:
-            payload = message.value() or b""
-            self.payload_bytes += len(payload)
             try:
-                add(line(payload, _time_ns(message)))
+                header = headers_of(message).get(_TIME_NS)
+                time_ns = event_time(header, message.timestamp()[1])
+                self.lines.append(codec.line(message.value() or b"", time_ns))
             except RejectedReadingError as exc:
                 self.rejected.append((Record.of(message), exc))
-        self.stop = (message.offset() or 0) + 1
 
 
-def _time_ns(message: Message) -> bytes:
-    headers = message.headers()
-    # The bridge puts it first; to look no further saves a dictionary a reading.
-    if headers and headers[0][0] == _TIME_NS:  # type: ignore[index]
-        value: bytes = headers[0][1]  # type: ignore[index, assignment]
-        if value and value.isdigit():
-            return value
-    return event_time(headers_of(message).get(_TIME_NS), message.timestamp()[1])
+def _header_times(messages: Iterable[Message]) -> tuple[bytes, ...] | None:
+    """`event_time` of records, if all of them have it first, as the bridge puts it."""
+    headers = [message.headers() for message in messages]
+    if not all(headers):
+        return None
+    # To look no further saves a dictionary a reading.
+    first: list[tuple[str, bytes]] = [some[0] for some in headers]  # type: ignore[index, misc]
+    names, times = zip(*first, strict=True)
+    usual = set(names) == {_TIME_NS} and all(times) and b"".join(times).isdigit()
+    return times if usual else None
 
 
 class OpenBatches:

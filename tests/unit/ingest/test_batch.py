@@ -107,6 +107,24 @@ def test_what_is_rejected_counts_as_well(codec: ReadingCodec) -> None:
     ]
 
 
+def test_one_that_is_odd_keeps_no_other_back(codec: ReadingCodec) -> None:
+    """Lines are made by the hundred; order and offsets stay."""
+    batches = OpenBatches(codec, 1000, 60)
+    odd: dict[int, dict[str, Any]] = {
+        120: {"value": b"rubbish"},
+        130: {"headers": [("time_ns", b"soon")]},
+        140: {"headers": []},
+        199: {"value": json.dumps(reading("generator0", note=1, fuel=199)).encode()},
+    }
+    batches.add([message(0, offset, **odd.get(offset, {})) for offset in range(250)])
+    (batch,) = batches
+    assert [record.offset for record, _ in batch.rejected] == [120, 130]
+    written = [float(line.rpartition(b" ")[0].rpartition(b"fuel=")[2]) for line in batch.lines]
+    assert written == [offset for offset in range(250) if offset not in {120, 130}]
+    assert batch.lines[138].endswith(b" 1700000000000000000")
+    assert (batch.start, batch.stop) == (0, 250)
+
+
 def test_the_end_of_a_partition_is_an_offset_without_a_reading(codec: ReadingCodec) -> None:
     batches = filled(OpenBatches(codec, 5, 0), p0=2)
     batches.reached(0, 4)

@@ -146,7 +146,14 @@ def test_line_of_a_reading_with_more_than_its_fields(codec: ReadingCodec) -> Non
 
 @pytest.mark.parametrize(
     ("device", "tag"),
-    [("a, b=c", rb"a\,\ b\=c"), ("a=b", rb"a\=b"), ("a b", rb"a\ b"), ("a,b", rb"a\,b")],
+    [
+        ("a, b=c", rb"a\,\ b\=c"),
+        ("a=b", rb"a\=b"),
+        ("a b", rb"a\ b"),
+        ("a,b", rb"a\,b"),
+        ("{", b"{"),
+        ("}", b"}"),
+    ],
 )
 def test_line_escapes_the_tag(codec: ReadingCodec, device: str, tag: bytes) -> None:
     line = codec.line(encoded(generatorID=device), b"1")
@@ -251,6 +258,46 @@ def test_line_says_what_the_reading_says(
         device, fields = read_line(either.line(payload.encode(), b"1"))
         assert device == content["generatorID"]
         assert fields == {name: float(content[name]) for name in _NAMES}
+
+
+@settings(max_examples=300)
+@given(texts=st.lists(payloads(), min_size=1, max_size=4))
+def test_lines_made_together_are_those_made_alone(
+    codec: ReadingCodec, optional: ReadingCodec, texts: list[str]
+) -> None:
+    times = [b"%d" % number for number in range(len(texts))]
+    some = [text.encode() for text in texts]
+    for either in (codec, optional):
+        alone = [either.lines([one], [time]) for one, time in zip(some, times, strict=True)]
+        together = either.lines(some, times)
+        if None in alone:
+            assert together is None
+        else:
+            assert together == [line for lines in alone if lines for line in lines]
+
+
+_LACKS_LOAD = encoded(load=...)
+_TWICE = encoded(load=1).replace(b'"fuel"', b'"load": 2, "fuel"')
+_HALF, _OTHER_HALF = encoded().split(b", ", 1)
+_ODD = {
+    "two in one, and one that is empty": [encoded() + encoded(), b""],
+    "two in one, and one in two": [_HALF + b",", _OTHER_HALF, encoded() + encoded()],
+    "two in one, a line each, and one that is empty": [encoded() + b"\n" + encoded(), b""],
+    "one in two, with everything twice": [_LACKS_LOAD[:-1] + b",", _LACKS_LOAD[1:]],
+    "a field twice, and one without it": [_LACKS_LOAD, _TWICE],
+    "an unknown key, and one without a field": [_LACKS_LOAD, encoded(note=1)],
+    "an empty id": [encoded(generatorID="")],
+    "an id that is too long": [encoded(generatorID="x" * 257)],
+    "an id behind another field": [json.dumps(dict(reversed(reading().items()))).encode()],
+    "no reading": [b"rubbish"],
+}
+
+
+@pytest.mark.parametrize("some", _ODD.values(), ids=_ODD)
+def test_what_is_odd_is_not_made_together(optional: ReadingCodec, some: list[bytes]) -> None:
+    """Nor does one payload make up for what another lacks."""
+    for payloads in (some, some[::-1], [encoded(), *some, encoded()]):
+        assert optional.lines(payloads, [b"1"] * len(payloads)) is None
 
 
 def read_line(line: bytes) -> tuple[str, dict[str, float]]:
