@@ -68,8 +68,8 @@ def main(
         place.start()
         for family in FAMILIES:
             ours = wanted & set(family.NAMES)
-            if ours:
-                measured += family.run(place, ours)
+            for row in family.run(place, ours) if ours else ():
+                measured.append(row)
                 # Written at once: what was measured is not lost if a later row fails.
                 contents = merged(results, measured, about())
                 results.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

@@ -92,6 +92,7 @@ class ReadingCodec:
         self._decode: Callable[[bytes], Any] = decoder.decode
         self._decode_lines: Callable[[bytes], list[Any]] = decoder.decode_lines
         self._optional_position = 1 + len(required)
+        self._most_colons = 1 + len(profile.fields)
         self._fields = ",".join(f"{name}=%r" for name in required)
         self._tag = f"{profile.id_field}=".encode()
         self._series = f"{profile.measurement},{profile.id_field}=".encode()
@@ -205,23 +206,26 @@ class ReadingCodec:
             `None` if one of them is no reading, or not a usual one. It takes `line` to
             tell which.
         """
+        count = len(payloads)
         text = b"\n" + b"\n".join(payloads)
+        colons = text.count(b":")
+        if colons > count * self._most_colons:
+            return None  # seen at once: a fleet whose every reading has its `time`, say
         try:
             readings = self._decode_lines(text)
         except _UNDECODABLE:
             return None
-        count = len(payloads)
         ids = list(map(self._id_of, readings))
         joined = "".join(ids)
         # Each reading has at least a colon for its id and for each of its fields. So if there
         # are no more in all, none has another key, one twice, or a colon within its id.
-        colons = count * self._optional_position
+        least = count * self._optional_position
         for name in self._optional:
-            colons += sum(getattr(reading, name) is not None for reading in readings)
+            least += sum(getattr(reading, name) is not None for reading in readings)
         if (
             len(ids) != count
             or text.count(b"\n") != count
-            or text.count(b":") != colons
+            or colons != least
             or b"\\" in text  # another spelling of anything
             or not all(ids)
             or len(max(ids, key=len)) > MAX_ID_CHARACTERS

@@ -16,7 +16,7 @@ from headrace.errors import TransientError
 from headrace.orchestration.connections import kafka_config, task_settings
 from headrace.orchestration.ranges import run_range
 from headrace.orchestration.spans import Span, span_of
-from headrace.stages.ingest_progress import caught_up, end_of_topic
+from headrace.stages.ingest_progress import catches_up, caught_up, end_of_topic
 from headrace.storage.kafka import Kafka
 
 __all__ = ["AwaitIngest", "SinkCaughtUpTrigger"]
@@ -24,6 +24,9 @@ __all__ = ["AwaitIngest", "SinkCaughtUpTrigger"]
 #: What the bridge took before the window's end is in Kafka so long after it.
 _GRACE = timedelta(milliseconds=500)
 _POLL_SECONDS = 0.5
+#: So long a task waits itself. While readings come, the newest are always on their way through
+#: the sink; to hand that over to the triggerer, and be started again, would take seconds.
+_PATIENCE = timedelta(seconds=2)
 _ENDS = "end_offsets"
 
 
@@ -42,7 +45,7 @@ class AwaitIngest(BaseOperator):
     """
 
     def execute(self, context: Any) -> Span:
-        """Look, and wait in the triggerer only if it is not so yet."""
+        """Wait a little here, and for a sink that is behind in the triggerer."""
         settings, profile = task_settings()
         windows = run_range(context, profile)
         kafka = Kafka(kafka_config())
@@ -56,7 +59,7 @@ class AwaitIngest(BaseOperator):
             ends = {str(partition): offset for partition, offset in taken.items()}
             store.set(_ENDS, ends, retention=timedelta(days=2))
         goal = {int(partition): offset for partition, offset in ends.items()}
-        if not caught_up(kafka, profile.topics.raw, profile.sink_group, goal):
+        if not catches_up(kafka, profile.topics.raw, profile.sink_group, goal, _PATIENCE):
             self.log.info("the sink is behind, waiting for it: %s", goal)
             deadline = datetime.now(UTC) + settings.settle_limit
             self.defer(

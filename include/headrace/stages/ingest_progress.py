@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import operator
+from datetime import timedelta
+
 from confluent_kafka import TopicPartition
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from headrace.storage.kafka import Kafka, kafka_errors
 from headrace.storage.kafka_log import Offsets, end_offsets
 
-__all__ = ["caught_up", "committed_offsets", "end_of_topic", "sink_lag"]
+__all__ = ["catches_up", "caught_up", "committed_offsets", "end_of_topic", "sink_lag"]
 
 _CALL_SECONDS = 5.0
+_LOOK_SECONDS = 0.1
 
 
 def end_of_topic(kafka: Kafka, topic: str) -> Offsets:
@@ -38,6 +43,17 @@ def caught_up(kafka: Kafka, topic: str, group: str, ends: Offsets) -> bool:
     """Whether a group has committed up to these offsets in every partition."""
     committed = committed_offsets(kafka, topic, group, sorted(ends))
     return all(committed.get(partition, 0) >= end for partition, end in ends.items())
+
+
+def catches_up(kafka: Kafka, topic: str, group: str, ends: Offsets, within: timedelta) -> bool:
+    """Wait until a group has committed up to these offsets; `False` if it takes longer."""
+    look = Retrying(
+        retry=retry_if_result(operator.not_),
+        wait=wait_fixed(_LOOK_SECONDS),
+        stop=stop_after_delay(within),
+        retry_error_callback=lambda _: False,
+    )
+    return look(caught_up, kafka, topic, group, ends)
 
 
 def sink_lag(kafka: Kafka, topic: str, group: str) -> int:
