@@ -200,6 +200,11 @@ class ReadingCodec:
         A usual reading differs from its line in nothing but punctuation. So msgspec checks
         all of them in one text, and in that text the punctuation is exchanged.
 
+        Parameters
+        ----------
+        payloads, times_ns
+            What `line` takes, for one reading after the other; as many of each.
+
         Returns
         -------
         list of bytes or None
