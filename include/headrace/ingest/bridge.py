@@ -174,14 +174,19 @@ class Bridge:
         waiting = in_flight.count and not published
         self._outbox.poll(_DELIVERY_SECONDS if waiting else 0)
         self._intake.settle()
-        ready = in_flight.acknowledgeable()
-        if ready:
-            self._session.acknowledge(ready)
+        self._acknowledge()
         if full:
             self._hold()
         else:
             self._full_since = None
         self._tick()
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what Kafka has."""
+        ready = self._in_flight.acknowledgeable()
+        if ready:
+            self._recent.acknowledged(ready)
+            self._session.acknowledge(ready)
 
     def _is_empty(self) -> bool:
         """Whether the broker seems to have nothing more for this session."""
@@ -246,7 +251,7 @@ class Bridge:
             self._intake.settle()
         try:
             if self._session.connected:
-                self._session.acknowledge(self._in_flight.acknowledgeable())
+                self._acknowledge()
         except TransientError as exc:
             _log.warning("could not acknowledge the last readings", problem=str(exc))
         emptied = self._retire and not self._in_flight.count

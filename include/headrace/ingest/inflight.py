@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
 from confluent_kafka import KafkaError, Message
 
 from headrace.ingest.outbox import Outgoing
@@ -25,65 +26,49 @@ Place = tuple[str, int]
 _NOTE_EVERY = 64
 
 
-class Flight:
+class Flight(msgspec.Struct, eq=False, gc=False):
     """A message on its way to Kafka.
 
     Attributes
     ----------
     packet_id
         Its MQTT packet id, 0 at QoS 0.
-    digest
-        Tells its payload from others with the same packet id.
-    sequence
-        Place among the messages that this bridge took.
+    size
+        Bytes that it takes until Kafka has it.
+    owner
+        Where it is counted.
     done
         Whether Kafka has it.
     place, offset
         Where in Kafka, for some of the messages.
     alone
-        Whether it was sent in a batch of its own, because Kafka refused its batch.
+        Whether it is sent in a batch of its own, because Kafka refused its batch.
     outgoing
         The record, until Kafka has it.
     """
 
-    __slots__ = (
-        "_owner",
-        "alone",
-        "digest",
-        "done",
-        "offset",
-        "outgoing",
-        "packet_id",
-        "place",
-        "sequence",
-        "size",
-    )
-
-    def __init__(
-        self, owner: InFlight, packet_id: int, digest: int, sequence: int, size: int
-    ) -> None:
-        self._owner = owner
-        self.packet_id = packet_id
-        self.digest = digest
-        self.sequence = sequence
-        self.size = size
-        self.done = False
-        self.place: Place | None = None
-        self.offset = -1
-        self.alone = False
-        self.outgoing = _LANDED
+    packet_id: int
+    size: int
+    owner: InFlight
+    done: bool = False
+    place: Place | None = None
+    offset: int = -1
+    alone: bool = False
+    outgoing: Outgoing = _LANDED
 
     def report(self, error: KafkaError | None, message: Message) -> None:
         """Take Kafka's delivery report. Runs inside the producer's ``poll``."""
-        if error is None:
-            self.done = True
-            self.outgoing = _LANDED
-            self._owner.landed(self)
-            if not self.sequence % _NOTE_EVERY:
-                self.place = (message.topic() or "", message.partition() or 0)
-                self.offset = message.offset() or 0
-        else:
-            self._owner.undelivered.append((self, error))
+        owner = self.owner
+        if error is not None:
+            owner.undelivered.append((self, error))
+            return
+        self.done = True
+        self.outgoing = _LANDED
+        owner.bytes -= self.size
+        owner.delivered += 1
+        if not owner.delivered % _NOTE_EVERY:
+            self.place = (message.topic() or "", message.partition() or 0)
+            self.offset = message.offset() or 0
 
 
 class InFlight:
@@ -98,12 +83,17 @@ class InFlight:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._order: deque[Flight] = deque()
+        self._taken = 0
         self.bytes = 0
-        self.count = 0
         self.delivered = 0
         self.undelivered: deque[Undelivered] = deque()
         #: Up to where, in each partition, all messages are acknowledged.
         self.acknowledged_to: dict[Place, int] = {}
+
+    @property
+    def count(self) -> int:
+        """Messages that Kafka does not have yet."""
+        return self._taken - self.delivered
 
     @property
     def full(self) -> bool:
@@ -115,21 +105,15 @@ class InFlight:
         """Whether so much has gone that it is worth taking in more."""
         return self.bytes < self._limit // 2 and len(self._order) < _MAX_READINGS // 2
 
-    def took_off(self, packet_id: int, digest: int, sequence: int, payload_size: int) -> Flight:
+    def took_off(self, packet_id: int, payload_size: int) -> Flight:
         """Note a message that goes to Kafka, to be acknowledged after those before it."""
         size = 2 * payload_size + _OVERHEAD_BYTES
-        flight = Flight(self, packet_id, digest, sequence, size)
+        flight = Flight(packet_id, size, self)
         self.bytes += size
-        self.count += 1
+        self._taken += 1
         if packet_id:
             self._order.append(flight)
         return flight
-
-    def landed(self, flight: Flight) -> None:
-        """Note that Kafka has a message."""
-        self.bytes -= flight.size
-        self.count -= 1
-        self.delivered += 1
 
     def came_again(self, flight: Flight) -> None:
         """Note a message that the broker sent again: acknowledged anew, not produced."""

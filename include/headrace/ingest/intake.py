@@ -20,7 +20,7 @@ from headrace.errors import (
 from headrace.ingest.inflight import Flight, InFlight
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox, Outgoing
-from headrace.ingest.redelivery import RecentPackets, digest_of
+from headrace.ingest.redelivery import RecentPackets
 from headrace.ingest.roll_call import RollCall
 from headrace.ingest.routing import Route, Router
 from headrace.models.deadletter import (
@@ -136,24 +136,22 @@ class Intake:
     def take(self, published: list[Publish]) -> None:
         """Take messages in, in their order."""
         received = 0
-        route_of = self._router.route
-        for flags, packet_id, topic, payload in published:
-            digest = digest_of(payload)
+        routes, in_flight, recent = self._router, self._in_flight, self._recent
+        # They have arrived together; a nanosecond tells one from the next. Unique and
+        # increasing, also when the clock steps back.
+        first_ns = max(self._clock_ns(), self._last_ns + 1)
+        self._last_ns = first_ns + len(published)
+        for now_ns, (flags, packet_id, topic, payload) in enumerate(published, first_ns):
             if flags & DUP and packet_id:
-                known = self._recent.find(packet_id, digest)
+                known = recent.find(packet_id, payload)
                 if known is not None:
-                    self._in_flight.came_again(known)
+                    in_flight.came_again(known)
                     self._metrics.redelivered.inc()
                     continue
-            flight = self._in_flight.took_off(
-                packet_id, digest, self._recent.sequence, len(payload)
-            )
+            flight = in_flight.took_off(packet_id, len(payload))
             if packet_id:
-                self._recent.remember(flight)
-            route = route_of(topic)
-            # Unique and increasing, also when the clock steps back.
-            now_ns = self._clock_ns()
-            self._last_ns = now_ns = now_ns if now_ns > self._last_ns else self._last_ns + 1
+                recent.remember(flight, payload)
+            route = routes[topic]
             if route.is_status:
                 self._take_presence(route, payload, flight, now_ns)
                 continue
@@ -211,18 +209,18 @@ class Intake:
         }
         return dict(self._drifting)
 
-    def _produce(self, flight: Flight, outgoing: Outgoing, *, alone: bool = False) -> None:
+    def _produce(self, flight: Flight, outgoing: Outgoing) -> None:
         flight.outgoing = outgoing
-        topic, value, key, timestamp, headers = outgoing
+        producer = self._outbox.alone if flight.alone else self._outbox.usual
         while True:
             try:
-                self._outbox.producer(alone=alone).produce(
-                    topic,
-                    value,
-                    key,
+                producer.produce(
+                    outgoing.topic,
+                    outgoing.value,
+                    outgoing.key,
                     on_delivery=flight.report,
-                    timestamp=timestamp,
-                    headers=headers,
+                    timestamp=outgoing.timestamp,
+                    headers=outgoing.headers,
                 )
             except BufferError:
                 # librdkafka's queue is full; its limit is above ours, so only just.
@@ -249,7 +247,7 @@ class Intake:
         else:
             # Kafka refuses a batch for one bad record. Alone, each speaks for itself.
             flight.alone = True
-            self._produce(flight, outgoing, alone=True)
+            self._produce(flight, outgoing)
 
     def _is_its_fault(self, error: HeadraceError, outgoing: Outgoing) -> bool:
         """Whether it is this reading that Kafka will never take."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import msgspec
 from confluent_kafka import Producer
 
 from headrace.storage.kafka import Headers, Kafka
@@ -11,7 +10,7 @@ from headrace.storage.kafka import Headers, Kafka
 __all__ = ["Outbox", "Outgoing"]
 
 
-class Outgoing(NamedTuple):
+class Outgoing(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A record on its way to Kafka.
 
     Kept until Kafka has it, for a delivery report does not bring the headers back.
@@ -49,14 +48,13 @@ class Outbox:
     def __init__(self, kafka: Kafka, buffer_bytes: int) -> None:
         self._kafka = kafka
         self._buffer_kilobytes = 2 * buffer_bytes // 1024
-        self._usual = self._make(linger_ms=5)
-        # Rarely needed, so made only then.
+        #: Batches records.
+        self.usual = self._make(linger_ms=5)
         self._alone: Producer | None = None
 
-    def producer(self, *, alone: bool) -> Producer:
-        """The producer that batches records, or the one that sends each in a batch of its own."""
-        if not alone:
-            return self._usual
+    @property
+    def alone(self) -> Producer:
+        """Sends each record in a batch of its own. Rarely needed, so made only then."""
         if self._alone is None:
             self._alone = self._make(batch_num_messages=1, linger_ms=0)
         return self._alone
@@ -65,7 +63,7 @@ class Outbox:
         """Serve delivery reports, and wait for one that long at most."""
         if self._alone is not None:
             self._alone.poll(0)
-        self._usual.poll(seconds)
+        self.usual.poll(seconds)
 
     def _make(self, **settings: int) -> Producer:
         return self._kafka.producer(

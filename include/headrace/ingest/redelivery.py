@@ -9,6 +9,7 @@ of Kafka's partitions, which carry the bridge's name and the packet id.
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ __all__ = [
 MEMORY = 32_768
 _PACKET_IDS = 65_536
 _CALL_SECONDS = 10.0
+#: Counts what Kafka has already.
+_NOWHERE = InFlight(0)
 
 
 def digest_of(payload: bytes) -> int:
@@ -62,6 +65,10 @@ class Fingerprint:
 class RecentPackets:
     """The bridge's newest messages by packet id.
 
+    Of what is acknowledged only numbers are kept. Memory that is taken and given back a
+    reading later is still in the processor's cache; what lies about for a round of ids
+    is not.
+
     Parameters
     ----------
     known
@@ -69,32 +76,41 @@ class RecentPackets:
     """
 
     def __init__(self, known: Iterable[Fingerprint] = ()) -> None:
-        self._by_id: list[Flight | None] = [None] * _PACKET_IDS
-        self.sequence = 0
-        nothing = InFlight(0)
+        self._sequence = 0
+        self._digests = array("q", bytes(8 * _PACKET_IDS))
+        self.forget()
         for item in sorted(known):
-            flight = Flight(nothing, item.packet_id, item.digest, self.sequence, 0)
-            flight.done = True
-            self.remember(flight)
+            self._digests[item.packet_id] = item.digest
+            self._sequences[item.packet_id] = self._sequence
+            self._sequence += 1
 
-    def remember(self, flight: Flight) -> None:
+    def remember(self, flight: Flight, payload: bytes) -> None:
         """Remember a message that was taken."""
-        self._by_id[flight.packet_id] = flight
-        self.sequence += 1
+        packet_id = flight.packet_id
+        self._flights[packet_id] = flight
+        self._digests[packet_id] = digest_of(payload)
+        self._sequences[packet_id] = self._sequence
+        self._sequence += 1
 
-    def find(self, packet_id: int, digest: int) -> Flight | None:
+    def acknowledged(self, packet_ids: list[int]) -> None:
+        """Note that messages are acknowledged. They may come again all the same."""
+        for packet_id in packet_ids:
+            self._flights[packet_id] = None
+
+    def find(self, packet_id: int, payload: bytes) -> Flight | None:
         """Find the message that the broker is repeating, if it was taken already."""
-        flight = self._by_id[packet_id]
-        if flight is None or flight.digest != digest:
+        if self._digests[packet_id] != digest_of(payload):
             return None
-        if self.sequence - flight.sequence > MEMORY:
+        if self._sequence - self._sequences[packet_id] > MEMORY:
             # The same id and payload from a whole round of ids ago is another message.
             return None
-        return flight
+        # What was acknowledged is in Kafka.
+        return self._flights[packet_id] or Flight(packet_id, 0, _NOWHERE, done=True)
 
     def forget(self) -> None:
         """Forget everything: the broker has lost the session and counts ids anew."""
-        self._by_id = [None] * _PACKET_IDS
+        self._flights: list[Flight | None] = [None] * _PACKET_IDS
+        self._sequences = array("q", [self._sequence - MEMORY - 1]) * _PACKET_IDS
 
 
 class Bookmarks:

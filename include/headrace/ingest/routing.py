@@ -46,8 +46,8 @@ class Route:
         object.__setattr__(self, "topic_header", header)
 
 
-class Router:
-    """Finds the device in a topic.
+class Router(dict[bytes, Route]):
+    """Finds the device in a topic: a dict that works a topic's route out when it is new.
 
     Parameters
     ----------
@@ -61,15 +61,12 @@ class Router:
         self._readings = topics.topic.split("/")
         self._status = topics.status_topic.split("/")
         self._codec = codec
-        self._routes: dict[bytes, Route] = {}
 
-    def route(self, topic: bytes) -> Route:
+    def __missing__(self, topic: bytes) -> Route:
         """Route of a topic as it stands in the packet."""
-        route = self._routes.get(topic)
-        if route is None:
-            if len(self._routes) >= _MAX_ROUTES:
-                self._routes.clear()
-            route = self._routes[topic] = self._work_out(topic)
+        if len(self) >= _MAX_ROUTES:
+            self.clear()
+        route = self[topic] = self._work_out(topic)
         return route
 
     def _work_out(self, topic: bytes) -> Route:

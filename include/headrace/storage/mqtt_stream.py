@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 from typing import TypeAlias
 
 from headrace.errors import ServerUnavailableError
@@ -29,6 +30,13 @@ RETAIN = 0x01
 
 _PUBLISH = 0x30
 _TYPE = 0xF0
+_QOS_1 = 0x02
+#: The first byte, a length of two bytes, and the length of the topic: in the packets of a
+#: fleet they are the same again and again, and so is where the parts of those packets are.
+_HEAD_BYTES = 5
+_MAX_SHAPES = 4096
+#: A PUBACK's first two bytes: nothing follows but the packet id, which means success.
+_PUBACK = 0x4002
 _READ_BYTES = 256 * 1024
 #: Topic, packet id and properties of a PUBLISH have to fit in so much.
 _HEADER_BYTES = 128 * 1024
@@ -61,6 +69,9 @@ class PublishStream:
         self._rest = b""
         self._skip = 0
         self._published: list[Publish] = []
+        #: Of packets at QoS 1 that were read already, by their first bytes: where the topic
+        #: begins and ends, and how long the packet is.
+        self._shapes: dict[bytes, tuple[int, int, int]] = {}
         self._control = bytearray()
         self._unsent = bytearray()
         self._ended = False
@@ -141,10 +152,9 @@ class PublishStream:
 
     def acknowledge(self, packet_ids: list[int]) -> None:
         """Send a PUBACK for each packet id, in that order, in one write."""
-        # 0x40: PUBACK. 2: nothing follows but the packet id, which means success.
-        self._unsent += b"".join(
-            [b"\x40\x02" + packet_id.to_bytes(2, "big") for packet_id in packet_ids]
-        )
+        numbers = [_PUBACK, 0] * len(packet_ids)
+        numbers[1::2] = packet_ids
+        self._unsent += struct.pack(f">{len(numbers)}H", *numbers)
         self.flush()
 
     def flush(self) -> None:
@@ -156,40 +166,71 @@ class PublishStream:
             return
 
     def _cut(self, data: bytes) -> None:
-        position = 0
         end = len(data)
-        if self._skip:
-            position = min(self._skip, end)
-            self._skip -= position
+        position = min(self._skip, end)
+        self._skip -= position
         publish = self._published.append
         while end - position >= 2:  # noqa: PLR2004
-            first = data[position]
-            length = data[position + 1]
-            body = position + 2
-            if length > 0x7F:  # noqa: PLR2004
-                try:
-                    length, body = _variable_length(data, position + 1)
-                except IndexError:
-                    break
-            stop = body + length
-            if length > self._packet_limit and first & _TYPE == _PUBLISH:
-                if end - body < self._packet_limit:
-                    break
-                publish(self._parse(data, first, body, body + self._packet_limit, stop))
-                self._skip = max(0, stop - end)
-                position = min(stop, end)
-                continue
-            if length > self._packet_limit:
-                msg = f"{length} bytes in a packet of type {first >> 4}"
-                raise _MalformedPacketError(msg)
-            if stop > end:
+            shape = self._shapes.get(data[position : position + _HEAD_BYTES])
+            if shape is not None:
+                topic, behind, size = shape
+                stop = position + size
+                topic += position
+                behind += position
+                # Not if it has properties.
+                if stop <= end and not data[behind + 2]:
+                    packet_id = data[behind] << 8 | data[behind + 1]
+                    publish((_QOS_1, packet_id, data[topic:behind], data[behind + 3 : stop]))
+                    position = stop
+                    continue
+            stop = self._cut_one(data, position)
+            if stop == position:
                 break
-            if first & _TYPE == _PUBLISH:
-                publish(self._parse(data, first, body, stop, stop))
-            else:
-                self._control += data[position:stop]
             position = stop
         self._rest = data[position:]
+
+    def _cut_one(self, data: bytes, position: int) -> int:
+        """Cut out a packet of any kind.
+
+        Returns
+        -------
+        int
+            Where the next one begins; `position` if this one is not all there yet.
+        """
+        end = len(data)
+        first = data[position]
+        length = data[position + 1]
+        body = position + 2
+        if length > 0x7F:  # noqa: PLR2004
+            try:
+                length, body = _variable_length(data, position + 1)
+            except IndexError:
+                return position
+        stop = available = body + length
+        is_publish = first & _TYPE == _PUBLISH
+        if length > self._packet_limit:
+            if not is_publish:
+                msg = f"{length} bytes in a packet of type {first >> 4}"
+                raise _MalformedPacketError(msg)
+            available = body + self._packet_limit
+        if available > end:
+            return position
+        if not is_publish:
+            self._control += data[position:stop]
+            return stop
+        self._published.append(self._parse(data, first, body, available, stop))
+        if first == _PUBLISH | _QOS_1 and body <= position + 3:
+            self._learn(data, position, body, stop)
+        self._skip = max(0, stop - end)
+        return min(stop, end)
+
+    def _learn(self, data: bytes, position: int, body: int, stop: int) -> None:
+        """Note the shape of a packet, for those that begin with the same bytes."""
+        if len(self._shapes) >= _MAX_SHAPES:
+            self._shapes.clear()
+        topic = body + 2 - position
+        behind = topic + (data[body] << 8 | data[body + 1])
+        self._shapes[data[position : position + _HEAD_BYTES]] = topic, behind, stop - position
 
     def _parse(self, data: bytes, first: int, body: int, available: int, stop: int) -> Publish:
         """Parse a PUBLISH whose body is ``data[body:stop]``, of which some may be missing."""
@@ -215,19 +256,22 @@ class PublishStream:
 
 
 def _variable_length(data: bytes, position: int) -> tuple[int, int]:
-    """Read a variable byte integer; returns it and the position behind it.
+    """Read a variable byte integer of more than one byte; returns it and the position behind it.
 
     Raises
     ------
     IndexError
         If it is not all there yet.
     """
-    value = 0
-    for shift in (0, 7, 14, 21):
-        byte = data[position]
+    # Two bytes in most readings.
+    value = (data[position] & 0x7F) | (data[position + 1] & 0x7F) << 7
+    position += 1
+    for shift in (14, 21):
+        if data[position] < 0x80:  # noqa: PLR2004
+            return value, position + 1
         position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004
-            return value, position
-    msg = "a length of more than four bytes"
-    raise _MalformedPacketError(msg)
+        value |= (data[position] & 0x7F) << shift
+    if data[position] > 0x7F:  # noqa: PLR2004
+        msg = "a length of more than four bytes"
+        raise _MalformedPacketError(msg)
+    return value, position + 1

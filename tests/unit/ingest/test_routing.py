@@ -17,14 +17,14 @@ def router(profile: Profile, codec: ReadingCodec) -> Router:
 
 
 def test_reading(router: Router) -> None:
-    route = router.route(b"emergency_generator/generator1")
+    route = router[b"emergency_generator/generator1"]
     assert (route.device, route.key, route.is_status) == ("generator1", b"generator1", False)
     assert route.rejection is None
-    assert router.route(b"emergency_generator/generator1") is route
+    assert router[b"emergency_generator/generator1"] is route
 
 
 def test_status(router: Router) -> None:
-    route = router.route(b"emergency_generator/generator1/status")
+    route = router[b"emergency_generator/generator1/status"]
     assert (route.device, route.is_status) == ("generator1", True)
 
 
@@ -40,14 +40,14 @@ def test_status(router: Router) -> None:
     ],
 )
 def test_rejected_topics(router: Router, topic: bytes, reason: Reason) -> None:
-    rejection = router.route(topic).rejection
+    rejection = router[topic].rejection
     assert rejection is not None
     assert rejection.reason is reason
 
 
 def test_a_template_with_a_wildcard(codec: ReadingCodec) -> None:
     topics = MqttTopics(topic="+/pumps/{id}", status_topic="+/pumps/{id}/status")
-    assert Router(topics, codec).route(b"north/pumps/p1").device == "p1"
+    assert Router(topics, codec)[b"north/pumps/p1"].device == "p1"
     assert filters_within(topics, ("north/pumps/+",)) == ("north/pumps/+",)
 
 
