@@ -19,8 +19,10 @@ _TIME_NS = "time_ns"
 _BATCH_BYTES = 4 << 20
 #: All open batches together hold no more than so many full ones.
 _OPEN_BATCHES = 2
-#: Records whose lines are made together. If one of them is unusual, that of each is made alone.
+#: Records whose lines are made together. If one of them is unusual, so many are tried, and of
+#: those that have it each is looked at alone.
 _AT_ONCE = 100
+_FEW = 10
 
 
 def event_time(header: bytes | None, timestamp_ms: int) -> bytes:
@@ -84,17 +86,24 @@ class Batch:
 
     def extend(self, messages: Sequence[Message], codec: ReadingCodec) -> None:
         """Add records of the partition, in their order."""
-        for begin in range(0, len(messages), _AT_ONCE):
-            some = messages[begin : begin + _AT_ONCE]
-            payloads = [message.value() or b"" for message in some]
-            self.payload_bytes += sum(map(len, payloads))
-            times = _header_times(some)
-            lines = codec.lines(payloads, times) if times else None
-            if lines is None:
-                self._add_each(some, codec)
-            else:
-                self.lines += lines
+        self._add(messages, codec, _AT_ONCE)
+        self.payload_bytes += sum(map(len, messages))
         self.stop = (messages[-1].offset() or 0) + 1
+
+    def _add(self, messages: Sequence[Message], codec: ReadingCodec, at_once: int) -> None:
+        for begin in range(0, len(messages), at_once):
+            some = messages[begin : begin + at_once]
+            times = _header_times(some)
+            lines = (
+                codec.lines([message.value() or b"" for message in some], times) if times else None
+            )
+            if lines is not None:
+                self.lines += lines
+            elif at_once > _FEW:
+                # An unusual one among them: most of the others still go together.
+                self._add(some, codec, _FEW)
+            else:
+                self._add_each(some, codec)
 
     def _add_each(self, messages: Iterable[Message], codec: ReadingCodec) -> None:
         for message in messages:
