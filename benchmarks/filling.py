@@ -62,13 +62,22 @@ def fill_influx(
         return sum(pool.map(write, batches))
 
 
-def fill_kafka(installation: Installation, count: int, start: datetime, *, devices: int) -> None:
+def fill_kafka(
+    installation: Installation,
+    count: int,
+    start: datetime,
+    *,
+    devices: int,
+    linger_ms: int = 20,
+) -> None:
     """Produce readings to the raw topic as the bridge does, one device after the other.
 
     Each reading of a device is stamped a millisecond after the one before.
     """
     topic = installation.profile.topics.raw
-    producer = installation.kafka.producer(linger_ms=20, queue_buffering_max_messages=200_000)
+    producer = installation.kafka.producer(
+        linger_ms=linger_ms, queue_buffering_max_messages=200_000
+    )
     begin = epoch_ns(start)
     for number in range(count):
         index = number % devices
