@@ -7,9 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
 
-from benchmarks.filling import fill_kafka
 from benchmarks.load.packets import connect, publish, receive_packet
 from benchmarks.meter import Usage, peak_megabytes
 from benchmarks.peers import BRIDGES
@@ -31,7 +29,6 @@ __all__ = ["NAMES", "measure_bridge", "run", "send_until"]
 NAMES = ("bridge.cpu", "bridge.rate", "bridge.limit")
 
 _READINGS = 200_000
-_WARM_UP_READINGS = 1_500_000
 _PARTITIONS = "3"
 _PUBACK = 0x40
 _BROKER_ALONE = "broker alone"
@@ -45,7 +42,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
     contenders = {OURS: _ours}
     if wanted & {"bridge.cpu", "bridge.rate"}:
         contenders |= {peer.name: peer.process for peer in BRIDGES}
-    warm_kafka(place)
+    place.warm_kafka()
     runs: list[tuple[Measured, Usage]] = []
     alone: list[Measured] = []
     for turn in range(place.repeats):
@@ -77,23 +74,6 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
             )
         )
     return rows
-
-
-def warm_kafka(place: Workplace) -> None:
-    """Let Kafka's JVM compile what it will be asked, in many small batches.
-
-    A Kafka that has just started takes up to five times the CPU, which on two cores is the
-    contenders', and most of all that of whoever comes first.
-    """
-    place.say("warming Kafka up")
-    with place.installation(HEADRACE_KAFKA_PARTITIONS=_PARTITIONS) as installation:
-        fill_kafka(
-            installation,
-            place.amount(_WARM_UP_READINGS),
-            datetime.now(UTC),
-            devices=1000,
-            linger_ms=0,
-        )
 
 
 def _ours(installation: Installation) -> Process:

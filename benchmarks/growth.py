@@ -29,6 +29,7 @@ _MICROSECONDS = 1e6
 def run(place: Workplace, wanted: set[str]) -> list[Row]:
     """Measure bridge, sink and downsample with either fleet, in turn."""
     del wanted
+    place.warm_kafka()
     costs: dict[str, Callable[[int], float]] = {
         "bridge": lambda devices: _bridge(place, place.amount(_BRIDGE_READINGS), devices),
         "sink": lambda devices: _sink(place, place.amount(_SINK_READINGS), devices),

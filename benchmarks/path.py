@@ -32,6 +32,7 @@ MORE_THAN_ENOUGH = 1_000_000_000
 def run(place: Workplace, wanted: set[str]) -> list[Row]:
     """Measure both workers together, and two Telegrafs, in turn."""
     del wanted
+    place.warm_kafka()
     count = place.amount(_READINGS)
     passing_through = next(peer for peer in BRIDGES if peer.name == "telegraf-value")
 
