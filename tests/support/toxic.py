@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +38,13 @@ def _find() -> Path:
 class Toxic:
     """One way through the proxy, which can be poisoned."""
 
-    def __init__(self, proxy: Toxiproxy, name: str) -> None:
+    def __init__(self, proxy: Toxiproxy, name: str, listen: int, to: int) -> None:
         self._proxy = proxy
-        self._name = name
+        self._way = {
+            "name": name,
+            "listen": f"{LOOPBACK}:{listen}",
+            "upstream": f"{LOOPBACK}:{to}",
+        }
 
     def hang(self) -> None:
         """Accept connections, and let nothing through, in either direction."""
@@ -55,32 +57,33 @@ class Toxic:
         self._add("bandwidth", "bandwidth", "upstream", rate=kilobytes_per_second)
 
     def break_off(self, after_bytes: int) -> None:
-        """Close each connection after so many bytes of answers."""
-        with self._no_connection():
-            self._add("limit", "limit_data", "downstream", bytes=after_bytes)
+        """Close what is open, and each new connection after so many bytes of answers."""
+        self._lay_anew(enabled=False)
+        self._add("limit", "limit_data", "downstream", bytes=after_bytes)
+        self._proxy.call("POST", self._path, {"enabled": True})
 
     def heal(self) -> None:
-        """Let everything through again."""
-        toxics = self._proxy.call("GET", f"/proxies/{self._name}/toxics")
-        counts = any(toxic["type"] == "limit_data" for toxic in toxics)
-        with self._no_connection() if counts else nullcontext():
-            for toxic in toxics:
-                self._proxy.call("DELETE", f"/proxies/{self._name}/toxics/{toxic['name']}")
+        """Close what is open, and let everything through again."""
+        self._lay_anew(enabled=True)
 
-    @contextmanager
-    def _no_connection(self) -> Iterator[None]:
-        """Close the way meanwhile: on open connections toxiproxy dies of counting.
+    @property
+    def _path(self) -> str:
+        return f"/proxies/{self._way['name']}"
 
-        Not while it lets nothing through: it would wait for that to end.
+    def _lay_anew(self, *, enabled: bool) -> None:
+        """Open a new way in place of the one there is.
+
+        What poisons a way is never taken off it again: where a connection closes meanwhile,
+        toxiproxy dies of that.
         """
-        self._proxy.call("POST", f"/proxies/{self._name}", {"enabled": False})
-        yield
-        self._proxy.call("POST", f"/proxies/{self._name}", {"enabled": True})
+        if self._way["name"] in self._proxy.call("GET", "/proxies"):
+            self._proxy.call("DELETE", self._path)
+        self._proxy.call("POST", "/proxies", {**self._way, "enabled": enabled})
 
     def _add(self, name: str, kind: str, stream: str, **attributes: int) -> None:
         self._proxy.call(
             "POST",
-            f"/proxies/{self._name}/toxics",
+            f"{self._path}/toxics",
             {"name": name, "type": kind, "stream": stream, "attributes": attributes},
         )
 
@@ -99,13 +102,8 @@ class Toxiproxy:
         self.process = Process(server, folder / "toxiproxy.log")
 
     def way(self, name: str, listen: int, to: int) -> Toxic:
-        """Open a way through the proxy, or find it healed."""
-        self.call(
-            "POST",
-            "/populate",
-            [{"name": name, "listen": f"{LOOPBACK}:{listen}", "upstream": f"{LOOPBACK}:{to}"}],
-        )
-        toxic = Toxic(self, name)
+        """Open a way through the proxy, a healthy one."""
+        toxic = Toxic(self, name, listen, to)
         toxic.heal()
         return toxic
 
