@@ -29,9 +29,9 @@ def about() -> dict[str, Any]:
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
             "memory_gib": round(memory / 2**30, 1),
-            "system": platform.platform(),
         },
         "versions": {
+            "system": platform.platform(),
             "headrace": importlib.metadata.version(headrace.__name__),
             "python": platform.python_version(),
             "kafka": pinned_version(HERE / "kafka" / "pom.xml", r"<version>([\d.]+)</version>"),

@@ -146,7 +146,7 @@ def merged(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[st
     rows
         What was measured.
     about
-        Machine and versions.
+        Machine and versions, and the time.
     """
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if old.get("machine") != about.get("machine"):
@@ -156,7 +156,12 @@ def merged(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[st
     for row in rows:
         contents[row.name] = row.content()
         goal = GOALS[row.name]
-        remarks[row.name] = {"goal": str(goal), "met": row.met, **asdict(row.remark)}
+        remarks[row.name] = {
+            "measured": about["measured"],
+            "goal": str(goal),
+            "met": row.met,
+            **asdict(row.remark),
+        }
     order = [name for name in GOALS if name in contents]
     return {
         **about,

@@ -35,12 +35,13 @@ def print_table(console: Console, rows: Sequence[Row]) -> None:
 def markdown_rows(results: Path) -> list[list[str]]:
     """Cells of the results' table, the header first, from the file of the results."""
     contents: Mapping[str, Any] = json.loads(results.read_text(encoding="utf-8"))
-    cells = [[*_HEADER, "met", "limited by"]]
+    cells = [[*_HEADER, "met", "limited by", "measured"]]
     for row in contents["rows"]:
         remark = contents["remarks"][row["name"]]
         met = "yes" if remark["met"] else f"no: {remark['missed_because']}".removesuffix(": ")
         name, *others = _cells(row)
-        cells.append([f"`{name}`", *others, remark["goal"], met, remark["limited_by"]])
+        day = remark["measured"].partition("T")[0]
+        cells.append([f"`{name}`", *others, remark["goal"], met, remark["limited_by"], day])
     return cells
 
 

@@ -44,10 +44,14 @@ def test_a_reason_against_it_makes_a_row_missed() -> None:
 def test_the_file_keeps_rows_that_were_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     growth = row_without_peer("growth", "", 1.0, _runs(headrace=[1.0]), Remark("CPU"))
-    path.write_text(json.dumps(merged(path, [growth], {"machine": "this", "measured": 1})))
+    path.write_text(json.dumps(merged(path, [growth], {"machine": "this", "measured": "then"})))
     again = row_with_peer("bridge.cpu", "", _runs(headrace=[4], peer=[1]), Remark("CPU"))
-    contents = json.loads(json.dumps(merged(path, [again], {"machine": "this", "measured": 2})))
-    assert contents["measured"] == 2
+    contents = json.loads(json.dumps(merged(path, [again], {"machine": "this", "measured": "now"})))
+    assert contents["measured"] == "now"
+    assert {name: remark["measured"] for name, remark in contents["remarks"].items()} == {
+        "bridge.cpu": "now",
+        "growth": "then",
+    }
     assert [row["name"] for row in contents["rows"]] == ["bridge.cpu", "growth"]
     assert all(set(row) == FIELDS for row in contents["rows"])
     assert contents["rows"][0]["runs"] == [{"by": OURS, "value": 4}, {"by": "peer", "value": 1}]
@@ -57,7 +61,7 @@ def test_the_file_keeps_rows_that_were_not_measured_again(tmp_path: Path) -> Non
 def test_rows_of_another_machine_are_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     growth = row_without_peer("growth", "", 1.0, [], Remark("CPU"))
-    path.write_text(json.dumps(merged(path, [growth], {"machine": "one"})))
+    path.write_text(json.dumps(merged(path, [growth], {"machine": "one", "measured": "then"})))
     assert merged(path, [], {"machine": "another"})["rows"] == []
 
 
@@ -94,7 +98,7 @@ def test_no_figure_is_rounded_in_our_favour(tmp_path: Path) -> None:
         ),
         row_without_peer("memory", "MB", 120.1, [], Remark("")),
     ]
-    path.write_text(json.dumps(merged(path, rows, {})))
+    path.write_text(json.dumps(merged(path, rows, {"measured": "2026-11-25T12:00:00Z"})))
     _, *lines = markdown_rows(path)
     assert [(line[1], line[4], line[5]) for line in lines] == [
         ("12.99", "6.51", "1.99"),
