@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Annotated
 
 import typer
@@ -62,6 +63,9 @@ def main(
         console.print(f"no such row: {', '.join(sorted(unknown))}. There are {', '.join(GOALS)}")
         raise typer.Exit(2)
     find_peers(console.print)
+    # Also where a shell started it in the background, and so had it ignore SIGINT.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     measured: list[Row] = []
     place = Workplace(console, repeats=repeats, size=size)
     try:
@@ -76,6 +80,12 @@ def main(
     finally:
         place.close()
     print_table(console, measured)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Stop as after an error, so that no server is left running."""
+    del frame
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
