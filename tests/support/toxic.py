@@ -74,7 +74,7 @@ class Toxic:
         """Open a new way in place of the one there is.
 
         What poisons a way is never taken off it again: where a connection closes meanwhile,
-        toxiproxy dies of that.
+        toxiproxy loses count of what poisons it.
         """
         if self._way["name"] in self._proxy.call("GET", "/proxies"):
             self._proxy.call("DELETE", self._path)
@@ -109,7 +109,13 @@ class Toxiproxy:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         response = urllib3.request(
-            method, f"http://{LOOPBACK}:{self._port}{path}", json=body, timeout=5, retries=False
+            method,
+            f"http://{LOOPBACK}:{self._port}{path}",
+            json=body,
+            # It closes what is idle for ten seconds, perhaps just when the next request is sent.
+            headers={"Connection": "close"},
+            timeout=5,
+            retries=False,
         )
         assert response.status < 300, response.data
         return response.json() if response.data else None
