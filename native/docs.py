@@ -164,7 +164,7 @@ def benchmarks() -> str:
     return "\n\n".join(
         [
             (
-                f"Measured {about['measured']} on {machine['cores']} cores of {machine['cpu']}, "
+                f"Measured on {machine['cores']} cores of {machine['cpu']}, "
                 f"{machine['memory_gib']} GiB."
             ),
             table(header, rows),
