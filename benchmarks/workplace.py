@@ -41,8 +41,6 @@ __all__ = [
 ]
 
 _WARM_UP_READINGS = 1_500_000
-#: However small the loads: with less, ours is measured at half its rate.
-_LEAST_WARM_UP = 400_000
 #: Between two looks at how far a contender has come.
 _SOONEST_SECONDS, _LATEST_SECONDS = 0.02, 0.5
 _COUNT_POINTS = """
@@ -133,7 +131,7 @@ class Workplace:
         if self._kafka_is_warm:
             return
         self.say("warming Kafka up")
-        count = max(self.amount(_WARM_UP_READINGS), _LEAST_WARM_UP)
+        count = self.amount(_WARM_UP_READINGS)
         with self.installation(HEADRACE_KAFKA_PARTITIONS="3") as installation:
             fill_kafka(installation, count, datetime.now(UTC), devices=1000, linger_ms=0)
         self._kafka_is_warm = True
