@@ -38,7 +38,7 @@ FAMILIES: tuple[ModuleType, ...] = (
 #: Rows that take long.
 LONG = {"fresh.p95", "heal.day", "growth", "devices", "memory"}
 
-#: A tenth of the load: a rough figure, and under five minutes on a slow machine, too.
+#: A tenth of most loads: rough figures.
 QUICK_SIZE = 0.1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -28,7 +28,7 @@ __all__ = ["NAMES", "measure_bridge", "run", "send_until"]
 
 NAMES = ("bridge.cpu", "bridge.rate", "bridge.limit")
 
-_READINGS = 200_000
+_READINGS, _LEAST_READINGS = 200_000, 50_000
 _PARTITIONS = "3"
 _PUBACK = 0x40
 _BROKER_ALONE = "broker alone"
@@ -38,7 +38,7 @@ _PROBE_SECONDS = 0.3
 
 def run(place: Workplace, wanted: set[str]) -> list[Row]:
     """Measure the bridge and its peers in turn."""
-    count = place.amount(_READINGS)
+    count = place.amount(_READINGS, least=_LEAST_READINGS)
     contenders = {OURS: _ours}
     if wanted & {"bridge.cpu", "bridge.rate"}:
         contenders |= {peer.name: peer.process for peer in BRIDGES}

@@ -18,7 +18,8 @@ from benchmarks.workplace import CountError, Workplace
 from headrace.models.window import WindowRange, floor
 from headrace.stages.downsample import downsample
 from headrace.stages.pipeline import Pipeline
-from headrace.storage.influx import FluxValue, Influx, influx_address
+from headrace.storage.flux_values import FluxValue
+from headrace.storage.influx import Influx, influx_address
 from tests.support.installation import Installation
 
 __all__ = ["NAMES", "hour_of_readings", "measure_downsample", "patient_pipeline", "run"]

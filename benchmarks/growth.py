@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 from benchmarks.bridge import measure_bridge
 from benchmarks.downsample import hour_of_readings, measure_downsample, patient_pipeline
-from benchmarks.goals import GOALS
 from benchmarks.results import OURS, Measured, Remark, Row, row_without_peer
 from benchmarks.sink import measure_sink
 from benchmarks.workplace import Workplace
@@ -37,7 +36,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         "downsample": lambda devices: _downsample(place, devices),
     }
     runs = []
-    growth = {}
+    growth, spread = {}, {}
     for part, cost in costs.items():
         measured: dict[int, list[float]] = {devices: [] for devices in _FLEETS}
         turns = place.repeats * _MORE_OFTEN
@@ -51,26 +50,14 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
                 runs.append(Measured(f"{OURS} {part}", each, details))
         small, large = (statistics.median(measured[devices]) for devices in _FLEETS)
         growth[part] = large / small
+        spread[part] = max(max(costs_of) / min(costs_of) for costs_of in measured.values())
     worst = max(growth, key=growth.__getitem__)
     listed = ", ".join(f"{part} {factor:.2f}" for part, factor in growth.items())
-    remark = Remark(f"{worst} grows most ({listed})", _spread(runs, worst, growth[worst]))
+    remark = Remark(
+        f"{worst} grows most ({listed})",
+        if_missed=f"runs of one and the same fleet differ by up to x {spread[worst]:.2f}",
+    )
     return [row_without_peer("growth", "cost at 10,000 / at 100", growth[worst], runs, remark)]
-
-
-def _spread(runs: Sequence[Measured], part: str, growth: float) -> str:
-    """If the goal is missed, say how far the runs of one fleet are apart."""
-    if GOALS["growth"].met(growth):
-        return ""
-    several = [
-        [
-            run.value
-            for run in runs
-            if run.by == f"{OURS} {part}" and run.details["generators"] == devices
-        ]
-        for devices in _FLEETS
-    ]
-    apart = max(max(each) / min(each) for each in several)
-    return f"{part} it is, whose runs with one and the same fleet differ by up to x {apart:.2f}"
 
 
 def _bridge(place: Workplace, count: int, devices: int) -> float:

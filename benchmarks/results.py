@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,14 @@ class Remark:
     limited_by
         What kept the row from being better.
     missed_because
-        Why the goal was missed; empty where it was met.
+        What speaks against the row besides its figure.
+    if_missed
+        Why it is, should the figure miss the goal.
     """
 
     limited_by: str
     missed_because: str = ""
+    if_missed: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,11 @@ class Row:
         goal = GOALS[self.name]
         judged = self.ratio if goal.on_ratio else self.value
         return judged is not None and goal.met(judged) and not self.remark.missed_because
+
+    @property
+    def missed_because(self) -> str:
+        """Why the goal was missed; empty where it was met."""
+        return self.remark.missed_because or ("" if self.met else self.remark.if_missed)
 
     def content(self) -> dict[str, Any]:
         """As it stands in the file."""
@@ -160,7 +168,8 @@ def merged(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[st
             "measured": about["measured"],
             "goal": str(goal),
             "met": row.met,
-            **asdict(row.remark),
+            "limited_by": row.remark.limited_by,
+            "missed_because": row.missed_because,
         }
     order = [name for name in GOALS if name in contents]
     return {

@@ -28,8 +28,8 @@ def print_table(console: Console, rows: Sequence[Row]) -> None:
     console.print(table)
     for row in rows:
         console.print(f"{row.name}: limited by {row.remark.limited_by}", style="dim")
-        if row.remark.missed_because:
-            console.print(f"  missed: {row.remark.missed_because}")
+        if row.missed_because:
+            console.print(f"  missed: {row.missed_because}")
 
 
 def markdown_rows(results: Path) -> list[list[str]]:

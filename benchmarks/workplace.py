@@ -23,7 +23,7 @@ from benchmarks.filling import fill_kafka
 from benchmarks.load.publisher import ROUND
 from benchmarks.meter import Meter
 from benchmarks.readings import FIRST_NUMBER
-from headrace.storage.influx import FluxValue
+from headrace.storage.flux_values import FluxValue
 from headrace.storage.kafka_log import read_topic
 from native.servers import LOOPBACK
 from tests.support.backbone import Backbone
@@ -40,7 +40,7 @@ __all__ = [
     "wait_until",
 ]
 
-_WARM_UP_READINGS = 1_500_000
+_WARM_UP_READINGS, _LEAST_WARM_UP = 1_500_000, 400_000
 #: Between two looks at how far a contender has come.
 _SOONEST_SECONDS, _LATEST_SECONDS = 0.02, 0.5
 _COUNT_POINTS = """
@@ -131,7 +131,7 @@ class Workplace:
         if self._kafka_is_warm:
             return
         self.say("warming Kafka up")
-        count = self.amount(_WARM_UP_READINGS)
+        count = self.amount(_WARM_UP_READINGS, least=_LEAST_WARM_UP)
         with self.installation(HEADRACE_KAFKA_PARTITIONS="3") as installation:
             fill_kafka(installation, count, datetime.now(UTC), devices=1000, linger_ms=0)
         self._kafka_is_warm = True
@@ -140,9 +140,9 @@ class Workplace:
         """Stop the servers and forget what they hold."""
         self.backbone.close()
 
-    def amount(self, usual: int) -> int:
-        """So many readings in this run of the benchmark."""
-        return max(1000, int(usual * self.size) // 1000 * 1000)
+    def amount(self, usual: int, *, least: int = 1000) -> int:
+        """So many readings in this run of the benchmark; with fewer, starting would weigh."""
+        return max(least, int(usual * self.size) // 1000 * 1000)
 
     def say(self, what: str) -> None:
         """Tell what is being done."""

@@ -19,7 +19,8 @@ from headrace.profile import Profile
 from headrace.recovery.letters import unanswered_letters
 from headrace.recovery.replay import records_between
 from headrace.stages.ingest_progress import committed_offsets, end_of_topic
-from headrace.storage.influx import FluxValue, Influx
+from headrace.storage.flux_values import FluxValue
+from headrace.storage.influx import Influx
 from headrace.storage.kafka import Kafka
 from headrace.storage.kafka_log import Offsets, end_offsets, read_topic
 

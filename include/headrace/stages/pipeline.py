@@ -10,7 +10,8 @@ from pathlib import Path
 from headrace.errors import ConfigurationError
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
-from headrace.storage.influx import FluxValue, Influx, Row
+from headrace.storage.flux_values import FluxValue, Row
+from headrace.storage.influx import Influx
 from headrace.storage.kafka import Kafka
 
 __all__ = ["Pipeline"]

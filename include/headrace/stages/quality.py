@@ -13,7 +13,7 @@ from headrace.models.window import WindowRange
 from headrace.stages.downsample import count_raw
 from headrace.stages.markers import Marker, read_markers
 from headrace.stages.pipeline import Pipeline
-from headrace.storage.influx import FluxValue
+from headrace.storage.flux_values import FluxValue
 from headrace.storage.kafka_log import count_between, offsets_at, read_topic
 
 __all__ = ["check_quality", "judged_windows", "write_results"]

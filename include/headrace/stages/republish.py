@@ -29,7 +29,7 @@ from headrace.stages.alarm_record import write_changes
 from headrace.stages.markers import NOT_PUBLISHED, read_markers, write_published
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.published import records_since
-from headrace.storage.influx import Row
+from headrace.storage.flux_values import Row
 from headrace.storage.kafka_transaction import OutRecord, Publisher
 
 __all__ = ["Republished", "republish"]

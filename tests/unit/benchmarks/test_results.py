@@ -41,6 +41,15 @@ def test_a_reason_against_it_makes_a_row_missed() -> None:
     assert not row_without_peer("memory", "MB", 50, [], Remark("", "it grew")).met
 
 
+@pytest.mark.parametrize(("value", "said"), [(119, ""), (121, "the reason")])
+def test_the_reason_is_told_only_where_the_goal_is_missed(
+    tmp_path: Path, value: float, said: str
+) -> None:
+    row = row_without_peer("memory", "MB", value, [], Remark("CPU", if_missed="the reason"))
+    contents = merged(tmp_path / "none.json", [row], {"measured": "now"})
+    assert contents["remarks"]["memory"]["missed_because"] == said
+
+
 def test_the_file_keeps_rows_that_were_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     growth = row_without_peer("growth", "", 1.0, _runs(headrace=[1.0]), Remark("CPU"))

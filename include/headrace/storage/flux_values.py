@@ -1,0 +1,147 @@
+"""Values on their way into Flux and out of it: parameters of a script, rows of its results."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import urllib3
+from influxdb_client.domain.array_expression import ArrayExpression
+from influxdb_client.domain.boolean_literal import BooleanLiteral
+from influxdb_client.domain.date_time_literal import DateTimeLiteral
+from influxdb_client.domain.duration import Duration
+from influxdb_client.domain.duration_literal import DurationLiteral
+from influxdb_client.domain.expression import Expression
+from influxdb_client.domain.file import File
+from influxdb_client.domain.float_literal import FloatLiteral
+from influxdb_client.domain.identifier import Identifier
+from influxdb_client.domain.integer_literal import IntegerLiteral
+from influxdb_client.domain.model_property import ModelProperty
+from influxdb_client.domain.object_expression import ObjectExpression
+from influxdb_client.domain.option_statement import OptionStatement
+from influxdb_client.domain.string_literal import StringLiteral
+from influxdb_client.domain.variable_assignment import VariableAssignment
+
+from headrace.errors import BadQueryError
+
+__all__ = ["FluxValue", "Row", "extern", "rows_of"]
+
+#: What a Flux parameter may be.
+FluxValue = (
+    bool
+    | int
+    | float
+    | str
+    | datetime
+    | timedelta
+    | Sequence["FluxValue"]
+    | Mapping[str, "FluxValue"]
+)
+#: One row of a Flux result: column names to values.
+Row = dict[str, Any]
+
+
+def extern(params: Mapping[str, FluxValue]) -> File:
+    """Hand parameters over as ``option params = {...}``, which goes beside a script."""
+    assignment = VariableAssignment(
+        "VariableAssignment", Identifier("Identifier", "params"), _literal(params)
+    )
+    return File(imports=[], body=[OptionStatement("OptionStatement", assignment)])
+
+
+def _literal(value: FluxValue) -> Expression:  # noqa: PLR0911 - one line a type
+    match value:
+        case bool():
+            return BooleanLiteral("BooleanLiteral", value)
+        case int():
+            return IntegerLiteral("IntegerLiteral", str(value))
+        case float():
+            return FloatLiteral("FloatLiteral", value)
+        case str():
+            return StringLiteral("StringLiteral", value)
+        case datetime():
+            text = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            return DateTimeLiteral("DateTimeLiteral", text)
+        case timedelta():
+            length = Duration("Duration", value // timedelta(microseconds=1), "us")
+            return DurationLiteral("DurationLiteral", [length])
+        case Mapping():
+            return ObjectExpression(
+                "ObjectExpression",
+                [
+                    ModelProperty("Property", Identifier("Identifier", name), _literal(item))
+                    for name, item in value.items()
+                ],
+            )
+        case _:
+            return ArrayExpression("ArrayExpression", [_literal(item) for item in value])
+
+
+def _parse_moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+_PARSERS: dict[str, Any] = {
+    "boolean": lambda text: text == "true",
+    "long": int,
+    "unsignedLong": int,
+    "double": float,
+    "dateTime:RFC3339": _parse_moment,
+    "dateTime:RFC3339Nano": _parse_moment,
+}
+
+
+_TEXT_TIMES = {name: parse for name, parse in _PARSERS.items() if parse is not _parse_moment}
+
+
+def rows_of(response: urllib3.BaseHTTPResponse, *, times_as_text: bool) -> Iterator[Row]:
+    """Read annotated CSV: a block a table schema, each with types, defaults and names.
+
+    Parameters
+    ----------
+    response
+        InfluxDB's answer, asked for with the annotations ``datatype`` and ``default``.
+    times_as_text
+        Leave times as InfluxDB writes them, to the nanosecond.
+
+    Raises
+    ------
+    BadQueryError
+        If InfluxDB found a fault after it had begun to answer.
+    """
+    parsers = _TEXT_TIMES if times_as_text else _PARSERS
+    lines = csv.reader(io.TextIOWrapper(response, encoding="utf-8", newline=""))  # type: ignore[type-var]
+    types: list[str] = []
+    defaults: list[str] = []
+    columns: list[tuple[int, str, Any, Any]] = []
+    begins = True
+    for cells in lines:
+        if not cells:
+            begins = True
+            continue
+        if begins and cells[1:2] == ["error"]:
+            # InfluxDB found the fault after it had begun to answer with 200.
+            raise BadQueryError(" ".join(next(lines, [])).strip())
+        begins = False
+        if cells[0] == "#datatype":
+            types, columns = cells, []
+        elif cells[0] == "#default":
+            defaults = cells
+        elif not columns:
+            columns = [
+                (index, name, parsers.get(types[index]), defaults[index])
+                for index, name in enumerate(cells)
+                if index > 0
+            ]
+        else:
+            row: Row = {}
+            for index, name, parse, default in columns:
+                text = cells[index] or default
+                if parse is None:
+                    row[name] = text or None
+                else:
+                    row[name] = parse(text) if text else None
+            yield row
