@@ -17,7 +17,9 @@ from typing import Any
 import urllib3
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from headrace.errors import TransientError
 from headrace.models.reading import epoch_ns
 from headrace.models.window import WindowRange, rfc3339
 from headrace.profile import Profile, load_profile
@@ -229,7 +231,14 @@ class Installation:
         with self.pipeline() as pipeline:
             downsample(windows, pipeline, settled=settled, run="test/1")
             evaluate_alarms(windows, pipeline)
-            return self.publish(windows, pipeline, run="test/1")
+            # As Airflow does: whatever it still publishes here may have fenced this one.
+            again = Retrying(
+                retry=retry_if_exception_type(TransientError),
+                stop=stop_after_attempt(3),
+                wait=wait_fixed(1),
+                reraise=True,
+            )
+            return again(self.publish, windows, pipeline, run="test/1")
 
     def publish(self, windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republished:
         """Republish, and wait until consumers can see it: Kafka confirms a commit before."""
