@@ -39,6 +39,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         contenders[SINK.name] = SINK.process
     runs: list[tuple[Measured, Usage]] = []
     alone: list[Measured] = []
+    batches = _batches(place, count) if "sink.limit" in wanted else []
     for turn in range(place.repeats):
         for by, make in contenders.items():
             place.say(f"sink, run {turn + 1} of {place.repeats}: {by}, {count:,} readings")
@@ -49,7 +50,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
                     f"sink, run {turn + 1} of {place.repeats}: InfluxDB alone, "
                     f"{connections} connections"
                 )
-                alone.append(_influx_alone(place, count, connections))
+                alone.append(_influx_alone(place, batches, count, connections))
     limit = next(usage for run, usage in reversed(runs) if run.by == OURS).limit()
     rates = [run for run, _ in runs]
     rows = []
@@ -147,11 +148,11 @@ def measure_sink(
     return Measured(by, (count - first) / seconds, details), usage
 
 
-def _influx_alone(place: Workplace, count: int, connections: int) -> Measured:
-    """What InfluxDB takes of lines prepared beforehand."""
+def _batches(place: Workplace, count: int) -> list[bytes]:
+    """Lines prepared beforehand; each run writes the same to a bucket of its own."""
+    start = _one_hour_ago()
     with place.installation() as installation:
-        start = _one_hour_ago()
-        batches = list(
+        return list(
             prepared_lines(
                 installation,
                 start,
@@ -161,6 +162,13 @@ def _influx_alone(place: Workplace, count: int, connections: int) -> Measured:
                 batch=_BATCH,
             )
         )
+
+
+def _influx_alone(
+    place: Workplace, batches: Sequence[bytes], count: int, connections: int
+) -> Measured:
+    """What InfluxDB takes of lines prepared beforehand."""
+    with place.installation() as installation:
         url = (
             f"http://{LOOPBACK}:{place.backbone.influx_port}/api/v2/write?precision=ns"
             f"&org={installation.settings.influx_org}&bucket={installation.profile.buckets.raw}"

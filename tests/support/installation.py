@@ -32,6 +32,7 @@ from headrace.storage.influx import Influx, InfluxAddress, influx_address
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import read_topic
 from headrace.storage.kafka_transaction import Publisher as TransactionalPublisher
+from headrace.storage.provision import provision
 from native.servers import LOOPBACK, Server
 from tests.support.backbone import Backbone
 from tests.support.processes import Process, free_port
@@ -101,11 +102,14 @@ class Installation:
 
     @property
     def settings(self) -> Settings:
+        return self._settings()
+
+    def _settings(self, **more: str) -> Settings:
         overrides = {
             name.removeprefix("HEADRACE_").lower(): value
             for name, value in self.environment.items()
         }
-        return load_settings(Path(os.devnull), **overrides)
+        return load_settings(Path(os.devnull), **overrides, **more)
 
     @property
     def profile(self) -> Profile:
@@ -128,13 +132,12 @@ class Installation:
         )
 
     def provision(self) -> None:
-        """Make topics, buckets and tokens."""
-        done = self.headrace(
-            "provision",
-            HEADRACE_INFLUX_ADMIN_TOKEN=self.backbone.influx_token,
-            HEADRACE_INFLUX_ADMIN_PASSWORD=self.backbone.influx_password,
+        """Make topics, buckets and tokens, as ``headrace provision`` does."""
+        settings = self._settings(
+            influx_admin_token=self.backbone.influx_token,
+            influx_admin_password=self.backbone.influx_password,
         )
-        assert done.returncode == 0, done.stderr
+        provision(settings, self.profile, wait=timedelta(seconds=60))
 
     def worker(self, name: str, *arguments: str, label: str = "", **env: str) -> Process:
         """A worker, not yet started."""

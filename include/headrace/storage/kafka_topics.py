@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, MissingResourceError, TransientError
 from headrace.profile import Profile
 from headrace.settings import Settings
 from headrace.storage.kafka import Kafka, kafka_errors
@@ -24,6 +26,7 @@ __all__ = ["provision_topics", "topic_configs"]
 
 _CALL_SECONDS = 30.0
 _MAX_RECORD_BYTES = 1_048_588
+_LEADER_SECONDS = 30.0
 
 
 def topic_configs(profile: Profile, settings: Settings) -> dict[str, dict[str, str]]:
@@ -47,6 +50,8 @@ def topic_configs(profile: Profile, settings: Settings) -> dict[str, dict[str, s
 
 def provision_topics(kafka: Kafka, profile: Profile, settings: Settings) -> dict[str, str]:
     """Make the topics that are missing, and bring the others in line.
+
+    A topic that was made can be read and written when this returns.
 
     Returns
     -------
@@ -88,6 +93,7 @@ def provision_topics(kafka: Kafka, profile: Profile, settings: Settings) -> dict
             except KafkaException as exc:
                 if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
+        _wait_for_leaders(admin, list(done), settings.kafka_partitions)
     for name in configs:
         if name in done:
             continue
@@ -101,6 +107,26 @@ def provision_topics(kafka: Kafka, profile: Profile, settings: Settings) -> dict
         done[name] = "there"
     _align(admin, {name: configs[name] for name, what in done.items() if what == "there"})
     return done
+
+
+@retry(
+    # Kafka has told of a new topic before each of its brokers knows what it leads.
+    retry=retry_if_exception_type((TransientError, MissingResourceError)),
+    wait=wait_fixed(0.1),
+    stop=stop_after_delay(_LEADER_SECONDS),
+    reraise=True,
+)
+def _wait_for_leaders(admin: AdminClient, topics: Sequence[str], partitions: int) -> None:
+    asked = {
+        TopicPartition(topic, partition): OffsetSpec.latest()
+        for topic in topics
+        for partition in range(partitions)
+    }
+    if not asked:
+        return
+    for future in admin.list_offsets(asked, request_timeout=_CALL_SECONDS).values():
+        with kafka_errors():
+            future.result()
 
 
 def _align(admin: AdminClient, configs: Mapping[str, Mapping[str, str]]) -> None:

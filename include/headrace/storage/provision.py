@@ -1,0 +1,70 @@
+"""Everything that an installation needs on its servers, made where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from headrace.errors import TransientError
+from headrace.profile import Profile
+from headrace.settings import Settings
+from headrace.storage.influx_setup import provision_influx
+from headrace.storage.kafka import Kafka
+from headrace.storage.kafka_topics import provision_topics
+from headrace.storage.mqtt_logins import provision_logins
+
+__all__ = ["provision"]
+
+
+def provision(
+    settings: Settings,
+    profile: Profile,
+    *,
+    wait: timedelta = timedelta(0),
+    not_yet: Callable[[BaseException], None] = lambda _: None,
+) -> dict[str, str]:
+    """Make logins, buckets, least-privilege tokens and topics. Harmless when they are there.
+
+    Parameters
+    ----------
+    settings, profile
+        What is wanted.
+    wait
+        How long to wait for a server that is not up yet.
+    not_yet
+        Told each time why it has to wait.
+
+    Returns
+    -------
+    dict
+        What was done, by name.
+
+    Raises
+    ------
+    ConfigurationError
+        If settings are missing, or do not fit what is there.
+    AccessDeniedError
+        If a server refuses us.
+    TransientError
+        If a server could not be reached in time.
+    """
+
+    def wait_a_moment(attempt: RetryCallState) -> None:
+        error = attempt.outcome and attempt.outcome.exception()
+        if error:
+            not_yet(error)
+
+    attempts = Retrying(
+        retry=retry_if_exception_type(TransientError),
+        wait=wait_fixed(timedelta(seconds=1)),
+        stop=stop_after_delay(wait),
+        before_sleep=wait_a_moment,
+        reraise=True,
+    )
+    # First, because it waits for nobody: a broker with logins starts only with their file.
+    logins = provision_logins(settings, profile)
+    done = attempts(provision_influx, settings, profile)
+    topics = attempts(provision_topics, Kafka.from_settings(settings), profile, settings)
+    return {**logins, **done, **{f"topic {name}": what for name, what in topics.items()}}
