@@ -21,7 +21,12 @@ _HEADER = ("row", "ours", "unit", "peer", "the peer's", "ratio", "goal")
 
 def print_table(console: Console, rows: Sequence[Row]) -> None:
     """Print the rows against their goals, and below each what limited it."""
-    table = Table(*_HEADER, "", box=None)
+    table = Table(*_HEADER, "", box=None, padding=(0, 1, 0, 0))
+    # On a narrow terminal cells wrap, and none is cut short.
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].min_width = max(len(row.name) for row in rows)
+    table.columns[-1].min_width = len("missed")
     for row in rows:
         verdict = "[green]met[/]" if row.met else "[red]missed[/]"
         table.add_row(*_cells(row.content()), str(GOALS[row.name]), verdict)
