@@ -25,8 +25,7 @@ def print_table(console: Console, rows: Sequence[Row]) -> None:
     # On a narrow terminal cells wrap, and none is cut short.
     for column in table.columns:
         column.overflow = "fold"
-    table.columns[0].min_width = max(len(row.name) for row in rows)
-    table.columns[-1].min_width = len("missed")
+    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
     for row in rows:
         verdict = "[green]met[/]" if row.met else "[red]missed[/]"
         table.add_row(*_cells(row.content()), str(GOALS[row.name]), verdict)
