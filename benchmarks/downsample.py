@@ -16,8 +16,9 @@ from benchmarks.filling import fill_influx
 from benchmarks.results import OURS, Measured, Remark, Row, row_with_peer
 from benchmarks.workplace import CountError, Workplace
 from headrace.models.window import WindowRange, floor
-from headrace.stages.downsample import downsample
+from headrace.stages.downsample import downsample, downsample_params
 from headrace.stages.pipeline import Pipeline
+from headrace.stages.republish import stored_rows
 from headrace.storage.flux_values import FluxValue
 from headrace.storage.influx import Influx, influx_address
 from tests.support.installation import Installation
@@ -112,18 +113,9 @@ def _compute(by: str, windows: WindowRange, pipeline: Pipeline) -> float:
 
 def _one_by_one(windows: WindowRange, pipeline: Pipeline) -> float:
     """Seconds for one query a window, one after the other, without our markers."""
-    profile = pipeline.profile
     begun = time.monotonic()
     for window in windows.pieces(1):
-        pipeline.run(
-            "downsample.flux",
-            {
-                **pipeline.range_params(window),
-                "counted": profile.counted_field,
-                "tags": dict(profile.tags),
-                "optional": [],
-            },
-        )
+        pipeline.run("downsample.flux", downsample_params(window, pipeline))
     return time.monotonic() - begun
 
 
@@ -145,7 +137,7 @@ def _article(windows: WindowRange, installation: Installation) -> float:
 
 def _check_rows(windows: WindowRange, installation: Installation, devices: int) -> None:
     with installation.pipeline() as pipeline:
-        rows = pipeline.run("rows.flux", pipeline.range_params(windows))
+        rows = stored_rows(windows, pipeline)
     readings = sum(row["readings"] for row in rows)
     expected = devices * len(windows)
     per_window = _WINDOW // _EVERY

@@ -14,6 +14,7 @@ from headrace.models.window import WindowRange, pieces_of, rfc3339
 from headrace.stages.downsample import downsample
 from headrace.stages.heal import PIECE, expected_windows, windows_to_heal
 from headrace.stages.markers import read_markers
+from headrace.stages.republish import stored_rows
 from tests.support.devices import Publisher, reading
 from tests.support.installation import Installation
 from tests.support.processes import wait_for
@@ -169,7 +170,7 @@ def test_a_range_whose_raw_data_are_gone_keeps_its_rows(
         with pytest.raises(RawDataGoneError, match=r"the raw readings of .* are gone"):
             downsample(range_, pipeline, settled=True, run="test/2")
         assert read_markers(range_, pipeline) == before
-        stored = pipeline.run("rows.flux", pipeline.range_params(range_))
+        stored = stored_rows(range_, pipeline)
     assert len(stored) == len(kept) == len(range_)
     # Nor does the reconcile ask for it, whatever it finds in what is left.
     assert to_heal(installation, windows(begin, 30)) == []

@@ -13,6 +13,7 @@ from headrace.models.window import rfc3339
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
 from headrace.stages.markers import read_markers
+from headrace.stages.republish import stored_rows
 from tests.support.installation import PROJECT, Installation
 from tests.support.ranges import MINUTE, hours_ago, windows
 
@@ -66,7 +67,7 @@ def test_a_window_is_half_open(installation: Installation, noon: datetime) -> No
     assert (row["fuel"], row["readings"]) == (3.0, 2)
     # Nothing of the next window is stored before its time either.
     with installation.pipeline() as pipeline:
-        stored = pipeline.run("rows.flux", pipeline.range_params(windows(noon, 3)))
+        stored = stored_rows(windows(noon, 3), pipeline)
     assert [row["_time"] for row in stored] == [noon]
     installation.compute(windows(noon, 2))
     assert [(row["fuel"], row["readings"]) for row in installation.rows()] == [(3.0, 2), (2.0, 1)]

@@ -49,7 +49,7 @@ def row_content(profile: Profile, row: Mapping[str, Any]) -> dict[str, Any]:
     profile
         The kind of device.
     row
-        A row of ``rows.flux``: ``_time`` is the window's start.
+        A row of the bucket, as ``rows.flux`` has it: ``_time`` is the window's start.
     """
     start: datetime = row["_time"]
     content: dict[str, Any] = {
@@ -57,7 +57,10 @@ def row_content(profile: Profile, row: Mapping[str, Any]) -> dict[str, Any]:
         "window_start": rfc3339(start),
         "window_end": rfc3339(start + profile.window),
     }
-    for name in (*(rule.writes for rule in profile.alarms), *profile.tags, *profile.fields):
+    for rule in profile.alarms:
+        content[rule.writes] = row.get(rule.writes)
+    content.update(profile.tags)
+    for name in profile.fields:
         content[name] = row.get(name)
     content["readings"] = row.get("readings")
     return content

@@ -36,6 +36,7 @@ def evaluate_alarms(windows: WindowRange, pipeline: Pipeline) -> dict[str, int]:
                 **pipeline.range_params(windows),
                 **_UNREACHABLE,
                 **rule.params,
+                "tagged": pipeline.tagged,
                 "writes": rule.writes,
                 "level": rule.level,
                 "normal": rule.normal,

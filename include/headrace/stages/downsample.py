@@ -7,10 +7,12 @@ from datetime import datetime
 
 from headrace.errors import RawDataGoneError
 from headrace.models.window import WindowRange
+from headrace.profile import Profile
 from headrace.stages.markers import Marker, claim, write_markers
 from headrace.stages.pipeline import Pipeline
+from headrace.storage.flux_values import FluxValue
 
-__all__ = ["Downsampled", "count_raw", "downsample"]
+__all__ = ["Downsampled", "count_raw", "downsample", "downsample_params"]
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,14 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
     # Counted before the values are read: a reading that arrives in between makes the
     # count too small, never too large, so the next reconcile sees that it is there.
     readings = count_raw(windows, pipeline)
-    profile = pipeline.profile
-    optional = [name for name, spec in profile.fields.items() if not spec.required]
+    optional = _optional(pipeline.profile)
     if optional:
         _forget(windows, pipeline)
     claim(windows, run, pipeline)
-    params = {
-        **pipeline.range_params(windows),
-        "counted": profile.counted_field,
-        "tags": dict(profile.tags),
-    }
-    results = pipeline.run("downsample.flux", {**params, "optional": optional})
+    params = downsample_params(windows, pipeline)
+    results = pipeline.run("downsample.flux", params)
     for field in optional:
-        pipeline.run("downsample_optional.flux", {**params, "field": field, "id": profile.id_field})
+        pipeline.run("downsample_optional.flux", {**params, "field": field})
     rows = {row["_time"]: row["_value"] for row in results}
     markers = [
         Marker(start, settled, rows.get(start, 0), readings.get(start, 0), run)
@@ -81,10 +78,28 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
     return Downsampled(len(windows), sum(rows.values()), sum(readings.values()))
 
 
+def downsample_params(windows: WindowRange, pipeline: Pipeline) -> dict[str, FluxValue]:
+    """Parameters of ``downsample.flux`` for a range."""
+    profile = pipeline.profile
+    return {
+        **pipeline.range_params(windows),
+        "counted": profile.counted_field,
+        "optional": _optional(profile),
+        "id": profile.id_field,
+        "tags": dict(profile.tags),
+        "tagged": pipeline.tagged,
+        "series": ["_measurement", *pipeline.tagged],
+    }
+
+
 def count_raw(windows: WindowRange, pipeline: Pipeline) -> dict[datetime, int]:
     """How many raw readings each window holds; windows without any are left out."""
     params = {**pipeline.range_params(windows), "counted": pipeline.profile.counted_field}
     return {row["_time"]: row["_value"] for row in pipeline.run("count_raw.flux", params)}
+
+
+def _optional(profile: Profile) -> list[str]:
+    return [name for name, spec in profile.fields.items() if not spec.required]
 
 
 def _forget(windows: WindowRange, pipeline: Pipeline) -> None:

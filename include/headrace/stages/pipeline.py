@@ -74,6 +74,11 @@ class Pipeline:
         """Parameters that say which windows."""
         return {"start": windows.start, "stop": windows.stop, "window": windows.length}
 
+    @property
+    def tagged(self) -> list[str]:
+        """Columns of a row that are tags: the id and the fixed tags."""
+        return [self.profile.id_field, *self.profile.tags]
+
     def oldest_raw(self) -> datetime:
         """Time of the oldest raw readings that are certainly still there."""
         return datetime.now(UTC) - self.raw_retention

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from headrace.storage.kafka import Kafka, Record
-from headrace.storage.kafka_log import offsets_at, read_topic
+from headrace.storage.kafka_log import read_topic
 
 __all__ = ["records_since"]
 
@@ -38,9 +38,4 @@ def records_since(
     MissingResourceError, TransientError
         As `headrace.storage.kafka_log.read_topic`.
     """
-    consumer = kafka.consumer("headrace-reader")
-    try:
-        start = offsets_at(consumer, topic, moment - _CLOCK_MARGIN)
-    finally:
-        consumer.close()
-    return read_topic(kafka, topic, start, wanted=wanted)
+    return read_topic(kafka, topic, since=moment - _CLOCK_MARGIN, wanted=wanted)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from headrace.models.alarm import PublishedChange, change_value
@@ -32,7 +33,7 @@ from headrace.stages.published import records_since
 from headrace.storage.flux_values import Row
 from headrace.storage.kafka_transaction import OutRecord, Publisher
 
-__all__ = ["Republished", "republish"]
+__all__ = ["Republished", "republish", "stored_rows"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def republish(windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republis
     # Opened first: it ends what a dead predecessor had begun, and waits until the last
     # commit shows in all partitions, so that what is read next is all there is.
     with Publisher(pipeline.kafka, f"headrace-republish-{profile.name}") as publisher:
-        rows = pipeline.run("rows.flux", pipeline.range_params(windows))
+        rows = stored_rows(windows, pipeline)
         ours = _ours(windows, run, pipeline)
         rows = [row for row in rows if row["_time"] in ours]
         contents = {
@@ -99,6 +100,13 @@ def republish(windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republis
         write_published(published, _revisions([*known.values(), *news]), pipeline)
     new = sum(row.revision == 0 for row in news)
     return Republished(len(rows), new, len(news) - new, len(changes), len(windows) - len(ours))
+
+
+def stored_rows(windows: WindowRange, pipeline: Pipeline) -> list[Row]:
+    """Rows of a range as the bucket has them, by time: ``_time`` is the window's start."""
+    params = {**pipeline.range_params(windows), "id": pipeline.profile.id_field}
+    rows = pipeline.run("rows.flux", params)
+    return sorted(rows, key=itemgetter("_time"))
 
 
 def _ours(windows: WindowRange, run: str, pipeline: Pipeline) -> set[datetime]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from headrace.errors import MissingResourceError, ServerTimeoutError, TransientError
 from headrace.storage.kafka import Kafka, Record, error_of, kafka_errors
@@ -68,6 +68,10 @@ def offsets_at(consumer: Consumer, topic: str, moment: datetime) -> Offsets:
     Partitions without such a record are given the end.
     """
     _, end = end_offsets(consumer, topic)
+    return _offsets_at(consumer, topic, moment, end)
+
+
+def _offsets_at(consumer: Consumer, topic: str, moment: datetime, end: Offsets) -> Offsets:
     stamp = int(moment.timestamp() * 1000)
     asked = [TopicPartition(topic, partition, stamp) for partition in end]
     with kafka_errors():
@@ -83,6 +87,7 @@ def read_topic(
     start: Mapping[int, int] | None = None,
     stop: Mapping[int, int] | None = None,
     *,
+    since: datetime | None = None,
     wanted: Callable[[bytes], bool] | None = None,
     buffer_kilobytes: int = 16 * 1024,
 ) -> Iterator[Record]:
@@ -98,6 +103,8 @@ def read_topic(
         Where to begin in each partition; at its first record if not given.
     stop
         Where to end in each partition, exclusive; at its end as it is now if not given.
+    since
+        Instead of `start`: begin with the first record that is stamped then or later.
     wanted
         Says by its value whether a record is wanted; every one is if not given. Of one that
         is not, nothing else is read.
@@ -126,6 +133,8 @@ def read_topic(
     )
     try:
         first, end = end_offsets(consumer, topic)
+        if since is not None:
+            start = _offsets_at(consumer, topic, since, end)
         unread = {}
         for partition in end:
             if stop is not None:
@@ -148,9 +157,7 @@ def _read_to(
 ) -> Iterator[Record]:
     heard = time.monotonic()
     while unread:
-        with kafka_errors():
-            batch = consumer.consume(_BATCH, timeout=_POLL_SECONDS)
-        for message in batch:
+        for message in _fetch(consumer):
             partition = message.partition() or 0
             error = message.error()
             if error is None:
@@ -168,6 +175,16 @@ def _read_to(
         if time.monotonic() - heard > _SILENCE_SECONDS:
             msg = f"Kafka has sent nothing for {_SILENCE_SECONDS:.0f} s although there is more"
             raise ServerTimeoutError(msg)
+
+
+def _fetch(consumer: Consumer) -> list[Message]:
+    """Wait for a record, and return it with those that are there already.
+
+    To ask for many at once would be to wait until there are so many, or in vain.
+    """
+    with kafka_errors():
+        first = consumer.poll(_POLL_SECONDS)
+        return [] if first is None else [first, *consumer.consume(_BATCH, 0)]
 
 
 def count_records(kafka: Kafka, topic: str) -> int:
