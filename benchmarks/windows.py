@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -72,10 +72,17 @@ def _heal(place: Workplace, stack: AirflowStack) -> Row:
     usage = meter.read()
     _check_healed(installation, windows)
     details: dict[str, float] = {"windows": len(windows)}
-    for stage, took in _task_seconds(stack, run_id).items():
-        details[f"{stage}_seconds"] = took
+    took = _task_seconds(stack, run_id)
+    details |= {f"{stage}_seconds": spent for stage, spent in took.items()}
     runs = [Measured(OURS, seconds, details)]
-    return row_without_peer("heal.day", "s", seconds, runs, Remark(usage.limit()))
+    remark = Remark(usage.limit(), if_missed=_of_tasks(took))
+    return row_without_peer("heal.day", "s", seconds, runs, remark)
+
+
+def _of_tasks(took: Mapping[str, float]) -> str:
+    """Say what the run spent its time on."""
+    stages = ", ".join(f"{stage} {spent:.0f} s" for stage, spent in took.items() if spent >= 1)
+    return f"two pieces at a time, the tasks of all together took: {stages}"
 
 
 def _task_seconds(stack: AirflowStack, run_id: str) -> dict[str, float]:
@@ -143,7 +150,18 @@ def _fresh(place: Workplace, stack: AirflowStack) -> Row:
         runs.append(Measured(OURS, _p95(of_window), {"rows": len(of_window)}))
     for worker in workers:
         worker.stop()
-    return row_without_peer("fresh.p95", "s", _p95(delays), runs, Remark(usage.limit()))
+    remark = Remark(usage.limit(), if_missed=_of_windows(runs))
+    return row_without_peer("fresh.p95", "s", _p95(delays), runs, remark)
+
+
+def _of_windows(runs: Sequence[Measured]) -> str:
+    """Say how the windows were spread, each of four tasks one after the other."""
+    seconds = [run.value for run in runs]
+    middle = statistics.median(seconds)
+    return (
+        f"four tasks one after the other took {min(seconds):.1f} to {max(seconds):.1f} s, "
+        f"{middle:.1f} s in the middle"
+    )
 
 
 class _Arrivals:
