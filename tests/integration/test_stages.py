@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from headrace.errors import BadQueryError, RawDataGoneError
+from headrace.models.reading import epoch_ns
 from headrace.models.window import rfc3339
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
@@ -110,6 +111,35 @@ def test_the_alarm_threshold(installation: Installation, noon: datetime, fuel: f
     installation.compute(windows(noon, 1))
     (row,) = installation.rows()
     assert row["alarm"] == ("refuel" if fuel < 500 else "no action")
+
+
+def test_rows_of_a_profile_that_had_no_tags_yet_are_replaced(
+    installation: Installation, noon: datetime
+) -> None:
+    profile = installation.profile
+    kept = f"{profile.measurement},{profile.id_field}=generator1 fuel=1,readings=9i"
+    with installation.admin_influx() as influx:
+        influx.write(profile.buckets.downsampled, f"{kept} {epoch_ns(noon)}".encode())
+    installation.store(("generator1", noon, {"fuel": 700}))
+    installation.compute(windows(noon, 1))
+    (row,) = installation.rows()
+    assert (row["fuel"], row["readings"], row["alarm"]) == (700, 1, "no action")
+    assert row["region"] == "US"
+
+
+def test_a_reading_of_somebody_else_may_lack_fields(
+    installation: Installation, noon: datetime
+) -> None:
+    """Such as one that was written to the bucket past the sink."""
+    profile = installation.profile
+    line = f'{profile.measurement},{profile.id_field}=stranger fuel=5,note="odd" {epoch_ns(noon)}'
+    with installation.admin_influx() as influx:
+        influx.write(profile.buckets.raw, line.encode())
+    installation.store(("generator1", noon, {"fuel": 700}))
+    installation.compute(windows(noon, 1))
+    rows = {row["generatorID"]: row for row in installation.rows()}
+    assert (rows["stranger"]["fuel"], rows["stranger"]["load"]) == (5, None)
+    assert (rows["generator1"]["fuel"], rows["generator1"]["load"]) == (700, 40)
 
 
 def test_optional_fields_are_those_of_the_last_reading(

@@ -43,12 +43,8 @@ def provision(
 
     Raises
     ------
-    ConfigurationError
-        If settings are missing, or do not fit what is there.
-    AccessDeniedError
-        If a server refuses us.
-    TransientError
-        If a server could not be reached in time.
+    ConfigurationError, AccessDeniedError, TransientError
+        As `provision_influx` and `provision_topics`; the last once the wait is over.
     """
 
     def wait_a_moment(attempt: RetryCallState) -> None:

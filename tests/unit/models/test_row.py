@@ -26,6 +26,7 @@ def test_a_row_is_read_as_it_was_written(profile: Profile) -> None:
     assert row.revision == 2
     assert row.content["window_end"] == "2026-01-31T12:01:00Z"
     assert row.content["fuel"] == 1.5
+    assert row.content["region"] == "US"
 
 
 @pytest.mark.parametrize(
