@@ -4,19 +4,28 @@
 //         level, normal (texts), tagged (the columns that are tags), and from the rule:
 //         field, and `below`, `above` or both (whichever the rule leaves out is a limit that
 //         no value reaches)
-// yields: one row, `_value` the number of rows that got a level
+// yields: `alarms` and `normals`, each one row, `_value` the number of rows that got the level
 //
-// All devices in one table: a table each would cost more than the rows in it.
-from(bucket: params.downsampled)
+// Two filters that the storage engine answers: to ask each row in a `map` takes half of the
+// time. And all devices in one table: a table each would cost more than the rows in it.
+rows = () => from(bucket: params.downsampled)
     |> range(start: params.start, stop: params.stop)
     |> filter(fn: (r) => r._measurement == params.measurement and r._field == params.field)
+
+write = (tables=<-, level) => tables
     |> group()
-    |> map(fn: (r) => ({r with
-        _value: if r._value < params.below or r._value > params.above then
-            params.level
-        else
-            params.normal,
-        _field: params.writes,
-    }))
+    |> drop(columns: ["_start", "_stop", "_value"])
+    |> set(key: "_field", value: params.writes)
+    |> set(key: "_value", value: level)
     |> to(bucket: params.downsampled, tagColumns: params.tagged)
     |> count()
+
+rows()
+    |> filter(fn: (r) => r._value < params.below or r._value > params.above)
+    |> write(level: params.level)
+    |> yield(name: "alarms")
+
+rows()
+    |> filter(fn: (r) => r._value >= params.below and r._value <= params.above)
+    |> write(level: params.normal)
+    |> yield(name: "normals")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
 
 from headrace.errors import BadQueryError, RawDataGoneError
 from headrace.models.reading import epoch_ns
-from headrace.models.window import rfc3339
+from headrace.models.window import floor, rfc3339
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
 from headrace.stages.markers import read_markers
@@ -96,6 +96,19 @@ def test_computing_twice_publishes_nothing_twice(
     again = installation.compute(windows(noon, 1))
     assert (again.rows, again.new, again.corrected, again.changes) == (2, 0, 0, 0)
     assert len(installation.rows()) == 2
+
+
+def test_what_is_published_is_found_with_a_clock_that_is_behind(installation: Installation) -> None:
+    """To a host whose clock is behind, a window that it publishes has not ended yet."""
+    window = windows(floor(datetime.now(UTC), MINUTE) + MINUTE, 1)
+    installation.store(("generator1", window.start, {"fuel": 400}))
+    installation.compute(window)
+    topics = installation.profile.topics
+    for topic in (topics.downsampled, topics.alarms):
+        (record,) = installation.records(topic)
+        assert record.timestamp_ms >= window.stop.timestamp() * 1000
+    again = installation.compute(window)
+    assert (again.rows, again.new, again.corrected, again.changes) == (1, 0, 0, 0)
 
 
 def test_a_window_without_readings_publishes_nothing(

@@ -45,6 +45,8 @@ __all__ = ["bridge_subscriptions", "make_session", "run_bridge", "run_sink"]
 _log = structlog.get_logger(__name__)
 
 _INFLUX_SECONDS = timedelta(seconds=10)
+#: Kafka answers the sink when it has so much, or after so long.
+_FETCH_BYTES, _FETCH_WAIT_MS = 64 * 1024, 100
 
 
 def make_codec(settings: Settings, profile: Profile) -> ReadingCodec:
@@ -215,7 +217,9 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
         queued_max_messages_kbytes=settings.sink_buffer_bytes // 1024,
         # As soon as there is room again: librdkafka would wait a second.
         fetch_queue_backoff_ms=10,
-        fetch_wait_max_ms=50,
+        # A fleet that sends steadily would have a fetch answered for every few readings.
+        fetch_min_bytes=_FETCH_BYTES,
+        fetch_wait_max_ms=_FETCH_WAIT_MS,
         **({"group_instance_id": settings.sink_id} if settings.sink_id else {}),
     )
     codec = make_codec(settings, profile)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -51,11 +52,11 @@ def row_content(profile: Profile, row: Mapping[str, Any]) -> dict[str, Any]:
     row
         A row of the bucket, as ``rows.flux`` has it: ``_time`` is the window's start.
     """
-    start: datetime = row["_time"]
+    start, end = _bounds(row["_time"], profile.window)
     content: dict[str, Any] = {
         profile.id_field: row[profile.id_field],
-        "window_start": rfc3339(start),
-        "window_end": rfc3339(start + profile.window),
+        "window_start": start,
+        "window_end": end,
     }
     for rule in profile.alarms:
         content[rule.writes] = row.get(rule.writes)
@@ -64,6 +65,12 @@ def row_content(profile: Profile, row: Mapping[str, Any]) -> dict[str, Any]:
         content[name] = row.get(name)
     content["readings"] = row.get("readings")
     return content
+
+
+@lru_cache(maxsize=128)
+def _bounds(start: datetime, length: timedelta) -> tuple[str, str]:
+    """Start and end of a window as text; it has a row for every device."""
+    return rfc3339(start), rfc3339(start + length)
 
 
 def row_value(content: Mapping[str, Any], revision: int) -> bytes:
@@ -87,9 +94,13 @@ def starts_within(windows: WindowRange) -> Callable[[bytes], bool]:
     be escaped. What is no row of ours is about no window.
     """
     first, end = rfc3339(windows.start).encode(), rfc3339(windows.stop).encode()
+    last = rfc3339(windows.stop - windows.length).encode()
+    # What the starts have in common is looked for first: most records do not have it.
+    common = max(size for size in range(len(first)) if last.startswith(first[:size]))
+    begin = _START + first[:common]
 
     def within(value: bytes) -> bool:
-        place = value.find(_START)
+        place = value.find(begin)
         if place < 0:
             return False
         place += len(_START)

@@ -86,7 +86,8 @@ def changes_to_publish(
         if looked_at(change)
     ]
     published: dict[ChangeKey, PublishedChange] = {}
-    for record in records_since(windows.start, profile.topics.alarms, pipeline.kafka):
+    first_end = windows.start + windows.length
+    for record in records_since(first_end, profile.topics.alarms, pipeline.kafka):
         known = read_change(profile, record.value)
         if looked_at(known.change):
             published[known.change.key] = known
@@ -107,12 +108,14 @@ def _look_around(
     ahead = {"start": windows.stop, "stop": max(windows.stop, datetime.now(UTC)) + windows.length}
     for row in pipeline.run("last_before.flux", {**back, "field": _READINGS}):
         devices[row[device_of]].before = row["_time"]
-    for row in pipeline.run("first_after.flux", {**ahead, "field": _READINGS}):
+    after = pipeline.run("first_after.flux", {**ahead, "field": _READINGS})
+    for row in after:
         devices[row[device_of]].after = row["_time"]
     for name, rule in rule_of.items():
         for row in pipeline.run("last_before.flux", {**back, "field": name}):
             devices[row[device_of]].levels_before[rule] = row["_value"]
-        for row in pipeline.run("first_after.flux", {**ahead, "field": name}):
+        # After a live window there is none yet.
+        for row in pipeline.run("first_after.flux", {**ahead, "field": name}) if after else ():
             seen = devices[row[device_of]]
             if row["_time"] == seen.after:
                 seen.levels_after[rule] = row["_value"]

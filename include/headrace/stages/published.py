@@ -1,17 +1,14 @@
-"""What consumers have: the output topics, read from the time of a window on."""
+"""What consumers have: the output topics, read from the end of a window on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import read_topic
 
 __all__ = ["records_since"]
-
-#: Records are published after their window has ended; clocks differ by less than this.
-_CLOCK_MARGIN = timedelta(minutes=5)
 
 
 def records_since(
@@ -20,7 +17,9 @@ def records_since(
     kafka: Kafka,
     wanted: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Record]:
-    """Read committed records that were published at some moment or later.
+    """Read committed records that are stamped with some moment or a later one.
+
+    None about a window is stamped earlier than the window's end, see `Publisher.publish`.
 
     Parameters
     ----------
@@ -38,4 +37,4 @@ def records_since(
     MissingResourceError, TransientError
         As `headrace.storage.kafka_log.read_topic`.
     """
-    return read_topic(kafka, topic, since=moment - _CLOCK_MARGIN, wanted=wanted)
+    return read_topic(kafka, topic, since=moment, wanted=wanted)

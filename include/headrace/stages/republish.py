@@ -93,7 +93,11 @@ def republish(windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republis
         news = list(_news(contents, known))
         changes = _changes(ours, rows, pipeline)
         write_changes(changes, pipeline)
-        publisher.publish([*_row_records(news, pipeline), *_change_records(changes, pipeline)])
+        publisher.publish(
+            [*_row_records(news, pipeline), *_change_records(changes, pipeline)],
+            # One may be about a later window than those of the range.
+            max([windows.stop, *(item.change.window_start + windows.length for item in changes)]),
+        )
     published: Counter[datetime] = Counter(dict.fromkeys(ours, 0))
     published.update(start for _, start in contents)
     if published:
@@ -127,7 +131,8 @@ def _published_rows(windows: WindowRange, pipeline: Pipeline) -> dict[RowKey, Pu
     topic = pipeline.profile.topics.downsampled
     # A run over a day passes over a million records of other windows.
     wanted = starts_within(windows)
-    for record in records_since(windows.start + windows.length, topic, pipeline.kafka, wanted):
+    first_end = windows.start + windows.length
+    for record in records_since(first_end, topic, pipeline.kafka, wanted):
         row = read_row(pipeline.profile, record.value)
         known[row.key] = row
     return known

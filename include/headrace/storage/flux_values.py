@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import urllib3
@@ -80,7 +81,9 @@ def _literal(value: FluxValue) -> Expression:  # noqa: PLR0911 - one line a type
             return ArrayExpression("ArrayExpression", [_literal(item) for item in value])
 
 
+@lru_cache(maxsize=1024)
 def _parse_moment(text: str) -> datetime:
+    # A window's rows have all the same.
     return datetime.fromisoformat(text)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -157,24 +157,41 @@ def _read_to(
 ) -> Iterator[Record]:
     heard = time.monotonic()
     while unread:
-        for message in _fetch(consumer):
+        messages = _fetch(consumer)
+        if any(map(Message.error, messages)):
+            unread -= _ended(messages)
+            messages = [message for message in messages if message.error() is None]
+        for message in messages:
+            # In this order, for most are not wanted.
+            if (wanted is None or wanted(message.value() or b"")) and (
+                (message.offset() or 0) < end[message.partition() or 0]
+            ):
+                yield Record.of(message)
+        # The last of each partition says how far it is read.
+        for message in {message.partition(): message for message in messages}.values():
             partition = message.partition() or 0
-            error = message.error()
-            if error is None:
-                offset = message.offset() or 0
-                if offset < end[partition] and (wanted is None or wanted(message.value() or b"")):
-                    yield Record.of(message)
-                # Reading may take whoever reads as long as it likes.
-                heard = time.monotonic()
-                if offset >= end[partition] - 1:
-                    unread.discard(partition)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            if (message.offset() or 0) >= end[partition] - 1:
                 unread.discard(partition)
-            elif not isinstance(error_of(error), TransientError):
-                raise error_of(error)
-        if time.monotonic() - heard > _SILENCE_SECONDS:
+        # Reading may take whoever reads as long as it likes.
+        if messages:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > _SILENCE_SECONDS:
             msg = f"Kafka has sent nothing for {_SILENCE_SECONDS:.0f} s although there is more"
             raise ServerTimeoutError(msg)
+
+
+def _ended(messages: Iterable[Message]) -> set[int]:
+    """Partitions that have ended; raises what Kafka says otherwise and will not mend."""
+    ended = set()
+    for message in messages:
+        error = message.error()
+        if error is None:
+            continue
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            ended.add(message.partition() or 0)
+        elif not isinstance(error_of(error), TransientError):
+            raise error_of(error)
+    return ended
 
 
 def _fetch(consumer: Consumer) -> list[Message]:

@@ -37,7 +37,12 @@ def topic_configs(profile: Profile, settings: Settings) -> dict[str, dict[str, s
     """
     raw = str(settings.kafka_retention // timedelta(milliseconds=1))
     published = str((settings.raw_retention + timedelta(days=1)) // timedelta(milliseconds=1))
-    deleted = {"cleanup.policy": "delete", "max.message.bytes": str(_MAX_RECORD_BYTES)}
+    deleted = {
+        "cleanup.policy": "delete",
+        "max.message.bytes": str(_MAX_RECORD_BYTES),
+        # Whoever produces says what time a record is of, and not the broker's clock.
+        "message.timestamp.type": "CreateTime",
+    }
     topics = profile.topics
     return {
         topics.raw: {**deleted, "retention.ms": raw},

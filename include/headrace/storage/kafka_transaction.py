@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -66,8 +67,16 @@ class Publisher:
         with suppress(SystemError):
             self._producer.close()
 
-    def publish(self, records: Sequence[OutRecord]) -> None:
+    def publish(self, records: Sequence[OutRecord], not_before: datetime) -> None:
         """Publish records so that `read_committed` consumers see all of them or none.
+
+        Parameters
+        ----------
+        records
+            The records.
+        not_before
+            They are stamped with the time, and never with an earlier one than this, whatever
+            the clock of this host says: whoever looks for them may begin there.
 
         Raises
         ------
@@ -84,10 +93,11 @@ class Publisher:
             if error is not None:
                 failures.append(error_of(error))
 
+        stamp = max(time.time_ns() // 1_000_000, int(not_before.timestamp() * 1000))
         try:
             self._producer.begin_transaction()
             for topic, key, value in records:
-                self._produce(topic, key, value, report)
+                self._produce(topic, key, value, stamp, report)
             self._producer.commit_transaction(_CALL_SECONDS)
         except KafkaException as exc:
             with suppress(KafkaException):
@@ -99,10 +109,10 @@ class Publisher:
             msg = f"nothing was published: {cause}"
             raise ServerUnavailableError(msg) from exc
 
-    def _produce(self, topic: str, key: bytes, value: bytes, report: _Report) -> None:
+    def _produce(self, topic: str, key: bytes, value: bytes, stamp: int, report: _Report) -> None:
         while True:
             try:
-                self._producer.produce(topic, value, key, on_delivery=report)
+                self._producer.produce(topic, value, key, on_delivery=report, timestamp=stamp)
             except BufferError:
                 self._producer.poll(0.1)
             else:

@@ -39,6 +39,20 @@ def test_rows_of_a_range_are_told_from_others(
     assert starts_within(WINDOWS)(value) is within
 
 
+@pytest.mark.parametrize("count", [1, 2, 60, 1440, 100_000])
+@pytest.mark.parametrize(
+    "begin", [NOON, NOON + 59 * MINUTE, NOON + timedelta(hours=11, minutes=59)]
+)
+def test_ranges_of_any_length_have_their_first_and_last_row(
+    profile: Profile, begin: datetime, count: int
+) -> None:
+    within = starts_within(WindowRange(begin, begin + count * MINUTE, MINUTE))
+    found = [within(value_of(profile, begin + number * MINUTE)) for number in (0, count - 1)]
+    assert found == [True, True]
+    assert not within(value_of(profile, begin - MINUTE))
+    assert not within(value_of(profile, begin + count * MINUTE))
+
+
 def test_a_device_can_t_pose_as_a_window(profile: Profile) -> None:
     device = '"window_start":"2026-01-31T12:00:00Z'
     assert not starts_within(WINDOWS)(value_of(profile, NOON - MINUTE, device))
