@@ -41,10 +41,20 @@ _LIVE = timedelta(seconds=30)
 _QUERY_LIMIT = timedelta(minutes=3)
 
 
-def stage_args(stage: str) -> dict[str, Any]:
-    """Arguments that the tasks of a stage have in every DAG."""
+def stage_args(stage: str, *, hands_on: bool = False) -> dict[str, Any]:
+    """Arguments that the tasks of a stage have in every DAG.
+
+    Parameters
+    ----------
+    stage
+        The stage.
+    hands_on
+        Whether a later task needs what it returns. What the others return is in their logs;
+        to keep it as an XCom, too, would cost each window two tenths of a second.
+    """
     return {
         "task_id": stage,
+        "do_xcom_push": hands_on,
         **POLICIES[stage].task_args(),
         "on_failure_callback": on_failure,
         "on_success_callback": on_success,
@@ -54,7 +64,7 @@ def stage_args(stage: str) -> dict[str, Any]:
 def await_ingest(pool: str = LIVE_POOL) -> AwaitIngest:
     """Wait for the sink, and say which windows the run is about."""
     return AwaitIngest(
-        **stage_args("await_ingest"),
+        **stage_args("await_ingest", hands_on=True),
         pool=pool,
         doc_md="Waits until the sink has written what Kafka held when the window closed, for "
         "at most HEADRACE_SETTLE_LIMIT. After that the window is computed *unsettled*, and "
@@ -62,7 +72,7 @@ def await_ingest(pool: str = LIVE_POOL) -> AwaitIngest:
     )
 
 
-@task(**stage_args("find"), pool=HEAL_POOL)
+@task(**stage_args("find", hands_on=True), pool=HEAL_POOL)
 def find_windows(awaited: Span) -> list[Span]:
     """Find the windows to compute.
 

@@ -8,7 +8,8 @@ are derived, and compared with what was published, over just that stretch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -27,10 +28,12 @@ from headrace.models.window import WindowRange
 from headrace.stages.markers import read_markers
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.published import records_since
+from headrace.storage.flux_values import Row
 
 __all__ = ["changes_to_publish"]
 
 _READINGS = "readings"
+_QUERIES_AT_ONCE = 2
 
 
 @dataclass
@@ -104,22 +107,37 @@ def _look_around(
     for row in rows:
         levels = {rule: row[name] for name, rule in rule_of.items() if row.get(name) is not None}
         devices[row[device_of]].rows.append((row["_time"], levels))
-    back = {"start": windows.start - pipeline.raw_retention, "stop": windows.start}
-    ahead = {"start": windows.stop, "stop": max(windows.stop, datetime.now(UTC)) + windows.length}
-    for row in pipeline.run("last_before.flux", {**back, "field": _READINGS}):
+    before, after = _neighbours([_READINGS, *rule_of], windows, pipeline)
+    for row in before[_READINGS]:
         devices[row[device_of]].before = row["_time"]
-    after = pipeline.run("first_after.flux", {**ahead, "field": _READINGS})
-    for row in after:
+    for row in after[_READINGS]:
         devices[row[device_of]].after = row["_time"]
     for name, rule in rule_of.items():
-        for row in pipeline.run("last_before.flux", {**back, "field": name}):
+        for row in before[name]:
             devices[row[device_of]].levels_before[rule] = row["_value"]
-        # After a live window there is none yet.
-        for row in pipeline.run("first_after.flux", {**ahead, "field": name}) if after else ():
+        for row in after[name]:
             seen = devices[row[device_of]]
             if row["_time"] == seen.after:
                 seen.levels_after[rule] = row["_value"]
     return devices
+
+
+def _neighbours(
+    fields: Sequence[str], windows: WindowRange, pipeline: Pipeline
+) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+    """The last values before a range and the first ones after it, of each field and device."""
+    back = {"start": windows.start - pipeline.raw_retention, "stop": windows.start}
+    ahead = {"start": windows.stop, "stop": max(windows.stop, datetime.now(UTC)) + windows.length}
+    # Each is a small query that keeps one core of InfluxDB's busy.
+    with ThreadPoolExecutor(_QUERIES_AT_ONCE) as pool:
+        before, after = (
+            {field: pool.submit(pipeline.run, file, {**around, "field": field}) for field in fields}
+            for file, around in (("last_before.flux", back), ("first_after.flux", ahead))
+        )
+    return (
+        {field: asked.result() for field, asked in before.items()},
+        {field: asked.result() for field, asked in after.items()},
+    )
 
 
 def _known_to(windows: WindowRange, pipeline: Pipeline) -> datetime:

@@ -51,6 +51,9 @@ class Publisher:
 
     def __enter__(self) -> Self:
         with kafka_errors():
+            # Without a connection to ask by, librdkafka looks for its coordinator again only
+            # after half a second.
+            self._producer.list_topics(timeout=_CALL_SECONDS)
             self._producer.init_transactions(_CALL_SECONDS)
         return self
 
