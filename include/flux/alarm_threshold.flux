@@ -6,8 +6,8 @@
 //         no value reaches)
 // yields: `alarms` and `normals`, each one row, `_value` the number of rows that got the level
 //
-// Two filters that the storage engine answers: to ask each row in a `map` takes half of the
-// time. And all devices in one table: a table each would cost more than the rows in it.
+// Two filters that the storage engine answers: to ask each row in a `map` would take twice as
+// long. And all devices in one table: a table each would cost more than the rows in it.
 rows = () => from(bucket: params.downsampled)
     |> range(start: params.start, stop: params.stop)
     |> filter(fn: (r) => r._measurement == params.measurement and r._field == params.field)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from confluent_kafka import OFFSET_END, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from headrace.models.reading import epoch_ns
 from headrace.models.window import rfc3339
@@ -158,15 +157,9 @@ def test_a_bucket_that_is_missing_is_waited_out(installation: Installation) -> N
 def test_what_kafka_refuses_goes_to_the_dead_letters(installation: Installation) -> None:
     """A timestamp that the topic does not take, and a record that is too large for it."""
     topics = installation.profile.topics
-    limits = {"message.timestamp.before.max.ms": "3600000", "max.message.bytes": "2000"}
-    entries = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        for name, value in limits.items()
-    ]
-    resource = ConfigResource(ResourceType.TOPIC, topics.raw, incremental_configs=entries)
-    admin = installation.kafka.admin()
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result()
+    installation.alter_topic(
+        topics.raw, message_timestamp_before_max_ms="3600000", max_message_bytes="2000"
+    )
     bridge = installation.worker("bridge")
     bridge.start()
     old = rfc3339(datetime.now(UTC) - timedelta(hours=2))

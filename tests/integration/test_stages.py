@@ -111,6 +111,20 @@ def test_what_is_published_is_found_with_a_clock_that_is_behind(installation: In
     assert (again.rows, again.new, again.corrected, again.changes) == (1, 0, 0, 0)
 
 
+def test_a_cluster_that_stamps_records_by_its_own_clock_is_told_not_to(
+    installation: Installation,
+) -> None:
+    topics = installation.profile.topics
+    for topic in (topics.downsampled, topics.alarms):
+        installation.alter_topic(topic, message_timestamp_type="LogAppendTime")
+    installation.provision()
+    window = windows(floor(datetime.now(UTC), MINUTE) + MINUTE, 1)
+    installation.store(("generator1", window.start, {"fuel": 400}))
+    installation.compute(window)
+    again = installation.compute(window)
+    assert (again.rows, again.new, again.corrected, again.changes) == (1, 0, 0, 0)
+
+
 def test_a_window_without_readings_publishes_nothing(
     installation: Installation, noon: datetime
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import urllib3
 import yaml
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from prometheus_client.parser import text_string_to_metric_families
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
@@ -186,6 +187,18 @@ class Installation:
     def records(self, topic: str) -> list[Record]:
         """All committed records of a topic."""
         return list(read_topic(self.kafka, topic))
+
+    def alter_topic(self, topic: str, **configs: str) -> None:
+        """Change the configuration of a topic: names with underscores for dots."""
+        entries = [
+            ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in configs.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+        # Kept by name: what it was asked ends with it.
+        admin = self.kafka.admin()
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result()
 
     def rows(self) -> list[dict[str, Any]]:
         """What a plain consumer gets on the topic of rows, in order of each partition."""

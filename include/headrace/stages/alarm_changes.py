@@ -89,8 +89,7 @@ def changes_to_publish(
         if looked_at(change)
     ]
     published: dict[ChangeKey, PublishedChange] = {}
-    first_end = windows.start + windows.length
-    for record in records_since(first_end, profile.topics.alarms, pipeline.kafka):
+    for record in records_since(windows, profile.topics.alarms, pipeline.kafka):
         known = read_change(profile, record.value)
         if looked_at(known.change):
             published[known.change.key] = known

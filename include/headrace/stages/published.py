@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
 
+from headrace.models.window import WindowRange
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import read_topic
 
@@ -12,19 +12,19 @@ __all__ = ["records_since"]
 
 
 def records_since(
-    moment: datetime,
+    windows: WindowRange,
     topic: str,
     kafka: Kafka,
     wanted: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Record]:
-    """Read committed records that are stamped with some moment or a later one.
+    """Read committed records from the end of a range's first window on.
 
     None about a window is stamped earlier than the window's end, see `Publisher.publish`.
 
     Parameters
     ----------
-    moment
-        The moment.
+    windows
+        The range.
     topic
         The topic.
     kafka
@@ -37,4 +37,4 @@ def records_since(
     MissingResourceError, TransientError
         As `headrace.storage.kafka_log.read_topic`.
     """
-    return read_topic(kafka, topic, since=moment, wanted=wanted)
+    return read_topic(kafka, topic, since=windows.start + windows.length, wanted=wanted)

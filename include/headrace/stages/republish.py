@@ -131,8 +131,7 @@ def _published_rows(windows: WindowRange, pipeline: Pipeline) -> dict[RowKey, Pu
     topic = pipeline.profile.topics.downsampled
     # A run over a day passes over a million records of other windows.
     wanted = starts_within(windows)
-    first_end = windows.start + windows.length
-    for record in records_since(first_end, topic, pipeline.kafka, wanted):
+    for record in records_since(windows, topic, pipeline.kafka, wanted):
         row = read_row(pipeline.profile, record.value)
         known[row.key] = row
     return known
