@@ -17,8 +17,8 @@ from rich.table import Table
 
 from headrace.errors import ConfigurationError
 from headrace.profile import Profile, load_profile
-from headrace.stages.published import records_since
 from headrace.storage.kafka import Kafka
+from headrace.storage.kafka_log import read_topic
 from native.airflow import init_commands
 from native.dotenv import ENV_FILE, write_env
 from native.programs import run_step
@@ -150,7 +150,7 @@ def _rows_of(stack: Stack, since: datetime) -> list[dict[str, object]]:
     newer = int(since.timestamp() * 1000)
     return [
         msgspec.json.decode(record.value)
-        for record in records_since(since, topic, Kafka.from_settings(settings))
+        for record in read_topic(Kafka.from_settings(settings), topic, since=since)
         if record.timestamp_ms >= newer
     ]
 

@@ -1,0 +1,98 @@
+"""What starts after what, is restarted, and keeps its data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from headrace.settings import Settings
+from native.servers import Server
+from tests.support.compose import AIRFLOW, ONE_SHOTS, TOOLS, WORKERS, Compose
+
+
+def test_each_image_is_built_once(compose: Compose) -> None:
+    for target, services in (("workers", WORKERS), ("airflow", AIRFLOW)):
+        assert {compose.services[name]["image"] for name in services} == {
+            f"headrace-{target}:local"
+        }
+        builders = [name for name in services if "build" in compose.services[name]]
+        assert len(builders) == 1, "builds of one name at once are in each other's way"
+        (builder,) = builders
+        assert compose.services[builder]["build"] == {"context": ".", "target": target}
+        for name in services:
+            policy = "build" if name == builder else "never"
+            assert compose.services[name]["pull_policy"] == policy, name
+        # Whoever is started alone brings the builder along.
+        for name in services - TOOLS - {builder}:
+            assert builder in _all_before(compose, name), name
+
+
+def test_everything_starts_after_what_it_needs(compose: Compose) -> None:
+    healthy, done = "service_healthy", "service_completed_successfully"
+    needs = {
+        name: {other: need["condition"] for other, need in service.get("depends_on", {}).items()}
+        for name, service in compose.services.items()
+    }
+    api_server = {"airflow-api-server": healthy}
+    assert {name: need for name, need in needs.items() if need} == {
+        "provision": {"kafka": healthy, "influxdb": healthy},
+        "mosquitto": {"provision": done},
+        "bridge": {"provision": done, "mosquitto": healthy, "kafka": healthy},
+        "sink": {"provision": done, "kafka": healthy, "influxdb": healthy},
+        "simulate": {"bridge": healthy},
+        "airflow-init": {"postgres": healthy},
+        "airflow-api-server": {"airflow-init": done},
+        "airflow-scheduler": {**api_server, "provision": done},
+        "airflow-dag-processor": api_server,
+        "airflow-triggerer": api_server,
+    }
+
+
+def test_what_runs_for_ever_is_restarted_and_asked_how_it_is(compose: Compose) -> None:
+    for name, service in compose.services.items():
+        for_ever = name not in ONE_SHOTS | TOOLS
+        assert (service.get("restart", "no") == "unless-stopped") == for_ever, name
+        # The fleet listens nowhere.
+        assert ("healthcheck" in service) == (for_ever and name != "simulate"), name
+
+
+def test_everything_may_take_as_long_to_stop_as_with_make_up(
+    compose: Compose, native_servers: Mapping[str, Server]
+) -> None:
+    for name, server in native_servers.items():
+        assert seconds(compose.services[name]["stop_grace_period"]) >= server.stop_seconds, name
+    drain_limit = Settings.model_fields["drain_limit"].default.total_seconds()
+    for name in ("bridge", "sink"):
+        assert seconds(compose.services[name]["stop_grace_period"]) > drain_limit + 20, name
+
+
+def test_every_server_keeps_its_data(compose: Compose) -> None:
+    data = {
+        "mosquitto": "/mosquitto/data",
+        "kafka": "/var/lib/kafka/data",
+        "influxdb": "/var/lib/influxdb2",
+        "postgres": "/var/lib/postgresql/data",
+        "mailbox": "/tmp",  # noqa: S108 - a folder of the container's
+    }
+    for name, folder in data.items():
+        assert compose.mounts(name)[folder] == (f"{name}-data", False)
+    used = {
+        source
+        for name in compose.services
+        for source, _ in compose.mounts(name).values()
+        if not source.startswith(".")
+    }
+    assert used == compose.volumes
+
+
+def _all_before(compose: Compose, name: str) -> set[str]:
+    found: set[str] = set()
+    for other in compose.services[name].get("depends_on", {}):
+        found |= {other, *_all_before(compose, other)}
+    return found
+
+
+def seconds(duration: str) -> int:
+    match = re.fullmatch(r"(\d+)s", duration)
+    assert match is not None, f"{duration}: write seconds"
+    return int(match[1])
