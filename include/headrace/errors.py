@@ -11,6 +11,7 @@ __all__ = [
     "AccessDeniedError",
     "BadQueryError",
     "ConfigurationError",
+    "FatalError",
     "HeadraceError",
     "MissingResourceError",
     "PermanentError",
@@ -41,6 +42,14 @@ class ServerTimeoutError(TransientError):
 
 class PermanentError(HeadraceError):
     """Asking again gives the same answer until somebody changes something."""
+
+
+class FatalError(HeadraceError):
+    """The process cannot continue, but a new one can.
+
+    Neither transient nor permanent: no call may be retried, and nothing more
+    is delivered or acknowledged. The process ends, and its supervisor starts another.
+    """
 
 
 class ConfigurationError(PermanentError):
