@@ -187,6 +187,7 @@ class Profile(_Model):
     interval: Duration
     tags: dict[Name, Annotated[str, StringConstraints(min_length=1)]] = Field(default_factory=dict)
     window: Duration
+    grace: Duration = timedelta(milliseconds=500)
     alarms: tuple[AlarmRule, ...] = ()
     silent: Silence
     quality: Quality
@@ -213,6 +214,9 @@ class Profile(_Model):
         rules = [rule.rule for rule in self.alarms]
         if len(set(rules)) != len(rules) or _SILENT_RULE in rules:
             msg = f"alarms: every rule needs a name of its own, other than {_SILENT_RULE}: {rules}"
+            raise ValueError(msg)
+        if not timedelta(0) <= self.grace < self.window:
+            msg = f"grace {self.grace} must be 0s or more, and less than a window ({self.window})"
             raise ValueError(msg)
         if self.silent.after < self.window:
             msg = f"silent.after {self.silent.after} must be a window ({self.window}) or more"

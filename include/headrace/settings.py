@@ -214,6 +214,16 @@ class BridgeSettings(BaseModel):
         timedelta(seconds=30),
         description="A device whose clock is off by more counts as drifting.",
     )
+    max_new_devices: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        10_000,
+        description="Number of new device ids the bridge accepts per minute. Readings of further "
+        "new ids become dead letters with the reason `too_many_devices`.",
+    )
+    max_devices: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        200_000,
+        description="Number of device ids the bridge accepts in all. Readings of further ids "
+        "become dead letters with the reason `too_many_devices`.",
+    )
 
 
 class SinkSettings(BaseModel):
@@ -268,6 +278,11 @@ class AirflowSettings(BaseModel):
 
     airflow_host: str = Field("127.0.0.1", description="Address that Airflow's UI is served on.")
     airflow_port: Port = Field(8080, description="Port of Airflow's UI.")
+    airflow_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")] | None = Field(
+        None,
+        description="Public URL of Airflow's UI, used in the links of e-mails. Derived from host "
+        "and port if not set.",
+    )
     airflow_user: str = Field("admin", description="Login of Airflow's UI.")
     airflow_password: SecretStr | None = Field(None, description="Password of that login.")
     airflow_jwt_secret: SecretStr | None = Field(
@@ -328,6 +343,18 @@ class Settings(
     def influx_url(self) -> str:
         """Where InfluxDB is, as a URL."""
         return f"{'https' if self.influx_tls else 'http'}://{self.influx_host}:{self.influx_port}"
+
+    @property
+    def local_airflow_url(self) -> str:
+        """URL at which processes on this machine reach Airflow."""
+        wildcard = self.airflow_host in ("0.0.0.0", "::", "[::]")  # noqa: S104
+        host = "127.0.0.1" if wildcard else self.airflow_host
+        return f"http://{host}:{self.airflow_port}"
+
+    @property
+    def public_airflow_url(self) -> str:
+        """URL of Airflow's UI for links that people follow, without a slash at the end."""
+        return (self.airflow_url or self.local_airflow_url).rstrip("/")
 
     @property
     def tokens_dir(self) -> Path:

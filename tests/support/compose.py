@@ -27,8 +27,8 @@ AIRFLOW = {
 }
 #: The services that run the image without.
 WORKERS = {"provision", "bridge", "sink", "simulate", "cli"}
-#: A variable with a default, with a demand, or with neither.
-VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
+#: A variable with a default, with a demand, or with neither. A default may hold a variable.
+VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])((?:\$\{[^}]*\}|[^}])*))?\}")
 
 
 class Compose:
@@ -103,5 +103,5 @@ class Compose:
         found = self._env.get(name)
         if not found:
             assert operator == "-", f"{name} is not in .env, and has no default"
-            return str(text)
+            return VARIABLE.sub(self._value, str(text))
         return found

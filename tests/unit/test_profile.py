@@ -14,7 +14,7 @@ from headrace.profile import Profile, load_profile
 
 def write(tmp_path: Path, profile: Profile, **changes: Any) -> Path:
     content = profile.model_dump(mode="json")
-    content["window"], content["interval"] = "1m", "15s"
+    content["window"], content["interval"], content["grace"] = "1m", "15s", "500ms"
     content["silent"] = {"after": "3m", "known": "24h"}
     for check, levels in content["quality"].items():
         if check == "freshness":
@@ -47,6 +47,7 @@ def test_a_written_profile_is_the_same(tmp_path: Path, profile: Profile) -> None
         ({"window": "7m"}, "window"),
         ({"window": "30s"}, "window"),
         ({"window": "2h"}, "window"),
+        ({"grace": "1m"}, "grace"),
         ({"name": "Has Spaces"}, "name"),
         ({"colour": "red"}, "colour"),
         ({"mqtt": {"topic": "a/b", "status_topic": "a/{id}/s"}}, "mqtt.topic"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -96,6 +97,19 @@ def test_durations_and_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert settings.drain_limit == timedelta(seconds=90)
     assert settings.mqtt_topics == ("a/+", "b/+")
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, "http://127.0.0.1:8080"),
+        ({"airflow_host": "0.0.0.0", "airflow_port": 80}, "http://127.0.0.1:80"),  # noqa: S104
+        ({"airflow_host": "10.0.0.7"}, "http://10.0.0.7:8080"),
+        ({"airflow_url": "https://airflow.example.com/ops/"}, "https://airflow.example.com/ops"),
+    ],
+)
+def test_links_lead_to_a_public_address(given: dict[str, Any], url: str) -> None:
+    assert load_settings(**given).public_airflow_url == url
 
 
 def test_settings_are_frozen() -> None:

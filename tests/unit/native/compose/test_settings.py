@@ -47,6 +47,8 @@ ONLY_FOR = {
     "HEADRACE_MQTT_PASSWORD": {"bridge", "provision"},
     "HEADRACE_FLEET_SIZE": {"provision"},
 }
+#: Settings that are derived from others if they are not set.
+DERIVED = {"HEADRACE_AIRFLOW_URL"}
 #: Variables of the file that are no settings, but Compose's own.
 NO_SETTINGS = {"COMPOSE_PROJECT_NAME"}
 
@@ -109,6 +111,8 @@ def test_settings_are_accepted(
 
 def test_defaults_are_those_of_the_settings(compose: Compose) -> None:
     for name, defaults in compose.defaults().items():
+        if name in DERIVED:
+            continue
         field = Settings.model_fields[name.removeprefix("HEADRACE_").lower()]
         assert defaults == {str(field.default)}, name
 
@@ -151,6 +155,12 @@ def test_ports_can_be_changed() -> None:
     assert f"HOST://{LOOPBACK}:20002" in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
     airflow = compose.environment("airflow-scheduler")
     assert airflow["AIRFLOW__API__BASE_URL"] == f"http://{LOOPBACK}:20008"
+
+
+def test_links_use_the_public_url() -> None:
+    url = "https://airflow.example.com"
+    compose = Compose({**LEAST_ENV, "HEADRACE_AIRFLOW_URL": url})
+    assert compose.environment("airflow-scheduler")["AIRFLOW__API__BASE_URL"] == url
 
 
 def test_nothing_is_published_beyond_loopback(compose: Compose) -> None:
