@@ -114,7 +114,7 @@ def _connects(host: str, port: int) -> None:
 def _ask_kafka(status: Status, profile: Profile, kafka: Kafka) -> None:
     topics = profile.topics
     now = datetime.now(UTC)
-    kafka.greet()
+    kafka.check_connection()
     status.kafka["raw"] = held_records(kafka, topics.raw)
     status.kafka["dead_letter"] = held_records(kafka, topics.dead_letter)
     status.kafka["downsampled"] = count_records(kafka, topics.downsampled)

@@ -351,7 +351,7 @@ import sys
 from datetime import timedelta
 from headrace.orchestration.connections import open_pipeline
 with open_pipeline(timedelta(seconds=30)) as pipeline:
-    pipeline.kafka.greet()
+    pipeline.kafka.check_connection()
     query = "from(bucket: params.bucket) |> range(start: 0) |> limit(n: 1)"
     pipeline.influx.run(query, {"bucket": sys.argv[1]})
     print(pipeline.kafka.config["security.protocol"])

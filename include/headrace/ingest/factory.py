@@ -175,7 +175,7 @@ def _recall(
     topics = (profile.topics.raw, profile.topics.dead_letter)
 
     def recall() -> tuple[list[Fingerprint], dict[str, Presence]]:
-        kafka.greet()
+        kafka.check_connection()
         packets = recorded_packets(kafka, bookmarks, topics, bridge)
         return packets, recorded_presence(kafka, profile)
 

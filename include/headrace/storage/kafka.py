@@ -1,4 +1,4 @@
-"""Kafka: clients with the settings that the guarantees rest on, and errors of ours."""
+"""Kafka clients with the settings that the guarantees need, and our errors for theirs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from headrace.errors import (
     AccessDeniedError,
     ConfigurationError,
+    FatalError,
     HeadraceError,
     MissingResourceError,
     PermanentError,
@@ -33,11 +34,19 @@ from headrace.errors import (
 )
 from headrace.settings import KafkaProtocol, Settings
 
-__all__ = ["Headers", "Kafka", "Record", "error_of", "headers_of", "kafka_errors"]
+__all__ = [
+    "FatalErrors",
+    "Headers",
+    "Kafka",
+    "Record",
+    "error_of",
+    "headers_of",
+    "kafka_errors",
+]
 
-#: Headers of a record that is produced.
+#: Headers of a record to produce.
 Headers: TypeAlias = list[tuple[str, str | bytes | None]]
-#: Told the outcome of a commit, inside the consumer's ``poll``.
+#: Receives the outcome of a commit, inside the consumer's ``poll``.
 OnCommit: TypeAlias = Callable[[KafkaError | None, list[TopicPartition]], None]
 
 _LOGIN = (
@@ -48,7 +57,7 @@ _CERTIFICATE = (
     "HEADRACE_KAFKA_BOOTSTRAP the one in its certificate, and HEADRACE_KAFKA_PROTOCOL right?"
 )
 _RIGHTS = "The user in HEADRACE_KAFKA_USERNAME lacks the right"
-#: Refusals that are for a person to mend, and the settings to look at.
+#: Refusals that a person must fix, and the settings to check.
 _DENIED = {
     KafkaError._AUTHENTICATION: _LOGIN,  # noqa: SLF001 - how the library names its own codes
     KafkaError._SSL: _CERTIFICATE,  # noqa: SLF001
@@ -67,9 +76,10 @@ _MISSING = frozenset(
 )
 _ALL_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
 _SPENT = re.compile(r" \(after \d+ms in state .*\)$")
-#: So often a greeting looks whether it was refused.
-_GREETING_SECONDS = 0.5
-#: Refusals that are the record's own fault: the same record is refused for ever.
+#: How often `Kafka.check_connection` looks for a refused login.
+_LOOK_SECONDS = 0.5
+_FATAL = KafkaError._FATAL  # noqa: SLF001
+#: Refusals caused by the record itself: Kafka never accepts this record.
 _REFUSED = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -91,10 +101,16 @@ _TIMED_OUT = frozenset(
 
 
 def error_of(error: KafkaError) -> HeadraceError:
-    """Our error for what librdkafka or a broker reports."""
-    # How long the attempt took would make a new problem of every attempt.
+    """Return our error for what librdkafka or a broker reports.
+
+    Only the error object that librdkafka hands to ``error_cb`` or raises knows whether
+    it is fatal: pass that object, not one made from its code.
+    """
+    # Without the duration of the attempt, or each attempt would be logged as a new problem.
     text = f"Kafka: {error.name()}: {_SPENT.sub('', error.str())}"
     code = error.code()
+    if error.fatal() or code == _FATAL:
+        return FatalError(f"{text}. The client is unusable, so the process must restart")
     if code in _REFUSED:
         return RefusedError(text)
     if code in _DENIED:
@@ -108,11 +124,46 @@ def error_of(error: KafkaError) -> HeadraceError:
 
 @contextmanager
 def kafka_errors() -> Iterator[None]:
-    """Turn what confluent-kafka raises into errors of ours."""
+    """Convert exceptions of confluent-kafka to errors of ours."""
     try:
         yield
     except KafkaException as exc:
         raise error_of(exc.args[0]) from exc
+
+
+class FatalErrors:
+    """An ``error_cb`` that remembers the first fatal error of a client.
+
+    librdkafka reports a fatal producer error only here: calls that follow fail with
+    codes that look transient.
+
+    Parameters
+    ----------
+    also
+        Receives every error as well.
+    """
+
+    def __init__(self, also: Callable[[KafkaError], None] | None = None) -> None:
+        self._also = also
+        self._fatal: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        """Receive an error from librdkafka, inside ``poll`` or ``flush``."""
+        if self._fatal is None and isinstance(error_of(error), FatalError):
+            self._fatal = error
+        if self._also is not None:
+            self._also(error)
+
+    def check(self) -> None:
+        """Raise if the client is unusable.
+
+        Raises
+        ------
+        FatalError
+            If librdkafka reported a fatal error.
+        """
+        if self._fatal is not None:
+            raise error_of(self._fatal)
 
 
 class Record(NamedTuple):
@@ -121,13 +172,14 @@ class Record(NamedTuple):
     Parameters
     ----------
     topic, partition, offset
-        Where it stands.
+        Its position.
     key, value
-        What it holds; empty for what is missing.
+        Its content; empty if missing.
     timestamp_ms
-        Its timestamp, in milliseconds since the epoch.
+        Its timestamp, in milliseconds since the epoch: the time of arrival on the topics of
+        raw readings and dead letters, otherwise the time that the producer set.
     headers
-        By name; a header that stands twice counts as its last.
+        Headers by name; of repeated headers, the last.
     """
 
     topic: str
@@ -140,7 +192,7 @@ class Record(NamedTuple):
 
     @classmethod
     def of(cls, message: Message) -> Record:
-        """Read a message of confluent-kafka that is no error."""
+        """Convert a message of confluent-kafka that holds a record."""
         return cls(
             topic=message.topic() or "",
             partition=message.partition() or 0,
@@ -153,7 +205,7 @@ class Record(NamedTuple):
 
 
 def headers_of(message: Message) -> dict[str, bytes]:
-    """Headers of a message by name."""
+    """Return the headers of a message by name."""
     headers = message.headers() or []
     items = headers.items() if isinstance(headers, dict) else headers
     return {
@@ -163,27 +215,27 @@ def headers_of(message: Message) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Kafka:
-    """Makes clients of one Kafka cluster.
+    """Creates clients of one Kafka cluster.
 
-    Clients do not survive a fork: make them in the process, and the task, that uses them.
+    Clients do not survive a fork: create them in the process that uses them.
 
     Parameters
     ----------
     config
-        librdkafka settings that every client shares, such as ``bootstrap.servers``.
-        They may hold a password, so they are not part of the representation.
+        librdkafka settings that all clients share, such as ``bootstrap.servers``.
+        They may hold a password, so ``repr`` leaves them out.
     """
 
     config: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Kafka:
-        """Reach the Kafka that the settings name.
+        """Use the cluster that the settings name.
 
         Raises
         ------
         ConfigurationError
-            If Kafka is to ask for a login and there is none.
+            If the protocol needs a login and the settings have none.
         """
         config: dict[str, Any] = {
             "bootstrap.servers": settings.kafka_bootstrap,
@@ -204,17 +256,17 @@ class Kafka:
         return cls(config)
 
     def producer(self, **overrides: Any) -> Producer:
-        """Make a producer that loses nothing and writes nothing twice.
+        """Create a producer that neither loses nor duplicates records.
 
-        Idempotent, ``acks=all``, and Java's partitioner, so that every client agrees on
-        the partition of a key.
+        It is idempotent, waits for all replicas (``acks=all``), and uses Java's partitioner,
+        so that all clients agree on the partition of a key.
         """
         config = {
             **self._common(),
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
-            # A broker that hangs is given up on after this long, and asked again.
+            # After this time without an answer the request is sent again.
             "socket.timeout.ms": 10_000,
             **_dotted(overrides),
         }
@@ -222,15 +274,15 @@ class Kafka:
             return Producer(config)
 
     def consumer(self, group: str, **overrides: Any) -> Consumer:
-        """Make a consumer that commits only what it is told to."""
+        """Create a consumer that commits only explicitly."""
         config = {
             **self._common(),
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
-            # The end of a partition is an event, so that offsets which hold no
-            # readings (the markers of transactions) can be committed, too.
+            # The end of a partition is an event, so that offsets without readings
+            # (transaction markers) can be committed.
             "enable.partition.eof": True,
             **_dotted(overrides),
         }
@@ -238,39 +290,39 @@ class Kafka:
             return Consumer(config)
 
     def admin(self, **overrides: Any) -> AdminClient:
-        """Make a client for topics and groups."""
+        """Create a client that administers topics and groups."""
         with _settings_errors():
             return AdminClient({**self._common(), **_dotted(overrides)})
 
-    def greet(self, timeout: timedelta = timedelta(seconds=5)) -> None:
-        """Find out whether Kafka answers, and if not, why.
+    def check_connection(self, timeout: timedelta = timedelta(seconds=5)) -> None:
+        """Check that Kafka answers; if it does not, raise the reason.
 
-        librdkafka tells of a refused login or certificate only in passing, to a callback.
-        A call that waits for an answer learns no more than that none came.
+        librdkafka reports a refused login or certificate only to a callback. The call that
+        waits for an answer only times out.
 
         Raises
         ------
         AccessDeniedError
-            If Kafka refuses the login, or its certificate is not to be trusted.
+            If Kafka refuses the login, or its certificate is not trusted.
         TransientError
             If it does not answer in time.
         """
-        heard: list[KafkaError] = []
-        client = self.admin(error_cb=heard.append)
+        reported: list[KafkaError] = []
+        client = self.admin(error_cb=reported.append)
         deadline = time.monotonic() + timeout.total_seconds()
         while True:
             try:
                 with kafka_errors():
-                    client.list_topics(timeout=_GREETING_SECONDS)
+                    client.list_topics(timeout=_LOOK_SECONDS)
             except TransientError:
                 client.poll(0)
-                errors = [error_of(error) for error in heard]
+                errors = [error_of(error) for error in reported]
                 denied = [error for error in errors if isinstance(error, PermanentError)]
                 if denied:
                     raise denied[0] from None
                 if time.monotonic() > deadline:
-                    telling = [error for error in heard if error.code() != _ALL_DOWN]
-                    said = f": {_SPENT.sub('', telling[0].str())}" if telling else ""
+                    details = [error for error in reported if error.code() != _ALL_DOWN]
+                    said = f": {_SPENT.sub('', details[0].str())}" if details else ""
                     msg = (
                         f"Kafka at {self.config['bootstrap.servers']} does not answer{said}. Are "
                         "HEADRACE_KAFKA_BOOTSTRAP and HEADRACE_KAFKA_PROTOCOL right?"
@@ -283,15 +335,15 @@ class Kafka:
         return {
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 2_000,
-            # While a broker is away librdkafka logs every attempt, twenty a second. What
-            # matters comes as an error, and is logged once.
+            # While a broker is unavailable, librdkafka logs twenty attempts a second. We log
+            # the error that it reports, once.
             "log_level": 2,
             **self.config,
         }
 
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Librdkafka's names have dots where Python's have underscores, those of callbacks aside."""
+    """Replace underscores by the dots of librdkafka's names, except in names of callbacks."""
     return {
         name if callable(value) else name.replace("_", "."): value
         for name, value in overrides.items()
@@ -300,9 +352,9 @@ def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _settings_errors() -> Iterator[None]:
-    """Name the settings when librdkafka does not take them."""
+    """Name the settings if librdkafka rejects them."""
     try:
         yield
     except KafkaException as exc:
-        msg = f"the HEADRACE_KAFKA_ settings do not fit: {exc.args[0].str()}"
+        msg = f"librdkafka rejects the HEADRACE_KAFKA_ settings: {exc.args[0].str()}"
         raise ConfigurationError(msg) from exc

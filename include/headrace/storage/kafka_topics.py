@@ -1,4 +1,4 @@
-"""The Kafka topics of a profile: made, and kept as the settings say."""
+"""Creates the Kafka topics of a profile and keeps their configuration as the settings say."""
 
 from __future__ import annotations
 
@@ -30,50 +30,50 @@ _LEADER_SECONDS = 30.0
 
 
 def topic_configs(profile: Profile, settings: Settings) -> dict[str, dict[str, str]]:
-    """Configuration of every topic, by its name.
+    """Return the configuration of every topic, by name.
 
-    Published rows and alarms are kept longer than raw readings: what was published of a
-    window is read from there when the window is computed again.
+    Raw readings and dead letters are stamped and kept by time of arrival. Otherwise the
+    date that a device sets would decide when Kafka deletes a segment, or refuses a record.
+    Published rows and alarms are kept longer than raw readings: recomputing a window
+    reads from there what was published of it.
     """
     raw = str(settings.kafka_retention // timedelta(milliseconds=1))
     published = str((settings.raw_retention + timedelta(days=1)) // timedelta(milliseconds=1))
-    deleted = {
-        "cleanup.policy": "delete",
-        "max.message.bytes": str(_MAX_RECORD_BYTES),
-        # Whoever produces says what time a record is of, and not the broker's clock.
-        "message.timestamp.type": "CreateTime",
-    }
+    deleted = {"cleanup.policy": "delete", "max.message.bytes": str(_MAX_RECORD_BYTES)}
+    arrived = {**deleted, "message.timestamp.type": "LogAppendTime", "retention.ms": raw}
+    # The publisher's stamps say where the records of a window begin.
+    dated = {**deleted, "message.timestamp.type": "CreateTime", "retention.ms": published}
     topics = profile.topics
     return {
-        topics.raw: {**deleted, "retention.ms": raw},
-        topics.dead_letter: {**deleted, "retention.ms": raw},
+        topics.raw: arrived,
+        topics.dead_letter: arrived,
         topics.status: {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"},
-        topics.downsampled: {**deleted, "retention.ms": published},
-        topics.alarms: {**deleted, "retention.ms": published},
+        topics.downsampled: dated,
+        topics.alarms: dated,
     }
 
 
 def provision_topics(kafka: Kafka, profile: Profile, settings: Settings) -> dict[str, str]:
-    """Make the topics that are missing, and bring the others in line.
+    """Create missing topics and update the configuration of the others.
 
-    A topic that was made can be read and written when this returns.
+    New topics can be read and written when this returns.
 
     Returns
     -------
     dict
-        What was done, by topic.
+        ``made`` or ``there``, by topic.
 
     Raises
     ------
     ConfigurationError
-        If a topic is there with another number of partitions: a key's partition, and so
-        the order of its records, depends on it.
+        If a topic has another number of partitions. The partition of a key, and so the
+        order of its records, depends on that number.
     AccessDeniedError
-        If Kafka refuses the login, or its certificate is not to be trusted.
+        If Kafka refuses the login, or its certificate is not trusted.
     TransientError
-        If Kafka can't be reached.
+        If Kafka does not answer.
     """
-    kafka.greet()
+    kafka.check_connection()
     admin = kafka.admin()
     configs = topic_configs(profile, settings)
     with kafka_errors():
@@ -115,7 +115,7 @@ def provision_topics(kafka: Kafka, profile: Profile, settings: Settings) -> dict
 
 
 @retry(
-    # Kafka has told of a new topic before each of its brokers knows what it leads.
+    # Kafka reports a new topic before each broker knows which partitions it leads.
     retry=retry_if_exception_type((TransientError, MissingResourceError)),
     wait=wait_fixed(0.1),
     stop=stop_after_delay(_LEADER_SECONDS),

@@ -1,4 +1,4 @@
-"""Publishing records in one Kafka transaction: all of them, or none."""
+"""Publishes records in one Kafka transaction: all of them or none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import Self, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from headrace.errors import HeadraceError, PermanentError, ServerUnavailableError
+from headrace.errors import (
+    FatalError,
+    HeadraceError,
+    PermanentError,
+    ServerUnavailableError,
+)
 from headrace.storage.kafka import Kafka, error_of, kafka_errors
 
 __all__ = ["OutRecord", "Publisher"]
@@ -21,16 +26,16 @@ OutRecord: TypeAlias = tuple[str, bytes, bytes]
 
 _Report: TypeAlias = Callable[[KafkaError | None, Message], None]
 
-#: Kafka ends a transaction that nobody ends after so long; readers wait for it.
+#: Kafka aborts an abandoned transaction after this time; until then readers wait for it.
 _TRANSACTION_LIMIT = timedelta(seconds=15)
 _CALL_SECONDS = 20.0
 
 
 class Publisher:
-    """The one publisher of an installation.
+    """The only publisher of an installation.
 
-    Entering it fences every other publisher of the same name, one that is still alive as
-    well as one that died in the middle of a transaction.
+    Entering it fences every other publisher of the same name, whether it still runs or died
+    in the middle of a transaction.
 
     Parameters
     ----------
@@ -50,11 +55,16 @@ class Publisher:
         )
 
     def __enter__(self) -> Self:
-        with kafka_errors():
-            # Without a connection to ask by, librdkafka looks for its coordinator again only
-            # after half a second.
-            self._producer.list_topics(timeout=_CALL_SECONDS)
-            self._producer.init_transactions(_CALL_SECONDS)
+        try:
+            with kafka_errors():
+                # Without an open connection, librdkafka waits half a second before it looks
+                # for its coordinator again.
+                self._producer.list_topics(timeout=_CALL_SECONDS)
+                self._producer.init_transactions(_CALL_SECONDS)
+        except FatalError as exc:
+            # Each attempt makes a producer of its own, so a fenced one can be retried.
+            msg = f"can't begin to publish: {exc}"
+            raise ServerUnavailableError(msg) from exc
         return self
 
     def __exit__(
@@ -63,10 +73,10 @@ class Publisher:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Nothing is open any more: `publish` has committed or aborted.
+        # No transaction is open: `publish` has committed or aborted it.
         self._producer.purge()
-        # What close() of a fenced producer raises, once it has closed, would hide the error
-        # that says so.
+        # close() of a fenced producer closes it and raises, which would hide the error that
+        # reports the fencing.
         with suppress(SystemError):
             self._producer.close()
 
@@ -78,15 +88,15 @@ class Publisher:
         records
             The records.
         not_before
-            They are stamped with the time, and never with an earlier one than this, whatever
-            the clock of this host says: whoever looks for them may begin there.
+            Earliest timestamp of the records, even if the clock of this host is behind:
+            readers may begin here.
 
         Raises
         ------
         TransientError
-            If Kafka is away, or another publisher has taken over.
+            If Kafka is unavailable, or another publisher has taken over.
         PermanentError
-            If Kafka refuses the records for good.
+            If Kafka refuses the records permanently.
         """
         if not records:
             return
@@ -105,7 +115,7 @@ class Publisher:
         except KafkaException as exc:
             with suppress(KafkaException):
                 self._producer.abort_transaction(_CALL_SECONDS)
-            # The report of a record says more than that the transaction has failed.
+            # A delivery report says more than the failed commit.
             cause = failures[0] if failures else error_of(exc.args[0])
             if isinstance(cause, PermanentError):
                 raise cause from exc

@@ -1,4 +1,4 @@
-"""Topics that were just made."""
+"""How topics are created and configured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from headrace.profile import Profile
 from headrace.settings import load_settings
 from headrace.storage.kafka import Kafka
-from headrace.storage.kafka_topics import provision_topics
+from headrace.storage.kafka_topics import provision_topics, topic_configs
 
 
 class SlowCluster:
@@ -22,7 +22,7 @@ class SlowCluster:
     def __init__(self, answers: list[int]) -> None:
         self.answers = answers
 
-    def greet(self) -> None:
+    def check_connection(self) -> None:
         """It answers."""
 
     def admin(self) -> AdminClient:
@@ -58,3 +58,16 @@ def test_new_topics_are_waited_for_until_their_leaders_answer(
     done = provision_topics(cast("Kafka", cluster), profile, load_settings(Path("none.env")))
     assert set(done.values()) == {"made"}
     assert cluster.answers == []
+
+
+def test_only_topics_that_devices_fill_are_stamped_by_arrival(profile: Profile) -> None:
+    configs = topic_configs(profile, load_settings(Path("none.env")))
+    stamped = {name: config.get("message.timestamp.type") for name, config in configs.items()}
+    topics = profile.topics
+    assert stamped == {
+        topics.raw: "LogAppendTime",
+        topics.dead_letter: "LogAppendTime",
+        topics.status: None,
+        topics.downsampled: "CreateTime",
+        topics.alarms: "CreateTime",
+    }

@@ -1,0 +1,50 @@
+"""Kafka's errors become ours by what can be done about them."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from headrace.errors import FatalError, RefusedError, ServerTimeoutError, ServerUnavailableError
+from headrace.storage.kafka import FatalErrors, error_of, kafka_errors
+
+OUT_OF_ORDER = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
+
+
+def _fatal(code: int = OUT_OF_ORDER) -> KafkaError:
+    return KafkaError(code, "the broker lost the producer's state", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (_fatal(), FatalError),
+        (_fatal(KafkaError._TIMED_OUT), FatalError),
+        (_fatal(KafkaError.INVALID_RECORD), FatalError),
+        # A call on a client that has failed: only the code tells.
+        (KafkaError(KafkaError._FATAL), FatalError),
+        (KafkaError(OUT_OF_ORDER), ServerUnavailableError),
+        (KafkaError(KafkaError._TIMED_OUT), ServerTimeoutError),
+        (KafkaError(KafkaError.INVALID_RECORD), RefusedError),
+    ],
+)
+def test_fatal_comes_from_the_error_object(error: KafkaError, expected: type[Exception]) -> None:
+    assert type(error_of(error)) is expected
+    with pytest.raises(expected), kafka_errors():
+        raise KafkaException(error)
+
+
+def test_a_fatal_error_is_remembered_and_built_anew_for_each_raise() -> None:
+    reported: list[KafkaError] = []
+    fatal = FatalErrors(reported.append)
+    fatal(KafkaError(KafkaError._TRANSPORT))
+    fatal.check()
+    fatal(_fatal())
+    fatal(KafkaError(KafkaError._TRANSPORT))
+    raised = []
+    for _ in range(2):
+        with pytest.raises(FatalError, match="lost the producer's state") as caught:
+            fatal.check()
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
+    assert len(reported) == 3
