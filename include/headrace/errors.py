@@ -16,6 +16,7 @@ __all__ = [
     "MissingResourceError",
     "PermanentError",
     "QualityError",
+    "RangeNotOverError",
     "RawDataGoneError",
     "RefusedError",
     "ServerTimeoutError",
@@ -38,6 +39,10 @@ class ServerUnavailableError(TransientError):
 
 class ServerTimeoutError(TransientError):
     """A server accepted the call and did not answer within the time limit."""
+
+
+class RangeNotOverError(TransientError):
+    """A range of windows is not over by the clocks of the task and of InfluxDB."""
 
 
 class PermanentError(HeadraceError):

@@ -12,8 +12,9 @@ import pytest
 from headrace.errors import RawDataGoneError
 from headrace.models.window import WindowRange, pieces_of, rfc3339
 from headrace.stages.downsample import downsample
-from headrace.stages.heal import PIECE, expected_windows, windows_to_heal
+from headrace.stages.heal import expected_windows, windows_to_heal
 from headrace.stages.markers import read_markers
+from headrace.stages.ranges import PIECE
 from headrace.stages.republish import stored_rows
 from tests.support.devices import Publisher, reading
 from tests.support.installation import Installation

@@ -1,4 +1,4 @@
-"""Windows of time: half-open, aligned to UTC, keyed by their start."""
+"""Time windows: half-open, aligned to UTC, identified by their start."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def floor(moment: datetime, length: timedelta) -> datetime:
-    """Start of the window of this length that holds the moment."""
+    """Return the start of the window of this length that contains the moment."""
     return moment - (moment - _EPOCH) % length
 
 
 def rfc3339(moment: datetime) -> str:
-    """Write a moment as RFC 3339 in UTC, such as ``2026-01-31T12:00:00Z``."""
+    """Format a time as RFC 3339 in UTC, such as ``2026-01-31T12:00:00Z``."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def parse_time(text: str) -> datetime:
-    """Read an RFC 3339 moment.
+    """Parse an RFC 3339 time.
 
     Raises
     ------
     ConfigurationError
-        If the text is no such moment, or has no offset from UTC.
+        If the text is not such a time, or has no offset from UTC.
     """
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as exc:
+        if moment.tzinfo is not None:
+            # Near year 1 and year 9999 another time zone is out of range.
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         msg = f"{text!r} is not a time: write it like 2026-01-31T12:00:00Z"
         raise ConfigurationError(msg) from exc
-    if moment.tzinfo is None:
-        msg = f"{text!r} does not say its time zone: write it like 2026-01-31T12:00:00Z"
-        raise ConfigurationError(msg)
-    return moment.astimezone(UTC)
+    msg = f"{text!r} has no time zone: write it like 2026-01-31T12:00:00Z"
+    raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True, order=True)
 class WindowRange:
-    """One or more windows in a row: ``[start, stop)``.
+    """One or more consecutive windows: ``[start, stop)``.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ class WindowRange:
                 msg = f"{name} {moment} is not the start of a window of {self.length} in UTC"
                 raise ConfigurationError(msg)
         if self.start >= self.stop:
-            msg = f"the range from {rfc3339(self.start)} to {rfc3339(self.stop)} holds no window"
+            msg = f"the range from {rfc3339(self.start)} to {rfc3339(self.stop)} contains no window"
             raise ConfigurationError(msg)
 
     def __len__(self) -> int:
@@ -76,12 +77,12 @@ class WindowRange:
         return f"[{rfc3339(self.start)}, {rfc3339(self.stop)})"
 
     def starts(self) -> Iterator[datetime]:
-        """Start of each window, in order."""
+        """Iterate over the starts of the windows, in order."""
         for index in range(len(self)):
             yield self.start + index * self.length
 
     def pieces(self, windows: int) -> Iterator[WindowRange]:
-        """Cut the range into ranges of at most that many windows, in order."""
+        """Cut the range into ranges of at most so many windows, in order."""
         step = windows * self.length
         start = self.start
         while start < self.stop:
@@ -91,7 +92,7 @@ class WindowRange:
 
 
 def ranges_of(starts: Iterable[datetime], length: timedelta) -> list[WindowRange]:
-    """Join single windows, given by their starts, into as few ranges as hold them all."""
+    """Join single windows, given by their starts, into as few ranges as possible."""
     ranges: list[WindowRange] = []
     for start in sorted(set(starts)):
         if ranges and ranges[-1].stop == start:
@@ -102,9 +103,9 @@ def ranges_of(starts: Iterable[datetime], length: timedelta) -> list[WindowRange
 
 
 def pieces_of(starts: Iterable[datetime], length: timedelta, windows: int) -> list[WindowRange]:
-    """Cover single windows with as few ranges of at most so many windows as hold them all.
+    """Cover single windows with as few ranges of at most so many windows as possible.
 
-    Unlike `ranges_of` it takes in what lies between two of them.
+    Unlike `ranges_of` it includes windows that lie between them.
     """
     pieces: list[WindowRange] = []
     for start in sorted(set(starts)):

@@ -80,7 +80,8 @@ def find_windows(awaited: Span) -> list[Span]:
     missing, unsettled, unpublished or changed by late readings. A backfill, or a run
     started by hand, takes its whole range. Either way in pieces of sixty windows.
     """
-    from headrace.stages.heal import PIECE, expected_windows, windows_to_heal  # noqa: PLC0415
+    from headrace.stages.heal import expected_windows, windows_to_heal  # noqa: PLC0415
+    from headrace.stages.ranges import check_range, cut_range  # noqa: PLC0415
 
     context = get_current_context()
     settings, profile = task_settings()
@@ -91,7 +92,9 @@ def find_windows(awaited: Span) -> list[Span]:
             windows = expected_windows(begin, datetime.now(UTC), _LIVE, pipeline)
             found = windows_to_heal(windows, settings.installed_at, pipeline) if windows else []
     else:
-        found = list(run_range(context, profile).pieces(PIECE))
+        windows, now = run_range(context, profile), datetime.now(UTC)
+        check_range(windows, now, now - settings.raw_retention)
+        found = cut_range(windows)
     _log.info("windows to compute", ranges=[str(item) for item in found])
     return [span_of(item, settled=awaited["settled"]) for item in found]
 

@@ -1,15 +1,16 @@
-"""Downsampling: raw readings to one row a device and window, inside InfluxDB."""
+"""Downsampling: InfluxDB computes one row per device and window from the raw readings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from headrace.errors import RawDataGoneError
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
+from headrace.stages.clocks import await_end
 from headrace.stages.markers import Marker, claim, write_markers
 from headrace.stages.pipeline import Pipeline
+from headrace.stages.ranges import check_range
 from headrace.storage.flux_values import FluxValue
 
 __all__ = ["Downsampled", "count_raw", "downsample", "downsample_params"]
@@ -17,12 +18,12 @@ __all__ = ["Downsampled", "count_raw", "downsample", "downsample_params"]
 
 @dataclass(frozen=True)
 class Downsampled:
-    """What downsampling a range came to.
+    """The result of downsampling a range.
 
     Parameters
     ----------
     windows, rows, readings
-        How many of each.
+        Number of each.
     """
 
     windows: int
@@ -42,28 +43,25 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
     settled
         Whether the sink had written everything that belongs to the range.
     run
-        The run that computes it, for whoever wants to look it up.
+        The Airflow run that computes it, as ``<DAG id>/<run id>``.
 
     Raises
     ------
+    RangeNotOverError
+        If the range is not over; see `headrace.stages.clocks.await_end`.
     RawDataGoneError
-        If the range reaches back further than raw readings are kept: computing it would
-        overwrite rows with less than they were made from.
+        If the range reaches beyond the kept raw readings.
     BadQueryError, AccessDeniedError, MissingResourceError, TransientError
         As `Pipeline.run`.
     """
-    if windows.start < pipeline.oldest_raw():
-        msg = (
-            f"the raw readings of {windows} are gone: they are kept for "
-            f"{pipeline.raw_retention}. Its rows are left as they are"
-        )
-        raise RawDataGoneError(msg)
-    # Counted before the values are read: a reading that arrives in between makes the
-    # count too small, never too large, so the next reconcile sees that it is there.
+    await_end(windows, pipeline)
+    check_range(windows, windows.stop, pipeline.oldest_raw())
+    # Count before reading the values. A reading that arrives in between makes the count too
+    # small, never too large, so the next reconcile finds it.
     readings = count_raw(windows, pipeline)
     optional = _optional(pipeline.profile)
     if optional:
-        _forget(windows, pipeline)
+        _delete_rows(windows, pipeline)
     claim(windows, run, pipeline)
     params = downsample_params(windows, pipeline)
     results = pipeline.run("downsample.flux", params)
@@ -79,7 +77,7 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
 
 
 def downsample_params(windows: WindowRange, pipeline: Pipeline) -> dict[str, FluxValue]:
-    """Parameters of ``downsample.flux`` for a range."""
+    """Return the parameters of ``downsample.flux`` for a range."""
     profile = pipeline.profile
     return {
         **pipeline.range_params(windows),
@@ -93,7 +91,7 @@ def downsample_params(windows: WindowRange, pipeline: Pipeline) -> dict[str, Flu
 
 
 def count_raw(windows: WindowRange, pipeline: Pipeline) -> dict[datetime, int]:
-    """How many raw readings each window holds; windows without any are left out."""
+    """Count the raw readings of each window; windows without readings are left out."""
     params = {**pipeline.range_params(windows), "counted": pipeline.profile.counted_field}
     return {row["_time"]: row["_value"] for row in pipeline.run("count_raw.flux", params)}
 
@@ -102,11 +100,11 @@ def _optional(profile: Profile) -> list[str]:
     return [name for name, spec in profile.fields.items() if not spec.required]
 
 
-def _forget(windows: WindowRange, pipeline: Pipeline) -> None:
+def _delete_rows(windows: WindowRange, pipeline: Pipeline) -> None:
     """Delete markers and rows before they are computed again.
 
-    A value that a row had, and that its last reading no longer has, can't be overwritten.
-    The markers go first: whatever happens in between, the windows count as missing.
+    A row may have a value that its last reading no longer has; writing does not remove it.
+    Markers are deleted first: if the task dies in between, the windows count as missing.
     """
     buckets = pipeline.profile.buckets
     pipeline.influx.delete(buckets.quality, windows.start, windows.stop, "window")

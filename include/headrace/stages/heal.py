@@ -1,33 +1,33 @@
-"""Finding the windows that have to be computed (again)."""
+"""Finding the windows that have to be computed, or computed again."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from headrace.models.window import WindowRange, floor, pieces_of
+from headrace.models.window import WindowRange, floor
 from headrace.stages.downsample import count_raw
 from headrace.stages.markers import Marker, read_markers
 from headrace.stages.pipeline import Pipeline
+from headrace.stages.ranges import cut_windows
 
-__all__ = ["PIECE", "expected_windows", "missing_windows", "windows_to_heal"]
-
-#: Windows that are healed at once: an hour of minutes costs little more than one window.
-PIECE = 60
+__all__ = ["expected_windows", "missing_windows", "windows_to_heal"]
 
 
 def expected_windows(
     begin: datetime, now: datetime, settling: timedelta, pipeline: Pipeline
 ) -> WindowRange | None:
-    """Windows from some moment on that should be computed by now.
+    """Return the windows since some time that should be computed by now.
+
+    Windows whose raw readings may be deleted are left out: they can't be computed any more.
 
     Parameters
     ----------
     begin
-        No window before it is looked at.
+        Windows that started earlier are left out.
     now
-        The time.
+        The current time.
     settling
-        How long after its end a window is still left to its own live run.
+        How long after its end a window is left to its own live run.
     pipeline
         Profile and clients.
 
@@ -37,8 +37,9 @@ def expected_windows(
         `None` if there is no such window yet.
     """
     length = pipeline.profile.window
-    # A window that had begun already could never be whole.
+    # A window that had already started at `begin` is never complete.
     start = floor(begin + length - timedelta(microseconds=1), length)
+    start = max(start, _oldest_start(now, length, pipeline))
     stop = floor(now - settling, length)
     return WindowRange(start, stop, length) if start < stop else None
 
@@ -46,7 +47,7 @@ def expected_windows(
 def missing_windows(
     windows: WindowRange, installed_at: datetime, markers: dict[datetime, Marker]
 ) -> list[datetime]:
-    """Starts of windows that should be computed and published, and are not."""
+    """Return the starts of windows that should be computed and published, and are not."""
     return [
         start
         for start in windows.starts()
@@ -57,30 +58,31 @@ def missing_windows(
 def windows_to_heal(
     windows: WindowRange, installed_at: datetime, pipeline: Pipeline
 ) -> list[WindowRange]:
-    """Find what is missing, unsettled, unpublished, or was changed by late readings.
+    """Find windows that are missing, unsettled, unpublished or changed by late readings.
 
-    Two pushed-down queries, however long the range is: raw readings a window, against
-    what the markers say.
+    It compares the number of raw readings in each window with the markers. That takes two
+    pushed-down queries, whatever the length of the range.
 
     Parameters
     ----------
     windows
-        Where to look.
+        The range to search.
     installed_at
-        Before it a window is only wanted if it holds readings.
+        A window that started earlier is only wanted if it holds readings.
     pipeline
         Profile and clients.
 
     Returns
     -------
     list of WindowRange
-        In order, each of at most `PIECE` windows. What lies between two of them is computed
-        with them: that costs less than another piece, and changes nothing.
+        In order; see `headrace.stages.ranges.cut_windows`.
     """
-    oldest = floor(pipeline.oldest_raw(), windows.length) + windows.length
-    if oldest >= windows.stop:
+    now = pipeline.clock()
+    oldest = _oldest_start(now, windows.length, pipeline)
+    newest = floor(now, windows.length)
+    if max(windows.start, oldest) >= min(windows.stop, newest):
         return []
-    windows = WindowRange(max(windows.start, oldest), windows.stop, windows.length)
+    windows = WindowRange(max(windows.start, oldest), min(windows.stop, newest), windows.length)
     readings = count_raw(windows, pipeline)
     markers = read_markers(windows, pipeline)
     wanted = set(missing_windows(windows, installed_at, markers))
@@ -92,4 +94,9 @@ def windows_to_heal(
                 wanted.add(start)
         elif not marker.settled or marker.readings != present or marker.published != marker.rows:
             wanted.add(start)
-    return pieces_of(wanted, windows.length, PIECE)
+    return cut_windows(wanted, windows.length)
+
+
+def _oldest_start(now: datetime, length: timedelta, pipeline: Pipeline) -> datetime:
+    """Start of the first window whose raw readings are all kept."""
+    return floor(now - pipeline.raw_retention, length) + length

@@ -1,8 +1,8 @@
-"""What every stage works with: the profile, the queries, and the clients."""
+"""What every stage uses: the profile, the queries, the clients and the clock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,10 @@ from headrace.storage.influx import Influx
 from headrace.storage.kafka import Kafka
 
 __all__ = ["Pipeline"]
+
+
+def _system_clock() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Pipeline:
         Clients.
     raw_retention
         How long raw readings are kept.
+    clock
+        Returns the current time.
     """
 
     profile: Profile
@@ -38,11 +44,12 @@ class Pipeline:
     influx: Influx
     kafka: Kafka
     raw_retention: timedelta
+    clock: Callable[[], datetime] = _system_clock
 
     def run(self, file: str, params: Mapping[str, FluxValue]) -> list[Row]:
-        """Run a file of Flux over some range.
+        """Run a Flux file and return its rows.
 
-        The names of buckets and measurement are added to the parameters.
+        The names of the buckets and of the measurement are added to the parameters.
 
         Raises
         ------
@@ -71,14 +78,14 @@ class Pipeline:
             raise
 
     def range_params(self, windows: WindowRange) -> dict[str, FluxValue]:
-        """Parameters that say which windows."""
+        """Return the parameters that select a range of windows."""
         return {"start": windows.start, "stop": windows.stop, "window": windows.length}
 
     @property
     def tagged(self) -> list[str]:
-        """Columns of a row that are tags: the id and the fixed tags."""
+        """Columns of a row that are tags: the device id and the fixed tags."""
         return [self.profile.id_field, *self.profile.tags]
 
     def oldest_raw(self) -> datetime:
-        """Time of the oldest raw readings that are certainly still there."""
-        return datetime.now(UTC) - self.raw_retention
+        """Return the time from which on all raw readings are still kept."""
+        return self.clock() - self.raw_retention

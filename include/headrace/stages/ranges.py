@@ -1,0 +1,124 @@
+"""Which ranges of windows may be computed, and in what pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from headrace.errors import ConfigurationError, RawDataGoneError
+from headrace.models.window import WindowRange, floor, pieces_of, rfc3339
+
+__all__ = [
+    "MOST_PIECES",
+    "PIECE",
+    "catch_up_from",
+    "check_range",
+    "cut_range",
+    "cut_windows",
+    "installed_at_problem",
+]
+
+#: Windows in one piece of a range: an hour of minutes costs little more than one window.
+PIECE = 60
+#: Airflow accepts at most 1,024 mapped tasks.
+MOST_PIECES = 500
+#: A setting that is ahead by no more than this is a difference between clocks.
+_CLOCK_DIFFERENCE = timedelta(minutes=1)
+
+
+def check_range(windows: WindowRange, now: datetime, oldest_raw: datetime) -> None:
+    """Refuse a range that reaches into the future, or beyond the kept raw readings.
+
+    Parameters
+    ----------
+    windows
+        The range.
+    now
+        The current time.
+    oldest_raw
+        Raw readings are kept from then on.
+
+    Raises
+    ------
+    ConfigurationError
+        If the last window is not over.
+    RawDataGoneError
+        If raw readings of the first window may be deleted. Computing the range would
+        overwrite its rows with rows made from fewer readings.
+    """
+    if windows.stop > now:
+        over = floor(now, windows.length)
+        msg = (
+            f"the range {windows} reaches {_text(windows.stop - now)} into the future: choose a "
+            f"stop of {rfc3339(over)} or earlier"
+        )
+        raise ConfigurationError(msg)
+    if windows.start < oldest_raw:
+        first = floor(oldest_raw, windows.length) + windows.length
+        msg = (
+            f"the raw readings of {windows} are gone: they are kept from {rfc3339(first)} on. "
+            "The stored rows are left unchanged. Choose a later start"
+        )
+        raise RawDataGoneError(msg)
+
+
+def cut_range(windows: WindowRange, most: int = MOST_PIECES) -> list[WindowRange]:
+    """Cut a range into pieces of `PIECE` windows, or of more if there were too many pieces.
+
+    Parameters
+    ----------
+    windows
+        The range.
+    most
+        Largest number of pieces.
+    """
+    needed = -(-len(windows) // most)
+    return list(windows.pieces(PIECE * max(1, -(-needed // PIECE))))
+
+
+def cut_windows(
+    starts: Collection[datetime], length: timedelta, most: int = MOST_PIECES
+) -> list[WindowRange]:
+    """Cover single windows with pieces, as `cut_range` makes them.
+
+    Windows between two of them are included: that costs less than another piece and
+    changes nothing.
+    """
+    size = PIECE
+    while len(pieces := pieces_of(starts, length, size)) > most:
+        size += PIECE
+    return pieces
+
+
+def installed_at_problem(installed_at: datetime, now: datetime) -> str | None:
+    """Say what is wrong with ``HEADRACE_INSTALLED_AT``; `None` if nothing is.
+
+    Parameters
+    ----------
+    installed_at
+        The setting.
+    now
+        The current time.
+    """
+    ahead = installed_at - now
+    if ahead <= _CLOCK_DIFFERENCE:
+        return None
+    return (
+        f"HEADRACE_INSTALLED_AT ({rfc3339(installed_at)}) lies {_text(ahead)} ahead: no window "
+        "before it counts as missing. Set it to a time in the past, or check this machine's clock"
+    )
+
+
+def catch_up_from(installed_at: datetime, now: datetime, raw_retention: timedelta) -> datetime:
+    """Earliest time from which windows can be healed.
+
+    It is the start of the installation, but never before the oldest raw readings. Rounded
+    up to a whole day in that case, so that it changes once a day.
+    """
+    day = timedelta(days=1)
+    oldest = floor(now - raw_retention, day) + day
+    return max(installed_at, min(oldest, now))
+
+
+def _text(duration: timedelta) -> str:
+    return str(duration - timedelta(microseconds=duration.microseconds))
