@@ -14,6 +14,7 @@ __all__ = [
     "FatalError",
     "HeadraceError",
     "MissingResourceError",
+    "NotRetiredError",
     "PermanentError",
     "QualityError",
     "RangeNotOverError",
@@ -21,6 +22,7 @@ __all__ = [
     "RefusedError",
     "ServerTimeoutError",
     "ServerUnavailableError",
+    "SessionTakenOverError",
     "TransientError",
 ]
 
@@ -45,6 +47,10 @@ class RangeNotOverError(TransientError):
     """A range of windows is not over by the clocks of the task and of InfluxDB."""
 
 
+class SessionTakenOverError(TransientError):
+    """Another MQTT client connected under this client id and now receives the messages."""
+
+
 class PermanentError(HeadraceError):
     """Asking again gives the same answer until somebody changes something."""
 
@@ -67,6 +73,10 @@ class AccessDeniedError(PermanentError):
 
 class MissingResourceError(PermanentError):
     """A bucket, topic or organisation is not there; ``headrace provision`` makes them."""
+
+
+class NotRetiredError(PermanentError):
+    """A bridge's session was not removed from the broker; the message says what to do."""
 
 
 class BadQueryError(PermanentError):

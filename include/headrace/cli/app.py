@@ -1,18 +1,20 @@
-"""The commands, and what they have in common."""
+"""The `headrace` command line, and what its commands have in common."""
 
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
 import structlog
 import typer
 
-from headrace.errors import HeadraceError
+from headrace.errors import FatalError, HeadraceError, PermanentError
 from headrace.log import configure_logging
 from headrace.settings import Settings, load_settings
 
@@ -20,7 +22,7 @@ __all__ = ["app", "main", "run_worker", "start"]
 
 app = typer.Typer(
     name="headrace",
-    help="An IoT fleet's readings, from MQTT through Kafka into InfluxDB. "
+    help="Moves the readings of an IoT fleet from MQTT through Kafka into InfluxDB. "
     "Settings come from the environment (HEADRACE_*) and from .env; docs/settings.md lists them.",
     no_args_is_help=True,
     add_completion=False,
@@ -29,21 +31,36 @@ app = typer.Typer(
 
 _log = structlog.get_logger("headrace")
 
-#: So many objects more than before, and Python looks for cycles. Workers hold tens of
-#: thousands of readings that are in no cycle; looking through them every 700 objects, as
-#: Python does by itself, took a third of the bridge's time.
+#: Python looks for cycles after this many new objects. Workers hold tens of thousands of
+#: readings that are in no cycle; looking through them every 700 objects, Python's default,
+#: took a third of the bridge's time.
 _GARBAGE_OBJECTS = 100_000
+#: A supervisor gives up on a process that ends quickly several times in a row.
+_RESTART_PAUSE_SECONDS = 5.0
+#: A process that has not ended this long after its main thread is ended.
+_EXIT_SECONDS = 15.0
 
 
 def start() -> Settings:
-    """Read the settings and set up logging; every command begins so."""
+    """Read the settings and configure logging; every command begins with this."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     return settings
 
 
 def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> None:
-    """Run a worker until SIGTERM or SIGINT, which it answers by draining."""
+    """Run a worker until SIGTERM or SIGINT; both make it finish what it holds and end.
+
+    Raises
+    ------
+    PermanentError
+        At once: somebody must change something first.
+    FatalError, TransientError
+        After a pause, for the supervisor to start a new process.
+    SystemExit
+        With 1, after the same pause, for an error that nobody expected. Its traceback is
+        in the log.
+    """
     settings = start()
     stop = threading.Event()
 
@@ -54,16 +71,41 @@ def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> N
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     structlog.contextvars.bind_contextvars(worker=name)
-    # What has been imported stays: it need never be looked through.
+    _end_after_main_thread()
+    # Imported modules stay: they need never be looked through.
     gc.freeze()
     gc.set_threshold(_GARBAGE_OBJECTS)
     _log.info("starting")
-    run(settings, stop)
+    try:
+        run(settings, stop)
+    except PermanentError:
+        raise
+    except HeadraceError as exc:
+        kind = "fatal" if isinstance(exc, FatalError) else "transient"
+        _log.error("worker failed and must be restarted", kind=kind, problem=str(exc))
+        stop.wait(_RESTART_PAUSE_SECONDS)
+        raise
+    except Exception as exc:
+        _log.exception("worker failed unexpectedly and must be restarted")
+        stop.wait(_RESTART_PAUSE_SECONDS)
+        raise SystemExit(1) from exc
     _log.info("stopped")
 
 
+def _end_after_main_thread() -> None:
+    """Make sure that the process ends even if one of its threads hangs."""
+    main_thread = threading.main_thread()
+
+    def watch() -> None:
+        main_thread.join()
+        time.sleep(_EXIT_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="exit", daemon=True).start()
+
+
 def main() -> None:
-    """Run the command line; errors of ours become one sentence and exit code 1."""
+    """Run the command line; an expected error becomes one sentence and exit code 1."""
     # The commands register themselves when they are imported.
     from headrace.cli import login, provision, recovery, simulate, status, workers  # noqa: F401
 

@@ -16,19 +16,20 @@ def bridge(
     retire: bool = typer.Option(
         False,
         "--retire",
-        help="Take over what the broker still has for this bridge's session, remove the "
-        "session, and end. For a bridge that is not coming back: stop it first.",
+        help="Move what the broker still holds for this bridge's session to Kafka, remove the "
+        "session, and end. Use it for a bridge that does not come back, and stop that one "
+        "first. If it is interrupted, it removes nothing and ends with 1.",
     ),
 ) -> None:
-    """Move readings from the MQTT broker to Kafka, until told to stop."""
-    from headrace.ingest.factory import run_bridge
+    """Move readings from the MQTT broker to Kafka until stopped."""
+    from headrace.ingest.bridge_factory import run_bridge
 
     run_worker("bridge", partial(run_bridge, retire=retire))
 
 
 @app.command()
 def sink() -> None:
-    """Move readings from Kafka to InfluxDB, until told to stop."""
+    """Move readings from Kafka to InfluxDB until stopped."""
     from headrace.ingest.factory import run_sink
 
     run_worker("sink", run_sink)

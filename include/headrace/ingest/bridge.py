@@ -7,22 +7,25 @@ import time
 from datetime import timedelta
 
 import structlog
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_when_event_set,
-    wait_exponential_jitter,
-)
 
-from headrace.errors import HeadraceError, PermanentError, TransientError
+from headrace.errors import (
+    FatalError,
+    HeadraceError,
+    PermanentError,
+    SessionTakenOverError,
+    TransientError,
+)
+from headrace.ingest.backoff import Backoff
+from headrace.ingest.bridge_monitor import BridgeMonitor
 from headrace.ingest.health import Health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
-from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox
-from headrace.ingest.redelivery import Bookmarks, RecentPackets
+from headrace.ingest.recall import Recall
+from headrace.ingest.redelivery import RecentPackets
+from headrace.ingest.retirement import Retirement
 from headrace.storage.mqtt import MqttSession
+from headrace.storage.mqtt_stream import Publish
 
 __all__ = ["Bridge"]
 
@@ -30,21 +33,22 @@ _log = structlog.get_logger(__name__)
 
 _IDLE_SECONDS = 0.5
 _DELIVERY_SECONDS = 0.01
-#: A bridge that has had no room for so long leaves the broker until it has: an unread
+#: A bridge that has had no room for this long leaves the broker until it has: an unread
 #: connection hides the broker's answers to pings.
 _HOLD_SECONDS = 15.0
-_TICK_SECONDS = 1.0
-#: A session to be retired that has been quiet for so long is empty.
-_QUIET_SECONDS = 3.0
-#: Kafka that has confirmed nothing for so long is reported.
-_SILENCE_SECONDS = 5.0
+#: What another process has sent to Kafka for this session arrives within this time. The
+#: wait repeats as long as something arrives, up to the limit.
+_SETTLE_SECONDS = 1.0
+_SETTLE_LIMIT_SECONDS = 15.0
 
 
 class Bridge:
     """Moves readings from a broker's session to Kafka.
 
-    What it holds is bounded: without room it stops reading, and if that lasts it leaves
-    the broker, which keeps the session, and comes back when Kafka has caught up.
+    One loop: read from Kafka what it holds of the session, connect, process messages
+    until the connection ends, pause, and begin again. The buffer is bounded: without room
+    the bridge stops reading, and if that lasts it leaves the broker, which keeps the
+    session, until Kafka has caught up.
 
     Parameters
     ----------
@@ -53,21 +57,25 @@ class Bridge:
     outbox
         Kafka's producers.
     intake
-        What is done with a message.
+        Processes messages.
     in_flight
-        What is on its way.
+        Messages between the broker and Kafka.
     recent
-        What the broker may send again.
-    bookmarks
-        Where the bridge's newest messages are in Kafka.
-    metrics, health
-        What the bridge says about itself.
+        Messages that the broker may send again.
+    recall
+        Reads what Kafka holds of the session.
+    monitor, health
+        What the bridge reports about itself.
+    bridge
+        Name of the bridge, which is the name of its session.
     stop
         Set when the bridge is to stop.
     drain_limit
-        How long it may take to stop.
-    retire
-        End by itself when the session is empty, and remove it from the broker.
+        Time limit for stopping.
+    retirement
+        If given: empty the session, remove it from the broker, and end.
+    reconnect, taken_over
+        Pauses after a lost connection, and after another client took the session.
     """
 
     def __init__(
@@ -77,31 +85,37 @@ class Bridge:
         intake: Intake,
         in_flight: InFlight,
         recent: RecentPackets,
-        bookmarks: Bookmarks,
-        metrics: BridgeMetrics,
+        recall: Recall,
+        monitor: BridgeMonitor,
         health: Health,
         *,
+        bridge: str,
         stop: threading.Event,
         drain_limit: timedelta,
-        retire: bool = False,
+        retirement: Retirement | None = None,
+        reconnect: Backoff | None = None,
+        taken_over: Backoff | None = None,
     ) -> None:
         self._session = session
         self._outbox = outbox
         self._intake = intake
         self._in_flight = in_flight
         self._recent = recent
-        self._bookmarks = bookmarks
-        self._metrics = metrics
+        self._recall = recall
+        self._monitor = monitor
         self._health = health
+        self._bridge = bridge
         self._stop = stop
         self._drain_seconds = drain_limit.total_seconds()
-        self._retire = retire
-        self._idle_since = time.monotonic()
+        self._retirement = retirement
+        self._reconnect = reconnect or Backoff(0.2, 5.0)
+        # The first pause is shorter than `Retirement` waits, so that a bridge that still
+        # runs stops its own retirement.
+        self._taken_over = taken_over or Backoff(5.0, 60.0, factor=3.0, good_after=300.0)
         self._was_connected = False
+        #: Whether Kafka may hold messages of the session that `recent` does not know.
+        self._must_recall = True
         self._full_since: float | None = None
-        self._next_tick = 0.0
-        self._counted = 0
-        self._progress = time.monotonic()
 
     def run(self) -> None:
         """Work until told to stop, then drain.
@@ -110,67 +124,144 @@ class Bridge:
         ------
         PermanentError
             If the broker refuses the very first connection: a setting is wrong.
-        ServerUnavailableError
-            If the producer is broken; a new process begins anew.
+        NotRetiredError
+            If the session was to be retired and was not.
+        FatalError
+            If the producer failed for good. Nothing more is delivered or acknowledged; a
+            new process begins anew, and the broker sends again what is unacknowledged.
         """
-        while not self._stop.is_set():
-            self._connect()
-            try:
-                if self._retire:
-                    # What is queued already still comes; nothing is added to it.
-                    self._session.unsubscribe()
-                while not self._stop.is_set() and self._session.connected:
-                    self._turn()
-            except TransientError as exc:
-                self._lost(exc)
-        self._drain()
-
-    def _connect(self) -> None:
-        """Connect, however long it takes."""
-        # A wrong login is for a person to mend. Once the login has worked, it is the
-        # broker that is unwell, and it is asked again like one that is away.
-        transient = HeadraceError if self._was_connected else TransientError
-        attempts = Retrying(
-            retry=retry_if_exception_type(transient),
-            wait=wait_exponential_jitter(initial=0.2, max=5.0, jitter=0.5),
-            stop=stop_when_event_set(self._stop),
-            sleep=self._serve,
-            before_sleep=self._not_connected,
-            reraise=True,
-        )
         try:
-            resumed = attempts(self._session.connect)
-        except TransientError:
-            return
-        except PermanentError:
-            if self._stop.is_set():
-                return
+            while not self._done:
+                pause = self._one_connection()
+                if not self._done:
+                    self._serve(pause)
+            self._drain()
+        except FatalError as exc:
+            self._health.problem("kafka", str(exc))
+            self._session.leave(0.0)
             raise
-        if not resumed:
+        if self._retirement is not None:
+            self._retirement.conclude(self._bridge)
+
+    @property
+    def _done(self) -> bool:
+        emptied = self._retirement is not None and self._retirement.emptied
+        return emptied or self._stop.is_set()
+
+    def _one_connection(self) -> float:
+        """Process messages for as long as one connection lasts.
+
+        Returns
+        -------
+        float
+            Seconds to wait before the next connection.
+        """
+        try:
+            self._connect_and_work()
+        except SessionTakenOverError as exc:
+            return self._yield_session(exc)
+        except TransientError as exc:
+            return self._lost(exc)
+        except PermanentError as exc:
+            # A wrong login is for a person to correct. Once the login has worked, the
+            # broker is at fault, and is tried again like one that is away.
+            if not self._was_connected:
+                raise
+            return self._lost(exc)
+        # Left on purpose: the buffer was full, Kafka is unavailable, or the bridge stops.
+        return self._reconnect.failed()
+
+    def _connect_and_work(self) -> None:
+        if self._must_recall and not self._read_kafka():
+            return
+        resumed = self._connect()
+        if self._must_recall:
+            self._settle(resumed=resumed)
+            if self._must_recall:
+                # Kafka has become unavailable, or the bridge was told to stop.
+                return
+        elif not resumed:
             self._recent.forget()
+        if self._retirement is not None:
+            self._session.unsubscribe()
+            self._retirement.unsubscribed()
+        while self._session.connected and not self._done:
+            self._turn()
+
+    def _connect(self) -> bool:
+        resumed = self._session.connect()
+        self._reconnect.connected()
+        self._taken_over.connected()
         self._was_connected = True
         self._full_since = None
         self._health.fine("mqtt")
+        if self._retirement is not None:
+            self._retirement.connected(resumed=resumed)
         _log.info("connected to the broker", session="resumed" if resumed else "new")
+        return resumed
 
-    def _not_connected(self, attempt: RetryCallState) -> None:
-        if attempt.outcome is not None:
-            self._health.problem("mqtt", str(attempt.outcome.exception()))
+    def _read_kafka(self) -> bool:
+        """Read what Kafka holds of the session, however long it takes; false if stopped."""
+        # What is on its way to Kafka must have arrived before it can be read there.
+        while self._in_flight.count and not self._stop.is_set():
+            self._serve(_IDLE_SECONDS)
+        backoff = Backoff(0.2, 5.0)
+        while not self._stop.is_set():
+            try:
+                known = self._recall.read()
+            except FatalError:
+                raise
+            except HeadraceError as exc:
+                # Also a missing topic: it may be about to be provisioned.
+                self._health.problem("kafka", str(exc))
+                self._serve(backoff.failed())
+            else:
+                self._health.fine("kafka")
+                _log.info("read the newest records from Kafka", messages=known)
+                return True
+        return False
+
+    def _settle(self, *, resumed: bool) -> None:
+        """Read what reaches Kafka late, before the first message is processed.
+
+        Whoever had the session until now may still have records on their way to Kafka.
+        The broker's messages stay in the socket meanwhile.
+        """
+        arrived: list[Publish] = []
+        deadline = time.monotonic() + _SETTLE_LIMIT_SECONDS
+        while resumed and not self._stop.is_set():
+            until = time.monotonic() + _SETTLE_SECONDS
+            while (remaining := until - time.monotonic()) > 0 and not self._stop.is_set():
+                # What came along with the broker's answer to the connection.
+                arrived += self._session.receive(min(remaining, 0.1), reading=False)
+                self._monitor.tick(connected=False)
+            try:
+                found = self._recall.read()
+            except FatalError:
+                raise
+            except HeadraceError as exc:
+                self._health.problem("kafka", str(exc))
+                self._leave(0.0)
+                return
+            if not found or time.monotonic() > deadline:
+                break
+        if self._stop.is_set():
+            return
+        self._recall.apply(resumed=resumed)
+        self._must_recall = False
+        if arrived:
+            self._take(arrived)
 
     def _turn(self) -> None:
-        """Go round once: take in, produce, acknowledge."""
+        """Go round once: receive, produce, acknowledge."""
         in_flight = self._in_flight
         full = in_flight.full
         published = self._session.receive(
             0.0 if in_flight.count else _IDLE_SECONDS, reading=not full
         )
         if published:
-            self._intake.take(published)
-            self._idle_since = time.monotonic()
-        elif self._retire and self._is_empty():
-            _log.info("the session is empty")
-            self._stop.set()
-        # Nothing to read, but reports are due: wait for those.
+            self._take(published)
+        # Nothing to read, but delivery reports are due: wait for those.
         waiting = in_flight.count and not published
         self._outbox.poll(_DELIVERY_SECONDS if waiting else 0)
         self._intake.settle()
@@ -179,7 +270,27 @@ class Bridge:
             self._hold()
         else:
             self._full_since = None
-        self._tick()
+        if self._retirement is not None:
+            self._check_empty(self._retirement)
+        self._monitor.tick(connected=True)
+
+    def _check_empty(self, retirement: Retirement) -> None:
+        """Find out whether the session to be retired is empty now."""
+        if not retirement.is_quiet(self._in_flight):
+            return
+        # A broker that hangs is quiet, too. Its answer shows that it has sent everything.
+        self._session.unsubscribe()
+        late = self._session.receive(_IDLE_SECONDS)
+        if late:
+            self._take(late)
+        else:
+            _log.info("the session is empty")
+            retirement.emptied = True
+
+    def _take(self, published: list[Publish]) -> None:
+        if self._retirement is not None:
+            self._retirement.received()
+        self._intake.take(published)
 
     def _acknowledge(self) -> None:
         """Acknowledge what Kafka has."""
@@ -188,63 +299,56 @@ class Bridge:
             self._recent.acknowledged(ready)
             self._session.acknowledge(ready)
 
-    def _is_empty(self) -> bool:
-        """Whether the broker seems to have nothing more for this session."""
-        quiet = time.monotonic() - self._idle_since > _QUIET_SECONDS
-        return quiet and not self._in_flight.count
-
     def _hold(self) -> None:
         now = time.monotonic()
         if self._full_since is None:
             self._full_since = now
         elif now - self._full_since > _HOLD_SECONDS:
-            _log.warning("no room for more: leaving the broker, which keeps the session")
-            self._leave()
+            _log.warning("buffer full: leaving the broker, which keeps the session")
+            self._leave(_IDLE_SECONDS)
             while not self._in_flight.has_room and not self._stop.is_set():
                 self._serve(_IDLE_SECONDS)
 
-    def _leave(self) -> None:
-        self._session.leave(_IDLE_SECONDS)
+    def _leave(self, seconds: float) -> None:
+        self._session.leave(seconds)
         self._in_flight.connection_lost()
+        if self._retirement is not None:
+            self._retirement.disconnected()
 
-    def _lost(self, exc: TransientError) -> None:
+    def _lost(self, exc: HeadraceError) -> float:
         self._health.problem("mqtt", str(exc))
-        self._session.leave(0.0)
-        self._in_flight.connection_lost()
+        self._leave(0.0)
+        # While this bridge was away, another process may have used the session.
+        self._must_recall = True
+        return self._reconnect.failed()
+
+    def _yield_session(self, exc: SessionTakenOverError) -> float:
+        """Leave the session to the client that took it, for some time."""
+        problem = (
+            f"another client took this session: HEADRACE_BRIDGE_ID {self._bridge} is in use "
+            "twice. Stop one of the two bridges or give it an id of its own"
+        )
+        _log.error("session taken over by another client", bridge=self._bridge, problem=str(exc))
+        self._health.problem("mqtt", problem)
+        self._leave(0.0)
+        # The broker sends it to the other client: what is not in Kafka yet must not get there.
+        self._intake.discard()
+        self._must_recall = True
+        if self._retirement is not None:
+            self._retirement.taken_over()
+            self._stop.set()
+        return self._taken_over.failed()
 
     def _serve(self, seconds: float) -> None:
-        """Wait, but go on with what is on its way to Kafka."""
+        """Wait, and meanwhile continue to deliver to Kafka."""
         deadline = time.monotonic() + seconds
         while not self._stop.is_set() and (remaining := deadline - time.monotonic()) > 0:
             self._outbox.poll(min(remaining, _IDLE_SECONDS))
             self._intake.settle()
-            self._tick()
-
-    def _tick(self) -> None:
-        self._health.beat()
-        now = time.monotonic()
-        if now < self._next_tick:
-            return
-        self._next_tick = now + _TICK_SECONDS
-        in_flight = self._in_flight
-        self._bookmarks.save(in_flight.acknowledged_to)
-        delivered = in_flight.delivered - self._counted
-        self._metrics.delivered.inc(delivered)
-        self._counted = in_flight.delivered
-        if delivered or not in_flight.count:
-            self._progress = now
-            self._health.fine("kafka")
-        elif now - self._progress > _SILENCE_SECONDS:
-            self._health.problem("kafka", "Kafka confirms nothing; the broker keeps what comes")
-        self._metrics.held_bytes.set(in_flight.bytes)
-        self._metrics.in_flight.set(in_flight.count)
-        self._metrics.connected.set(self._session.connected)
-        drifting = self._intake.drifting()
-        self._metrics.drifting.set(len(drifting))
-        self._health.note("drifting", {name: drift.seconds for name, drift in drifting.items()})
+            self._monitor.tick(connected=False)
 
     def _drain(self) -> None:
-        """Stop in order: take nothing in, deliver, acknowledge, leave."""
+        """Stop in order: receive nothing, deliver, acknowledge, leave."""
         deadline = time.monotonic() + self._drain_seconds
         while self._in_flight.count and (remaining := deadline - time.monotonic()) > 0:
             self._outbox.poll(min(remaining, _IDLE_SECONDS))
@@ -254,10 +358,9 @@ class Bridge:
                 self._acknowledge()
         except TransientError as exc:
             _log.warning("could not acknowledge the last readings", problem=str(exc))
-        emptied = self._retire and not self._in_flight.count
+        emptied = self._retirement is not None and self._retirement.emptied
         self._session.leave(1.0, forever=emptied)
-        self._next_tick = 0.0
-        self._tick()
+        self._monitor.report(connected=False)
         if self._in_flight.count:
             _log.warning(
                 "stopped before Kafka had everything; the broker will send it again",

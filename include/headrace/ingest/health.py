@@ -1,4 +1,4 @@
-"""What a worker says about itself: ``/healthz`` and Prometheus metrics on one port."""
+"""A worker's ``/healthz`` and Prometheus metrics, on one port."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ __all__ = ["Health", "serve_health"]
 
 _log = structlog.get_logger(__name__)
 
-#: A worker whose loop has not come round for so long hangs.
+#: A worker whose loop has not reported for this long hangs.
 _STALL_SECONDS = 30.0
 
 _StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 class Health:
-    """The conditions of a worker's surroundings, each fine or with what is wrong.
+    """The state of each server that a worker depends on: fine, or what is wrong.
 
-    A change is logged once, when it happens.
+    Each change is logged once.
 
     Parameters
     ----------
     worker
         Name of the worker.
     conditions
-        Names of what it depends on, such as ``kafka``. They begin as not yet known.
+        Names of its dependencies, such as ``kafka``. They begin as "starting".
     """
 
     def __init__(self, worker: str, conditions: Iterable[str]) -> None:
@@ -46,20 +46,20 @@ class Health:
         self._beat = time.monotonic()
 
     def note(self, name: str, value: object) -> None:
-        """Add something to the report that does not bear on health."""
+        """Add something to the report that does not make the worker unhealthy."""
         self._notes[name] = value
 
     def beat(self) -> None:
-        """Say that the worker's loop has come round."""
+        """Report that the worker's loop runs."""
         self._beat = time.monotonic()
 
     def fine(self, condition: str) -> None:
-        """Say that something works."""
+        """Report that a dependency works."""
         if self._problems[condition] is not None:
             self._change(condition, None)
 
     def problem(self, condition: str, what: str) -> None:
-        """Say that something does not work, and what is wrong."""
+        """Report that a dependency does not work, and what is wrong."""
         if self._problems[condition] != what:
             self._change(condition, what)
 
@@ -70,12 +70,12 @@ class Health:
             if was_fine or problem is None:
                 self._since[condition] = time.time()
         if problem is None:
-            _log.info("works", condition=condition)
+            _log.info("dependency recovered", condition=condition)
         else:
-            _log.warning("does not work", condition=condition, problem=problem)
+            _log.warning("dependency unavailable", condition=condition, problem=problem)
 
     def report(self) -> tuple[bool, dict[str, object]]:
-        """Whether all is fine, and the report that ``/healthz`` gives."""
+        """Whether the worker is healthy, and what ``/healthz`` answers."""
         stalled = time.monotonic() - self._beat > _STALL_SECONDS
         with self._lock:
             conditions = {
@@ -95,13 +95,13 @@ class Health:
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, *args: object) -> None:
-        """Log nothing: a scrape every few seconds is no news."""
+        """Log nothing: a scrape comes every few seconds."""
 
 
 def serve_health(
     health: Health, registry: CollectorRegistry, host: str, port: int
 ) -> ThreadingWSGIServer:
-    """Serve ``/healthz`` and ``/metrics`` from a thread of its own, until `shutdown`.
+    """Serve ``/healthz`` and ``/metrics`` from a daemon thread, until `shutdown`.
 
     Raises
     ------

@@ -96,6 +96,11 @@ class InFlight:
         return self._taken - self.delivered
 
     @property
+    def unacknowledged(self) -> int:
+        """Messages of this connection that are not acknowledged yet."""
+        return len(self._order)
+
+    @property
     def full(self) -> bool:
         """Whether nothing more should be taken in."""
         return self.bytes >= self._limit or len(self._order) >= _MAX_READINGS
@@ -133,6 +138,13 @@ class InFlight:
                 known = self.acknowledged_to.get(flight.place, 0)
                 self.acknowledged_to[flight.place] = max(known, flight.offset)
         return ready
+
+    def discard(self) -> None:
+        """Forget everything that is on its way; its delivery reports must not come any more."""
+        self._order.clear()
+        self.undelivered.clear()
+        self._taken = self.delivered
+        self.bytes = 0
 
     def connection_lost(self) -> None:
         """Forget the order: the broker will send everything unacknowledged again."""

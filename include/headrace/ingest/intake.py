@@ -201,6 +201,12 @@ class Intake:
             for item in due:
                 self._produce(item.flight, item.outgoing)
 
+    def discard(self) -> None:
+        """Drop everything that Kafka does not have: the broker sends it to another client."""
+        self._outbox.discard()
+        self._again.clear()
+        self._in_flight.discard()
+
     def drifting(self) -> dict[str, Drift]:
         """Devices whose clock is off, by id."""
         oldest = time.time() - _DRIFT_MEMORY_SECONDS

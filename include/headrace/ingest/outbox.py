@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 from confluent_kafka import Producer
 
-from headrace.storage.kafka import Headers, Kafka
+from headrace.storage.kafka import Headers, Kafka, kafka_errors
 
 __all__ = ["Outbox", "Outgoing"]
 
 
 #: What a fleet of 1,000 sends in a second is fifty batches for Kafka, then, not two hundred.
 _LINGER_MS = 20
+#: Requests on the wire may take this long before they are given up.
+_DISCARD_SECONDS = 2.0
 
 
 class Outgoing(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -65,9 +69,26 @@ class Outbox:
 
     def poll(self, seconds: float) -> None:
         """Serve delivery reports, and wait for one that long at most."""
-        if self._alone is not None:
-            self._alone.poll(0)
-        self.usual.poll(seconds)
+        with kafka_errors():
+            # A producer that failed for good raises from here.
+            if self._alone is not None:
+                self._alone.poll(0)
+            self.usual.poll(seconds)
+
+    def discard(self) -> None:
+        """Drop what Kafka has not confirmed, and begin anew.
+
+        Requests that are on the wire get a moment: what they carried is in Kafka then.
+        """
+        old = [self.usual, *([self._alone] if self._alone else [])]
+        for producer in old:
+            producer.purge(in_queue=True, in_flight=False, blocking=True)
+        deadline = time.monotonic() + _DISCARD_SECONDS
+        for producer in old:
+            producer.flush(max(0.0, deadline - time.monotonic()))
+            producer.purge(in_queue=True, in_flight=True, blocking=True)
+            producer.poll(0)
+        self.usual, self._alone = self._make(linger_ms=_LINGER_MS), None
 
     def _make(self, **settings: int) -> Producer:
         return self._kafka.producer(

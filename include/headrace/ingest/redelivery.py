@@ -12,6 +12,7 @@ import heapq
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from confluent_kafka import TopicPartition
 
@@ -78,6 +79,10 @@ class RecentPackets:
     def __init__(self, known: Iterable[Fingerprint] = ()) -> None:
         self._sequence = 0
         self._digests = array("q", bytes(8 * _PACKET_IDS))
+        self.reset(known)
+
+    def reset(self, known: Iterable[Fingerprint]) -> None:
+        """Forget everything but these messages, which Kafka holds."""
         self.forget()
         for item in sorted(known):
             self._digests[item.packet_id] = item.digest
@@ -155,13 +160,24 @@ class Bookmarks:
                 start[item.partition] = min(start[item.partition], item.offset - MEMORY)
         return start
 
+    def end_of(self, topic: str) -> Offsets:
+        """One past the last offset of every partition of a topic."""
+        return end_offsets(self._consumer, topic)[1]
+
     def close(self) -> None:
         """Close the connection."""
         self._consumer.close()
 
 
+class Starts(Protocol):
+    """Says where to begin to read a topic."""
+
+    def start_of(self, topic: str) -> Offsets:
+        """First offset to read of each partition."""
+
+
 def recorded_packets(
-    kafka: Kafka, bookmarks: Bookmarks, topics: Iterable[str], bridge: str
+    kafka: Kafka, starts: Starts, topics: Iterable[str], bridge: str
 ) -> list[Fingerprint]:
     """Read which messages of a bridge Kafka holds, the newest `MEMORY` of them.
 
@@ -169,8 +185,8 @@ def recorded_packets(
     ----------
     kafka
         The cluster.
-    bookmarks
-        The bridge's bookmarks.
+    starts
+        Where to begin to read.
     topics
         The topics that the bridge writes readings to.
     bridge
@@ -185,7 +201,7 @@ def recorded_packets(
 
     def fingerprints() -> Iterator[Fingerprint]:
         for topic in topics:
-            start = bookmarks.start_of(topic)
+            start = starts.start_of(topic)
             for record in read_topic(kafka, topic, start, buffer_kilobytes=4 * 1024):
                 fingerprint = _fingerprint(record, name)
                 if fingerprint is not None:

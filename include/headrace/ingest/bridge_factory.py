@@ -1,0 +1,114 @@
+"""Wires the bridge: the one place where its settings meet its clients."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from functools import partial
+
+from headrace.ingest.bridge import Bridge
+from headrace.ingest.bridge_monitor import BridgeMonitor
+from headrace.ingest.factory import make_codec
+from headrace.ingest.health import Health, serve_health
+from headrace.ingest.inflight import InFlight
+from headrace.ingest.intake import Intake
+from headrace.ingest.metrics import BridgeMetrics
+from headrace.ingest.outbox import Outbox
+from headrace.ingest.recall import KafkaRecall
+from headrace.ingest.redelivery import Bookmarks, RecentPackets
+from headrace.ingest.retirement import Retirement
+from headrace.ingest.roll_call import RollCall
+from headrace.ingest.routing import filters_within, status_filter_of
+from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES
+from headrace.models.presence import Presence
+from headrace.profile import Profile, load_profile
+from headrace.settings import Settings
+from headrace.storage.kafka import Kafka
+from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
+from headrace.storage.mqtt_probe import session_exists
+
+__all__ = ["bridge_subscriptions", "make_session", "run_bridge"]
+
+
+def bridge_subscriptions(settings: Settings, profile: Profile) -> tuple[Subscription, ...]:
+    """What the bridge subscribes to: readings, and the presence of their devices."""
+    readings = filters_within(profile.mqtt, settings.mqtt_topics)
+    statuses = dict.fromkeys(status_filter_of(profile.mqtt, item) for item in readings)
+    return (
+        *(Subscription(item) for item in readings),
+        *(Subscription(item, retained=True) for item in statuses),
+    )
+
+
+def make_session(settings: Settings, profile: Profile) -> MqttSession:
+    """Make the bridge's session at the broker, not yet connected."""
+    return MqttSession(
+        MqttAddress.from_settings(settings),
+        settings.bridge_id,
+        bridge_subscriptions(settings, profile),
+        keepalive=settings.mqtt_keepalive,
+        session_expiry=settings.mqtt_session_expiry,
+        receive_maximum=settings.mqtt_receive_maximum,
+        keep_bytes=max(MAX_DEAD_LETTER_BYTES, settings.max_payload_bytes + 1),
+    )
+
+
+def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = False) -> None:
+    """Run a bridge until told to stop.
+
+    Parameters
+    ----------
+    settings
+        The settings.
+    stop
+        Set when the bridge is to stop.
+    retire
+        Empty the session without new messages, and remove it from the broker.
+
+    Raises
+    ------
+    PermanentError
+        If a setting is wrong: the message names it.
+    FatalError
+        If a new process must begin anew.
+    """
+    profile = load_profile(settings.profile)
+    kafka = Kafka.from_settings(settings)
+    metrics = BridgeMetrics()
+    health = Health("bridge", ["mqtt", "kafka"])
+    session = make_session(settings, profile)
+    server = serve_health(
+        health, metrics.registry, settings.metrics_host, settings.bridge_metrics_port
+    )
+    with closing(Bookmarks(kafka, settings.bridge_id)) as bookmarks:
+        outbox = Outbox(kafka, settings.bridge_buffer_bytes)
+        in_flight = InFlight(settings.bridge_buffer_bytes)
+        recent = RecentPackets()
+        presence: dict[str, Presence] = {}
+        intake = Intake(
+            profile,
+            make_codec(settings, profile),
+            outbox,
+            in_flight,
+            recent,
+            RollCall(presence),
+            metrics,
+            bridge=settings.bridge_id,
+            max_clock_drift=settings.max_clock_drift,
+        )
+        probe = partial(session_exists, MqttAddress.from_settings(settings), settings.bridge_id)
+        Bridge(
+            session,
+            outbox,
+            intake,
+            in_flight,
+            recent,
+            KafkaRecall(kafka, bookmarks, profile, settings.bridge_id, recent, presence),
+            BridgeMonitor(intake, in_flight, bookmarks, metrics, health),
+            health,
+            bridge=settings.bridge_id,
+            stop=stop,
+            drain_limit=settings.drain_limit,
+            retirement=Retirement(probe) if retire else None,
+        ).run()
+    server.shutdown()

@@ -1,0 +1,81 @@
+"""Asking a broker whether it has a session."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from paho.mqtt.client import Client, ConnectFlags, MQTTErrorCode, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from headrace.errors import ServerUnavailableError
+from headrace.storage.mqtt import MqttAddress
+
+if TYPE_CHECKING:
+    from paho.mqtt.reasoncodes import ReasonCode
+
+__all__ = ["session_exists"]
+
+
+def session_exists(
+    address: MqttAddress, client_id: str, timeout: timedelta = timedelta(seconds=5)
+) -> bool:
+    """Find out whether a broker has a session. A session that it finds ends with the question.
+
+    Parameters
+    ----------
+    address
+        The broker.
+    client_id
+        Name of the session.
+    timeout
+        Time limit.
+
+    Raises
+    ------
+    TransientError
+        If the broker does not answer, or refuses the connection.
+    """
+    answers: list[tuple[ConnectFlags, ReasonCode]] = []
+
+    def on_connect(
+        client: Client,
+        userdata: object,
+        flags: ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        del client, userdata, properties
+        answers.append((flags, reason))
+
+    client = Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5)
+    seconds = timeout.total_seconds()
+    client.connect_timeout = seconds
+    client.on_connect = on_connect
+    address.apply_to(client)
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 0
+    where = f"the MQTT broker at {address.host}:{address.port}"
+    deadline = time.monotonic() + seconds
+    try:
+        client.connect(address.host, address.port, clean_start=False, properties=properties)
+        code = MQTTErrorCode.MQTT_ERR_SUCCESS
+        while not answers and code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            if time.monotonic() > deadline:
+                break
+            code = client.loop(0.1)
+        client.disconnect()
+    except OSError as exc:
+        msg = f"{where} can't be reached: {exc}"
+        raise ServerUnavailableError(msg) from exc
+    if not answers:
+        msg = f"{where} does not answer"
+        raise ServerUnavailableError(msg)
+    flags, reason = answers[0]
+    if reason.is_failure:
+        msg = f"{where} refuses the connection: {reason}"
+        raise ServerUnavailableError(msg)
+    return flags.session_present
