@@ -1,12 +1,20 @@
-"""Dead letters: readings that can't be stored, kept with the reason."""
+"""Dead letters: readings that cannot be stored, kept with the reason."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["MAX_DEAD_LETTER_BYTES", "Oversized", "Reason", "RejectedReadingError", "full_size"]
+__all__ = [
+    "MAX_DEAD_LETTER_BYTES",
+    "Oversized",
+    "Reason",
+    "RejectedReadingError",
+    "Rejection",
+    "full_size",
+]
 
-#: So much of a rejected payload is kept; the header ``size`` tells how long it was.
+#: A dead letter keeps this much of the payload; its header ``size`` has the full length.
 MAX_DEAD_LETTER_BYTES = 64 * 1024
 
 
@@ -24,50 +32,84 @@ class Reason(StrEnum):
     TIME_INVALID = "time_invalid"
     TIME_TOO_OLD = "time_too_old"
     TIME_AHEAD = "time_ahead"
+    TOO_MANY_DEVICES = "too_many_devices"
     KAFKA_REFUSED = "kafka_refused"
     INFLUX_REFUSED = "influx_refused"
 
     @property
     def meaning(self) -> str:
-        """What it says, for the documentation and for people."""
+        """What the reason means, for the documentation and for people."""
         return _MEANINGS[self]
 
 
 _MEANINGS = {
-    Reason.NOT_JSON: "the payload is not JSON in UTF-8",
+    Reason.NOT_JSON: "the payload is not JSON in UTF-8, or is nested too deeply",
     Reason.NOT_AN_OBJECT: "the payload is JSON, but not an object",
     Reason.MISSING_FIELD: "a field that the profile requires is missing",
-    Reason.WRONG_TYPE: "a field is not of the type that the profile says",
+    Reason.WRONG_TYPE: "a field, or the text on a status topic, is not what the profile says",
     Reason.NOT_FINITE: "a number is NaN, infinite, or too large for a 64-bit float",
     Reason.ID_MISMATCH: "the id in the payload is not the one in the topic",
-    Reason.ID_UNWRITABLE: "the id is empty, too long, or can't be written as a tag",
+    Reason.ID_UNWRITABLE: "the id is empty, too long, or cannot be written as a tag",
     Reason.TOO_LARGE: "the payload is longer than HEADRACE_MAX_PAYLOAD_BYTES",
     Reason.TIME_INVALID: "`time` is neither RFC 3339 nor whole epoch milliseconds",
     Reason.TIME_TOO_OLD: "`time` is before the oldest raw readings that are kept",
     Reason.TIME_AHEAD: "`time` is too far ahead of the bridge's clock",
-    Reason.KAFKA_REFUSED: "Kafka does not take the record; `detail` has its reason",
-    Reason.INFLUX_REFUSED: "InfluxDB does not take the point; `detail` has its reason",
+    Reason.TOO_MANY_DEVICES: "the id is new, and HEADRACE_MAX_NEW_DEVICES or "
+    "HEADRACE_MAX_DEVICES is reached",
+    Reason.KAFKA_REFUSED: "Kafka refuses the record; `detail` has its reason",
+    Reason.INFLUX_REFUSED: "InfluxDB refuses the point; `detail` has its reason",
 }
 
 
-class RejectedReadingError(Exception):
-    """A reading that can't be stored, whoever asks: it goes to the dead letters.
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a reading cannot be stored, as data that may be kept.
 
-    Not a `headrace.errors.HeadraceError`: nothing failed, and nobody retries.
+    An exception must not be kept: its traceback holds every frame it passed through.
 
     Parameters
     ----------
     reason, detail
         What the dead letter says.
     time_ns
-        What the device's clock showed, if that is what is wrong.
+        What the device's clock showed, if the time is at fault.
+    """
+
+    reason: Reason
+    detail: str
+    time_ns: int | None = None
+
+
+class RejectedReadingError(Exception):
+    """A reading cannot be stored and goes to the dead letters.
+
+    Not a `headrace.errors.HeadraceError`: nothing failed, and nobody retries. Make a new
+    one for each raise, and keep its `rejection` instead of the exception.
+
+    Parameters
+    ----------
+    reason, detail, time_ns
+        As in `Rejection`.
     """
 
     def __init__(self, reason: Reason, detail: str, time_ns: int | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-        self.time_ns = time_ns
+        self.rejection = Rejection(reason, detail, time_ns)
+
+    @property
+    def reason(self) -> Reason:
+        """Header ``reason`` of the dead letter."""
+        return self.rejection.reason
+
+    @property
+    def detail(self) -> str:
+        """Header ``detail`` of the dead letter."""
+        return self.rejection.detail
+
+    @property
+    def time_ns(self) -> int | None:
+        """What the device's clock showed, if the time is at fault."""
+        return self.rejection.time_ns
 
 
 class Oversized(bytes):

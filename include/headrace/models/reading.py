@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import json
-import math
+import codecs
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from headrace.models.deadletter import Reason, RejectedReadingError, full_size
+from headrace.models.device_time import InvalidTimeError, epoch_ns, parse_device_time, shown
+from headrace.models.reading_faults import check_utf8, explain
 from headrace.profile import Profile
 
 __all__ = ["ReadingCodec", "epoch_ns"]
 
-#: Ids longer than this are refused: an id is part of every key and every point.
+#: Longer ids are refused: the id is part of every key and every point.
 MAX_ID_CHARACTERS = 256
 
 _TIME = "time"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))", re.ASCII
-)
-#: What makes the fields of line protocol of a flat JSON object: ``"fuel": 5`` is ``fuel=5``.
+#: Turns a flat JSON object into the fields of line protocol: ``"fuel": 5`` into ``fuel=5``.
 _EQUALS = bytes.maketrans(b":", b"=")
 _PUNCTUATION = b'{}" \t\r'
-#: Besides what is not printable: what the id of a usual reading does not have.
+#: Ids with one of these, or with an unprintable character, take the slow path.
 _UNUSUAL = re.compile(r"[=, {}]")
-#: Characters that line protocol can't carry in a tag value, escaped or not.
+#: Characters that line protocol cannot carry in a tag value, escaped or not.
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f]|\\(?=[,= ]|$)")
 _TAG_ESCAPES = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
-#: What msgspec raises for a payload that does not fit, depending on where it stumbles.
+#: What msgspec raises for a payload that it refuses.
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-def epoch_ns(moment: datetime) -> int:
-    """Nanoseconds since the epoch, exact to the microsecond that a datetime holds."""
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+#: A device whose clock was never set counts from 1970.
+_UNSET_CLOCK_NS = 365 * 86_400 * 10**9
+_CENTURY_SECONDS = 100 * 365 * 86_400
 
 
 class ReadingCodec:
     """Checks readings against a profile and writes them as line protocol.
 
-    One pass of msgspec does the work for a good reading. Why a bad one is bad is found
-    out afterwards, by slower means.
+    A good reading takes one pass of msgspec. The reason for refusing a bad one is found
+    afterwards, by `headrace.models.reading_faults`. A UTF-8 byte order mark is skipped.
 
     Parameters
     ----------
@@ -119,17 +114,14 @@ class ReadingCodec:
         Raises
         ------
         RejectedReadingError
-            If the reading can't be stored.
+            If the reading cannot be stored.
         """
         if len(payload) > self._max_payload_bytes:
             raise self._too_large(full_size(payload))
-        try:
-            reading = self._decode(payload)
-        except _UNDECODABLE as exc:
-            raise self._explain(payload, exc) from exc
-        # msgspec does not look into what it passes over.
+        reading = self._read(payload)
+        # msgspec does not check the text of fields that it skips.
         if not payload.isascii():
-            _check_utf8(payload)
+            check_utf8(payload)
         claimed = getattr(reading, self._id_field)
         if claimed != device:
             detail = f"{self._id_field} is {claimed[:200]!r}, the topic says {device!r}"
@@ -137,24 +129,24 @@ class ReadingCodec:
         time = reading.time
         if time is None:
             return None
-        time_ns = _parse_time(time)
+        try:
+            time_ns = parse_device_time(time)
+        except InvalidTimeError as exc:
+            raise RejectedReadingError(Reason.TIME_INVALID, str(exc)) from None
         if time_ns < now_ns - self._max_age_ns:
-            raise RejectedReadingError(
-                Reason.TIME_TOO_OLD, f"time {time!r} is before the oldest kept reading", time_ns
-            )
+            raise RejectedReadingError(Reason.TIME_TOO_OLD, self._too_old(time, time_ns), time_ns)
         if time_ns > now_ns + self._max_ahead_ns:
-            ahead = (time_ns - now_ns) // 1_000_000_000
-            detail = f"time {time!r} is {ahead} s ahead"
+            detail = f"time {shown(time)} is {_ahead(time_ns - now_ns)} ahead of the bridge's clock"
             raise RejectedReadingError(Reason.TIME_AHEAD, detail, time_ns)
         return time_ns
 
     def check_id(self, device: str) -> None:
-        """Check that an id can be a tag and a key.
+        """Check that an id can be a tag in InfluxDB and a key in Kafka.
 
         Raises
         ------
         RejectedReadingError
-            If it can't.
+            If it cannot.
         """
         if not device:
             raise RejectedReadingError(Reason.ID_UNWRITABLE, "the id is empty")
@@ -162,7 +154,7 @@ class ReadingCodec:
             detail = f"the id has {len(device)} characters, {MAX_ID_CHARACTERS} are allowed"
             raise RejectedReadingError(Reason.ID_UNWRITABLE, detail)
         if _UNWRITABLE.search(device):
-            detail = "the id has a control character or a backslash where a tag can't have one"
+            detail = "the id has a control character, or a backslash where a tag cannot have one"
             raise RejectedReadingError(Reason.ID_UNWRITABLE, detail)
 
     def line(self, payload: bytes, time_ns: bytes) -> bytes:
@@ -178,16 +170,13 @@ class ReadingCodec:
         Raises
         ------
         RejectedReadingError
-            If the payload is no reading. The bridge lets none through, but Kafka takes
-            records from others, too.
+            If the payload is not a reading. The bridge produces only readings, but other
+            clients of Kafka may write to the topic too.
         """
         lines = self.lines((payload,), (time_ns,))
         if lines is not None:
             return lines[0]
-        try:
-            reading = self._decode(payload)
-        except _UNDECODABLE as exc:
-            raise self._explain(payload, exc) from exc
+        reading = self._read(payload)
         device = self._id_of(reading)
         self.check_id(device)
         series = self._series + device.translate(_TAG_ESCAPES).encode()
@@ -195,35 +184,35 @@ class ReadingCodec:
         return b"%b %b %b" % (series, fields, time_ns)
 
     def lines(self, payloads: Sequence[bytes], times_ns: Sequence[bytes]) -> list[bytes] | None:
-        """Write readings as lines as `line` does, all at once, which costs much less.
+        """Write many readings as lines at once, at a fraction of the cost of `line`.
 
-        A usual reading differs from its line in nothing but punctuation. So msgspec checks
-        all of them in one text, and in that text the punctuation is exchanged.
+        The line of most readings differs from their JSON only in punctuation. So msgspec
+        checks all of them as one text, and the punctuation of that text is replaced.
 
         Parameters
         ----------
         payloads, times_ns
-            What `line` takes, for one reading after the other; as many of each.
+            What `line` takes, one entry for each reading.
 
         Returns
         -------
         list of bytes or None
-            `None` if one of them is no reading, or not a usual one. It takes `line` to
-            tell which.
+            `None` if one of the payloads is not a reading, or needs the slow path. Use
+            `line` to find out which one.
         """
         count = len(payloads)
         text = b"\n" + b"\n".join(payloads)
         colons = text.count(b":")
         if colons > count * self._most_colons:
-            return None  # seen at once: a fleet whose every reading has its `time`, say
+            return None  # the cheapest check first: readings with more keys, such as `time`
         try:
             readings = self._decode_lines(text)
         except _UNDECODABLE:
             return None
         ids = list(map(self._id_of, readings))
         joined = "".join(ids)
-        # Each reading has at least a colon for its id and for each of its fields. So if there
-        # are no more in all, none has another key, one twice, or a colon within its id.
+        # Each reading has one colon for its id and one for each field. If there are no more
+        # in all, no reading has another key, a key twice, or a colon within its id.
         least = count * self._optional_position
         for name in self._optional:
             least += sum(getattr(reading, name) is not None for reading in readings)
@@ -240,7 +229,7 @@ class ReadingCodec:
             return None
         _, *bare = text.translate(_EQUALS, _PUNCTUATION).split(b"\n" + self._tag)
         if len(bare) != count:
-            return None  # an id that does not stand in front
+            return None  # in one of them the id is not the first key
         return [
             b"%b%b %b" % (self._series, content.replace(b",", b" ", 1), time_ns)
             for content, time_ns in zip(bare, times_ns, strict=True)
@@ -259,56 +248,29 @@ class ReadingCodec:
         detail = f"{size} bytes, {self._max_payload_bytes} are allowed"
         return RejectedReadingError(Reason.TOO_LARGE, detail)
 
-    def _explain(  # noqa: PLR0911 - one line a reason
-        self, payload: bytes, error: Exception
-    ) -> RejectedReadingError:
-        """Find out why msgspec did not take a payload."""
+    def _too_old(self, time: int | str, time_ns: int) -> str:
+        """Say that a time is before the oldest kept reading, and what that suggests."""
+        if time_ns < _UNSET_CLOCK_NS:
+            return f"time {shown(time)} is in 1970 or before: is the device's clock set?"
+        days = self._max_age_ns / (86_400 * 10**9)
+        return f"time {shown(time)} is before the oldest kept reading: {days:g} days are kept"
+
+    def _read(self, payload: bytes) -> Any:
+        """Decode a payload, or raise the reason why it is not a reading."""
         try:
-            content = json.loads(payload)
-        except (ValueError, RecursionError):
-            return RejectedReadingError(Reason.NOT_JSON, str(error))
-        if not isinstance(content, dict):
-            return RejectedReadingError(Reason.NOT_AN_OBJECT, str(error))
-        for name in (self._id_field, *self._profile.required_fields):
-            if name not in content:
-                return RejectedReadingError(Reason.MISSING_FIELD, f"{name} is missing")
-        for name in self._profile.fields:
-            if _is_not_finite(content.get(name)):
-                return RejectedReadingError(Reason.NOT_FINITE, f"{name} is {content[name]}")
-        if not isinstance(content.get(_TIME), int | str | None):
-            return RejectedReadingError(Reason.TIME_INVALID, f"time is {content[_TIME]!r:.200}")
-        if isinstance(error, msgspec.ValidationError):
-            return RejectedReadingError(Reason.WRONG_TYPE, str(error))
-        # Python's parser takes NaN, Infinity and some broken text that JSON does not have.
-        return RejectedReadingError(Reason.NOT_JSON, str(error))
+            return self._decode(payload)
+        except _UNDECODABLE as exc:
+            if not payload.startswith(codecs.BOM_UTF8):
+                raise explain(payload, exc, self._profile) from None
+        try:
+            return self._decode(payload[len(codecs.BOM_UTF8) :])
+        except _UNDECODABLE as exc:
+            raise explain(payload, exc, self._profile) from None
 
 
-def _check_utf8(payload: bytes) -> None:
-    try:
-        payload.decode()
-    except UnicodeDecodeError as exc:
-        raise RejectedReadingError(Reason.NOT_JSON, str(exc)) from exc
-
-
-def _is_not_finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return not math.isfinite(value)
-    except OverflowError:
-        return True
-
-
-def _parse_time(time: int | str) -> int:
-    """Read a device's ``time``: epoch milliseconds, or RFC 3339 to the nanosecond."""
-    if isinstance(time, int):
-        return time * 1_000_000
-    match = _RFC3339.fullmatch(time)
-    if match is None:
-        raise RejectedReadingError(Reason.TIME_INVALID, f"time is {time[:200]!r}")
-    date, clock, fraction, offset = match.groups()
-    try:
-        moment = datetime.fromisoformat(f"{date}T{clock}{offset or '+00:00'}")
-    except ValueError as exc:
-        raise RejectedReadingError(Reason.TIME_INVALID, f"time {time[:200]!r}: {exc}") from exc
-    return epoch_ns(moment) + int((fraction or "")[:9].ljust(9, "0"))
+def _ahead(nanoseconds: int) -> str:
+    """Write how far a time lies ahead."""
+    seconds = nanoseconds // 1_000_000_000
+    if seconds >= _CENTURY_SECONDS:
+        return "more than a century"
+    return f"{seconds} s"

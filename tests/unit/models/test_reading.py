@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.models.deadletter import Oversized, Reason, RejectedReadingError
-from headrace.models.reading import ReadingCodec, epoch_ns
+from headrace.models.device_time import epoch_ns
+from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from tests.support.devices import reading
 
