@@ -14,7 +14,7 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.errors import HeadraceError
-from headrace.ingest.roll_call import recorded_presence
+from headrace.ingest.presence import recorded_presence
 from headrace.models.presence import PresenceState
 from headrace.models.window import rfc3339
 from headrace.profile import Profile

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.ingest.roll_call import recorded_presence
+from headrace.ingest.presence import recorded_presence
 from headrace.models.presence import PresenceState
 from headrace.models.window import parse_time, rfc3339
 from tests.support.devices import Publisher, reading

@@ -8,16 +8,17 @@ from functools import partial
 
 from headrace.ingest.bridge import Bridge
 from headrace.ingest.bridge_monitor import BridgeMonitor
+from headrace.ingest.devices import DeviceLimits
 from headrace.ingest.factory import make_codec
 from headrace.ingest.health import Health, serve_health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox
+from headrace.ingest.presence import PresenceRegistry
 from headrace.ingest.recall import KafkaRecall
 from headrace.ingest.redelivery import Bookmarks, RecentPackets
 from headrace.ingest.retirement import Retirement
-from headrace.ingest.roll_call import RollCall
 from headrace.ingest.routing import filters_within, status_filter_of
 from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES
 from headrace.models.presence import Presence
@@ -85,16 +86,18 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
         in_flight = InFlight(settings.bridge_buffer_bytes)
         recent = RecentPackets()
         presence: dict[str, Presence] = {}
+        devices = DeviceLimits(settings.max_new_devices, settings.max_devices)
         intake = Intake(
             profile,
             make_codec(settings, profile),
             outbox,
             in_flight,
             recent,
-            RollCall(presence),
+            PresenceRegistry(presence),
             metrics,
             bridge=settings.bridge_id,
             max_clock_drift=settings.max_clock_drift,
+            devices=devices,
         )
         probe = partial(session_exists, MqttAddress.from_settings(settings), settings.bridge_id)
         Bridge(
@@ -103,7 +106,16 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
             intake,
             in_flight,
             recent,
-            KafkaRecall(kafka, bookmarks, profile, settings.bridge_id, recent, presence),
+            KafkaRecall(
+                kafka,
+                bookmarks,
+                profile,
+                settings.bridge_id,
+                recent,
+                presence,
+                devices,
+                intake.recalled,
+            ),
             BridgeMonitor(intake, in_flight, bookmarks, metrics, health),
             health,
             bridge=settings.bridge_id,

@@ -1,4 +1,4 @@
-"""Readings between the broker and Kafka: counted, and acknowledged in order."""
+"""Messages between the broker and Kafka: counted, and acknowledged in order."""
 
 from __future__ import annotations
 
@@ -9,91 +9,92 @@ from confluent_kafka import KafkaError, Message
 
 from headrace.ingest.outbox import Outgoing
 
-__all__ = ["Flight", "InFlight", "Place", "Undelivered"]
+__all__ = ["InFlight", "InFlightMessage", "Place", "Undelivered"]
 
-#: What a reading takes besides its payload, which both librdkafka and we hold, in bytes.
+#: Memory that a message takes besides its payload and topic, in bytes. Both librdkafka and
+#: the bridge hold those two.
 _OVERHEAD_BYTES = 1024
-#: More than this many in flight, and packet ids could come round among them (65,535).
-_MAX_READINGS = 16_384
+#: With more messages in flight, packet ids could repeat among them: they wrap at 65,535.
+_MAX_MESSAGES = 16_384
 
-#: A reading that Kafka did not take, and why.
-Undelivered = tuple["Flight", KafkaError]
-#: What has landed need not be kept.
-_LANDED = Outgoing("", None, None, 0, [])
+#: A message that Kafka did not accept, and why.
+Undelivered = tuple["InFlightMessage", KafkaError]
+#: Replaces the record of a delivered message, so that its memory is freed.
+_DELIVERED = Outgoing("", None, None, [])
 #: A topic's partition.
 Place = tuple[str, int]
-#: Every so many messages the place in Kafka is noted: asking for it costs time.
+#: The place in Kafka is noted for one message in this many: asking for it costs time.
 _NOTE_EVERY = 64
 
 
-class Flight(msgspec.Struct, eq=False, gc=False):
-    """A message on its way to Kafka.
+class InFlightMessage(msgspec.Struct, eq=False, gc=False):
+    """A message that was received from the broker.
 
     Attributes
     ----------
     packet_id
         Its MQTT packet id, 0 at QoS 0.
     size
-        Bytes that it takes until Kafka has it.
-    owner
-        Where it is counted.
+        Memory that it takes until Kafka has it, in bytes.
+    counts
+        The counts that its delivery changes.
     done
-        Whether Kafka has it.
+        Whether Kafka has it, or it needs no record.
     place, offset
-        Where in Kafka, for some of the messages.
-    alone
+        Where it is in Kafka, noted for some of the messages.
+    isolated
         Whether it is sent in a batch of its own, because Kafka refused its batch.
     outgoing
-        The record, until Kafka has it.
+        Its record, until Kafka has it.
     """
 
     packet_id: int
     size: int
-    owner: InFlight
+    counts: InFlight
     done: bool = False
     place: Place | None = None
     offset: int = -1
-    alone: bool = False
-    outgoing: Outgoing = _LANDED
+    isolated: bool = False
+    outgoing: Outgoing = _DELIVERED
 
     def report(self, error: KafkaError | None, message: Message) -> None:
-        """Take Kafka's delivery report. Runs inside the producer's ``poll``."""
-        owner = self.owner
+        """Handle Kafka's delivery report. Runs inside the producer's ``poll``."""
+        counts = self.counts
         if error is not None:
-            owner.undelivered.append((self, error))
+            counts.undelivered.append((self, error))
             return
         self.done = True
-        self.outgoing = _LANDED
-        owner.bytes -= self.size
-        owner.delivered += 1
-        if not owner.delivered % _NOTE_EVERY:
+        self.outgoing = _DELIVERED
+        counts.bytes -= self.size
+        counts.delivered += 1
+        if not counts.delivered % _NOTE_EVERY:
             self.place = (message.topic() or "", message.partition() or 0)
             self.offset = message.offset() or 0
 
 
 class InFlight:
-    """What was taken from the broker and is not acknowledged yet.
+    """Messages that were received and are not acknowledged yet.
 
     Parameters
     ----------
     limit_bytes
-        Above this the bridge takes nothing more in.
+        Memory limit: at this many bytes the bridge stops receiving.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._order: deque[Flight] = deque()
-        self._taken = 0
+        self._order: deque[InFlightMessage] = deque()
+        self._added = 0
         self.bytes = 0
         self.delivered = 0
         self.undelivered: deque[Undelivered] = deque()
-        #: Up to where, in each partition, all messages are acknowledged.
+        #: Offset in each partition up to which all messages are acknowledged.
         self.acknowledged_to: dict[Place, int] = {}
 
     @property
     def count(self) -> int:
         """Messages that Kafka does not have yet."""
-        return self._taken - self.delivered
+        return self._added - self.delivered
 
     @property
     def unacknowledged(self) -> int:
@@ -102,48 +103,61 @@ class InFlight:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more should be taken in."""
-        return self.bytes >= self._limit or len(self._order) >= _MAX_READINGS
+        """Whether the bridge must stop receiving."""
+        return self.bytes >= self._limit or len(self._order) >= _MAX_MESSAGES
 
     @property
     def has_room(self) -> bool:
-        """Whether so much has gone that it is worth taking in more."""
-        return self.bytes < self._limit // 2 and len(self._order) < _MAX_READINGS // 2
+        """Whether enough was delivered to start receiving again."""
+        return self.bytes < self._limit // 2 and len(self._order) < _MAX_MESSAGES // 2
 
-    def took_off(self, packet_id: int, payload_size: int) -> Flight:
-        """Note a message that goes to Kafka, to be acknowledged after those before it."""
-        size = 2 * payload_size + _OVERHEAD_BYTES
-        flight = Flight(packet_id, size, self)
+    def add(self, packet_id: int, content_size: int) -> InFlightMessage:
+        """Add a message that goes to Kafka. It is acknowledged after those before it.
+
+        Parameters
+        ----------
+        packet_id
+            Its MQTT packet id, 0 at QoS 0.
+        content_size
+            Length of its payload and topic, in bytes.
+        """
+        size = 2 * content_size + _OVERHEAD_BYTES
+        message = InFlightMessage(packet_id, size, self)
         self.bytes += size
-        self._taken += 1
+        self._added += 1
         if packet_id:
-            self._order.append(flight)
-        return flight
+            self._order.append(message)
+        return message
 
-    def came_again(self, flight: Flight) -> None:
-        """Note a message that the broker sent again: acknowledged anew, not produced."""
-        self._order.append(flight)
+    def add_ignored(self, packet_id: int) -> None:
+        """Add a message that needs no record: it is only acknowledged, in its turn."""
+        if packet_id:
+            self._order.append(InFlightMessage(packet_id, 0, self, done=True))
+
+    def add_redelivered(self, message: InFlightMessage) -> None:
+        """Add a message that the broker sent again: it is acknowledged again, not produced."""
+        self._order.append(message)
 
     def acknowledgeable(self) -> list[int]:
         """Packet ids that may be acknowledged now, in the order the broker sent them.
 
-        MQTT wants acknowledgements in that order, so a message waits for those before it.
+        MQTT requires that order, so a message waits for those before it.
         """
         order = self._order
         ready = []
         while order and order[0].done:
-            flight = order.popleft()
-            ready.append(flight.packet_id)
-            if flight.place is not None:
-                known = self.acknowledged_to.get(flight.place, 0)
-                self.acknowledged_to[flight.place] = max(known, flight.offset)
+            message = order.popleft()
+            ready.append(message.packet_id)
+            if message.place is not None:
+                known = self.acknowledged_to.get(message.place, 0)
+                self.acknowledged_to[message.place] = max(known, message.offset)
         return ready
 
     def discard(self) -> None:
-        """Forget everything that is on its way; its delivery reports must not come any more."""
+        """Forget all messages in flight; their delivery reports must not come any more."""
         self._order.clear()
         self.undelivered.clear()
-        self._taken = self.delivered
+        self._added = self.delivered
         self.bytes = 0
 
     def connection_lost(self) -> None:

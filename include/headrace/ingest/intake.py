@@ -1,75 +1,40 @@
-"""One message from MQTT to Kafka: dated, checked, and produced or rejected."""
+"""One message from MQTT to Kafka: stamped, checked, and produced or rejected."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
 
-from headrace.errors import (
-    HeadraceError,
-    PermanentError,
-    RefusedError,
-    ServerUnavailableError,
-)
-from headrace.ingest.inflight import Flight, InFlight
+from headrace.errors import HeadraceError
+from headrace.ingest.delivery import Delivery
+from headrace.ingest.devices import DeviceLimits
+from headrace.ingest.drift import Drift, DriftWatch
+from headrace.ingest.inflight import InFlight, InFlightMessage
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox, Outgoing
+from headrace.ingest.presence import PresenceRegistry
 from headrace.ingest.redelivery import RecentPackets
-from headrace.ingest.roll_call import RollCall
 from headrace.ingest.routing import Route, Router
+from headrace.ingest.stamps import ClockJump, StampClock
 from headrace.models.deadletter import (
     MAX_DEAD_LETTER_BYTES,
     Reason,
     RejectedReadingError,
+    Rejection,
     full_size,
 )
 from headrace.models.presence import PresenceState
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
-from headrace.storage.kafka import Headers, error_of
+from headrace.storage.kafka import Headers
 from headrace.storage.mqtt_stream import DUP, Publish
 
-__all__ = ["Drift", "Intake"]
+__all__ = ["Intake"]
 
 _log = structlog.get_logger(__name__)
 
 _DETAIL_CHARACTERS = 500
-_RETRY_SECONDS = 1.0
-#: A drifting device that is not heard of for so long is no longer listed.
-_DRIFT_MEMORY_SECONDS = 600.0
-#: Bounds the memory, and the report, when ids never come back.
-_MAX_DRIFTING = 10_000
-_CENTURY_NS = 100 * 365 * 86_400 * 10**9
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How far a device's clock is off.
-
-    Parameters
-    ----------
-    seconds
-        Positive where it is behind the bridge's clock.
-    heard
-        When its last reading came, in seconds since the epoch.
-    """
-
-    seconds: float
-    heard: float
-
-
-class _Again(NamedTuple):
-    """A message whose record Kafka did not take although nothing is wrong with it."""
-
-    due: float
-    flight: Flight
-    outgoing: Outgoing
 
 
 class Intake:
@@ -84,10 +49,10 @@ class Intake:
     outbox
         Kafka's producers. Its ``poll`` must be called by the same thread.
     in_flight
-        Counts what is on its way.
+        Counts the messages in flight.
     recent
-        Recognises what the broker sends again.
-    roll_call
+        Recognises redeliveries, and numbers the messages.
+    presence
         Knows since when devices are online or offline.
     metrics
         Counters.
@@ -95,10 +60,15 @@ class Intake:
         Name of the bridge, for the header.
     max_clock_drift
         A device whose clock is off by more counts as drifting.
-    last_ns
-        Newest stamp that the bridge gave before it was restarted.
-    clock_ns
-        The clock, in nanoseconds since the epoch.
+    devices
+        Limits the number of new devices.
+    clock
+        Stamps the messages; the system's clock if not given. Its jumps are reported here.
+
+    Attributes
+    ----------
+    last_jump
+        The newest jump of the system clock; `None` if there was none.
     """
 
     def __init__(
@@ -108,252 +78,240 @@ class Intake:
         outbox: Outbox,
         in_flight: InFlight,
         recent: RecentPackets,
-        roll_call: RollCall,
+        presence: PresenceRegistry,
         metrics: BridgeMetrics,
         *,
         bridge: str,
         max_clock_drift: timedelta,
-        last_ns: int = 0,
-        clock_ns: Callable[[], int] = time.time_ns,
+        devices: DeviceLimits | None = None,
+        clock: StampClock | None = None,
     ) -> None:
         self._topics = profile.topics
         self._id_field = profile.id_field
         self._check = codec.check
-        self._router = Router(profile.mqtt, codec)
+        self._routes = Router(profile.mqtt, codec)
         self._outbox = outbox
         self._in_flight = in_flight
         self._recent = recent
-        self._roll_call = roll_call
+        self._presence = presence
         self._metrics = metrics
         self._bridge_header: tuple[str, str | bytes | None] = ("bridge", bridge.encode())
-        self._max_drift_ns = max_clock_drift // timedelta(microseconds=1) * 1000
-        self._last_ns = last_ns
-        self._clock_ns = clock_ns
-        self._again: list[_Again] = []
-        self._drifting: dict[str, Drift] = {}
+        self._devices = DeviceLimits() if devices is None else devices
+        self._clock = StampClock() if clock is None else clock
+        self._clock.on_jump = self._jumped
+        self._drift = DriftWatch(max_clock_drift)
+        self._delivery = Delivery(
+            outbox, in_flight, profile.topics.dead_letter, self._dead_letter_refused
+        )
+        self._produce = self._delivery.produce
         self._rejected = {reason: metrics.rejected.labels(reason.value) for reason in Reason}
+        self._ignored = metrics.ignored.labels("empty")
+        self.last_jump: ClockJump | None = None
 
-    def take(self, published: list[Publish]) -> None:
-        """Take messages in, in their order."""
+    @property
+    def problem(self) -> str | None:
+        """Why Kafka does not accept some records until a person acts, and on which topic."""
+        return self._delivery.problem
+
+    def take(self, published: list[Publish]) -> None:  # noqa: C901 - the hot path, in one piece
+        """Process messages in their order."""
         received = 0
-        routes, in_flight, recent = self._router, self._in_flight, self._recent
-        # They have arrived together; a nanosecond tells one from the next. Unique and
-        # increasing, also when the clock steps back.
-        first_ns = max(self._clock_ns(), self._last_ns + 1)
-        self._last_ns = first_ns + len(published)
+        routes, in_flight, recent = self._routes, self._in_flight, self._recent
+        # They have arrived together; a nanosecond tells one from the next.
+        first_ns = self._clock.take(len(published))
         for now_ns, (flags, packet_id, topic, payload) in enumerate(published, first_ns):
             if flags & DUP and packet_id:
                 known = recent.find(packet_id, payload)
                 if known is not None:
-                    in_flight.came_again(known)
+                    in_flight.add_redelivered(known)
                     self._metrics.redelivered.inc()
                     continue
-            flight = in_flight.took_off(packet_id, len(payload))
-            if packet_id:
-                recent.remember(flight, payload)
             route = routes[topic]
+            if not payload and self._is_nothing(route):
+                self._ignore(packet_id)
+                continue
+            message = in_flight.add(packet_id, len(payload) + len(topic))
+            sequence = recent.remember(message, payload) if packet_id else recent.sequence
             if route.is_status:
-                self._take_presence(route, payload, flight, now_ns)
+                self._take_presence(route, topic, payload, message, now_ns, sequence)
                 continue
             received += 1
-            try:
-                if route.rejection is not None:
-                    raise route.rejection
-                time_ns = self._check(payload, route.device, now_ns)
-            except RejectedReadingError as exc:
-                if exc.time_ns is not None:
-                    self._watch_clock(route.device, exc.time_ns, now_ns)
-                self._reject(exc, route, payload, flight, now_ns)
+            rejection = route.rejection
+            if rejection is None:
+                try:
+                    time_ns = self._check(payload, route.device, now_ns)
+                except RejectedReadingError as exc:
+                    rejection = exc.rejection
+                    if rejection.time_ns is not None and self._accepts(route, topic):
+                        self._drift.observe(route.device, rejection.time_ns, now_ns)
+                else:
+                    if not (route.accepted or self._accepts(route, topic)):
+                        rejection = self._too_many()
+            if rejection is not None:
+                self._reject(rejection, route, payload, message, now_ns, sequence)
                 continue
             headers: Headers = [
                 ("time_ns", str(time_ns or now_ns)),
                 route.topic_header,
                 self._bridge_header,
                 ("packet_id", str(packet_id)),
+                ("seq", str(sequence)),
             ]
-            if time_ns is None:
-                time_ns = now_ns
-            else:
+            if time_ns is not None:
                 headers.append(("taken_ns", str(now_ns)))
-                self._watch_clock(route.device, time_ns, now_ns)
-            self._produce(
-                flight,
-                Outgoing(self._topics.raw, payload, route.key, time_ns // 1_000_000, headers),
-            )
+                self._drift.observe(route.device, time_ns, now_ns)
+            self._produce(message, Outgoing(self._topics.raw, payload, route.key, headers))
         self._metrics.received.inc(received)
 
     def settle(self) -> None:
-        """Deal with what Kafka did not take, and try again what is due.
+        """Deal with records that Kafka did not accept, and retry those that are due.
 
         Raises
         ------
-        ServerUnavailableError
-            If the producer is broken for good; a new bridge process begins anew, and the
-            broker sends again what is not acknowledged.
+        FatalError
+            If the producer cannot continue: nothing may be acknowledged any more.
         """
-        undelivered = self._in_flight.undelivered
-        while undelivered:
-            self._not_delivered(*undelivered.popleft())
-        if self._again:
-            now = time.monotonic()
-            due = [item for item in self._again if item.due <= now]
-            self._again = [item for item in self._again if item.due > now]
-            for item in due:
-                self._produce(item.flight, item.outgoing)
+        self._delivery.settle()
 
     def discard(self) -> None:
         """Drop everything that Kafka does not have: the broker sends it to another client."""
         self._outbox.discard()
-        self._again.clear()
+        self._delivery.discard()
         self._in_flight.discard()
+
+    def recalled(self) -> None:
+        """Continue after the newest message that was read from Kafka."""
+        newest = self._recent.newest
+        if newest is not None:
+            self._clock.continue_after(newest.taken_ns)
 
     def drifting(self) -> dict[str, Drift]:
         """Devices whose clock is off, by id."""
-        oldest = time.time() - _DRIFT_MEMORY_SECONDS
-        self._drifting = {
-            device: drift for device, drift in self._drifting.items() if drift.heard >= oldest
-        }
-        return dict(self._drifting)
+        self._metrics.devices.set(len(self._devices))
+        return self._drift.devices()
 
-    def _produce(self, flight: Flight, outgoing: Outgoing) -> None:
-        flight.outgoing = outgoing
-        producer = self._outbox.alone if flight.alone else self._outbox.usual
-        while True:
-            try:
-                producer.produce(
-                    outgoing.topic,
-                    outgoing.value,
-                    outgoing.key,
-                    on_delivery=flight.report,
-                    timestamp=outgoing.timestamp,
-                    headers=outgoing.headers,
-                )
-            except BufferError:
-                # librdkafka's queue is full; its limit is above ours, so only just.
-                self._outbox.poll(0.1)
-            except KafkaException as exc:
-                error = error_of(exc.args[0])
-                if not self._is_its_fault(error, outgoing):
-                    self._produce_later(flight, outgoing, error)
-                    return
-                self._dead_letter_refused(flight, outgoing, error)
-                return
-            else:
-                return
+    def _is_nothing(self, route: Route) -> bool:
+        """Whether a message without payload has nothing to say.
 
-    def _not_delivered(self, flight: Flight, error: KafkaError) -> None:
-        if error.fatal():
-            msg = f"the producer can't go on: {error.str()}"
-            raise ServerUnavailableError(msg)
-        outgoing, mapped = flight.outgoing, error_of(error)
-        if not self._is_its_fault(mapped, outgoing):
-            self._produce_later(flight, outgoing, mapped)
-        elif flight.alone:
-            self._dead_letter_refused(flight, outgoing, mapped)
-        else:
-            # Kafka refuses a batch for one bad record. Alone, each speaks for itself.
-            flight.alone = True
-            self._produce(flight, outgoing)
+        In MQTT such a message only clears the retained one. On a status topic it also
+        clears the state of a known device.
+        """
+        return not route.is_status or route.key is None or route.key not in self._devices
 
-    def _is_its_fault(self, error: HeadraceError, outgoing: Outgoing) -> bool:
-        """Whether it is this reading that Kafka will never take."""
-        return isinstance(error, RefusedError) and outgoing.topic == self._topics.raw
+    def _ignore(self, packet_id: int) -> None:
+        if packet_id:
+            self._recent.ignored(packet_id)
+        self._in_flight.add_ignored(packet_id)
+        self._ignored.inc()
 
-    def _produce_later(self, flight: Flight, outgoing: Outgoing, error: HeadraceError) -> None:
-        if isinstance(error, PermanentError):
-            # For a person to mend: a right that is missing, a topic that takes too little.
-            _log.error("Kafka does not take a record, trying again", problem=str(error))
-        self._again.append(_Again(time.monotonic() + _RETRY_SECONDS, flight, outgoing))
+    def _accepts(self, route: Route, topic: bytes) -> bool:
+        """Whether the device may create something: it is known, or within the limits."""
+        if not route.accepted and route.key is not None and self._devices.accept(route.key):
+            route.accepted = True
+            self._routes.keep(topic, route)
+        return route.accepted
+
+    def _too_many(self) -> Rejection:
+        return Rejection(Reason.TOO_MANY_DEVICES, f"the id is new: {self._devices.limits}")
+
+    def _jumped(self, jump: ClockJump) -> None:
+        self.last_jump = jump
+        self._metrics.clock_jumps.inc()
+        _log.warning("clock jumped", seconds=round(jump.seconds, 3))
 
     def _dead_letter_refused(
-        self, flight: Flight, outgoing: Outgoing, error: HeadraceError
+        self, message: InFlightMessage, outgoing: Outgoing, error: HeadraceError
     ) -> None:
         self._dead_letter(
-            Reason.KAFKA_REFUSED,
-            str(error),
-            flight,
-            outgoing.value,
+            Rejection(Reason.KAFKA_REFUSED, str(error)),
+            message,
+            outgoing.value or b"",
             outgoing.key,
-            dict(outgoing.headers),
+            outgoing.headers,
         )
 
     def _reject(
         self,
-        rejection: RejectedReadingError,
+        rejection: Rejection,
         route: Route,
         payload: bytes,
-        flight: Flight,
+        message: InFlightMessage,
         now_ns: int,
+        sequence: int,
     ) -> None:
-        headers: dict[str, str | bytes | None] = {
-            "time_ns": str(now_ns),
-            "topic": route.topic_header[1],
-            "bridge": self._bridge_header[1],
-            "packet_id": str(flight.packet_id),
-        }
-        self._dead_letter(rejection.reason, rejection.detail, flight, payload, route.key, headers)
+        headers: Headers = [
+            ("time_ns", str(now_ns)),
+            route.topic_header,
+            self._bridge_header,
+            ("packet_id", str(message.packet_id)),
+            ("seq", str(sequence)),
+        ]
+        self._dead_letter(rejection, message, payload, route.key, headers)
 
     def _dead_letter(
         self,
-        reason: Reason,
-        detail: str,
-        flight: Flight,
-        value: bytes | None,
+        rejection: Rejection,
+        message: InFlightMessage,
+        payload: bytes,
         key: bytes | None,
-        headers: dict[str, str | bytes | None],
+        headers: Headers,
     ) -> None:
-        payload = value or b""
-        size = full_size(payload)
-        self._rejected[reason].inc()
+        self._rejected[rejection.reason].inc()
         self._produce(
-            flight,
+            message,
             Outgoing(
                 self._topics.dead_letter,
                 payload[:MAX_DEAD_LETTER_BYTES],
                 key,
-                self._clock_ns() // 1_000_000,
                 [
-                    ("reason", reason.value),
-                    ("detail", detail[:_DETAIL_CHARACTERS]),
-                    ("size", str(size)),
-                    *headers.items(),
+                    ("reason", rejection.reason.value),
+                    ("detail", rejection.detail[:_DETAIL_CHARACTERS]),
+                    ("size", str(full_size(payload))),
+                    *headers,
                 ],
             ),
         )
 
-    def _take_presence(self, route: Route, payload: bytes, flight: Flight, now_ns: int) -> None:
+    def _take_presence(
+        self,
+        route: Route,
+        topic: bytes,
+        payload: bytes,
+        message: InFlightMessage,
+        now_ns: int,
+        sequence: int,
+    ) -> None:
         value: bytes | None = None
-        now = datetime.fromtimestamp(now_ns / 1e9, UTC)
-        try:
-            if route.rejection is not None:
-                raise route.rejection
-            if payload:
-                state = PresenceState(payload.decode("utf-8", "replace"))
-                value = self._roll_call.hear(route.device, state, now).to_json(self._id_field)
+        rejection = route.rejection
+        if rejection is None and not payload:
+            self._presence.forget(route.device)
+        elif rejection is None:
+            state = _state_of(payload)
+            if state is None:
+                detail = f"the status is {payload[:100]!r}, neither online nor offline"
+                rejection = Rejection(Reason.WRONG_TYPE, detail)
+            elif not self._accepts(route, topic):
+                rejection = self._too_many()
             else:
-                # In MQTT an empty retained message deletes the one that is retained.
-                self._roll_call.forget(route.device)
-        except RejectedReadingError as exc:
-            self._reject(exc, route, payload, flight, now_ns)
+                now = datetime.fromtimestamp(now_ns / 1e9, UTC)
+                presence = self._presence.update(route.device, state, now)
+                value = presence.to_json(self._id_field)
+        if rejection is not None:
+            self._reject(rejection, route, payload, message, now_ns, sequence)
             return
-        except ValueError:
-            detail = f"the status is {payload[:100]!r}, neither online nor offline"
-            rejection = RejectedReadingError(Reason.WRONG_TYPE, detail)
-            self._reject(rejection, route, payload, flight, now_ns)
-            return
-        headers: Headers = [route.topic_header, self._bridge_header]
-        self._produce(
-            flight, Outgoing(self._topics.status, value, route.key, now_ns // 1_000_000, headers)
-        )
+        # A record that Kafka refuses becomes a dead letter with these headers.
+        headers: Headers = [
+            ("time_ns", str(now_ns)),
+            route.topic_header,
+            self._bridge_header,
+            ("packet_id", str(message.packet_id)),
+            ("seq", str(sequence)),
+        ]
+        self._produce(message, Outgoing(self._topics.status, value, route.key, headers))
 
-    def _watch_clock(self, device: str, time_ns: int, now_ns: int) -> None:
-        lag_ns = now_ns - time_ns
-        if abs(lag_ns) > self._max_drift_ns:
-            if len(self._drifting) >= _MAX_DRIFTING and device not in self._drifting:
-                return
-            # JSON sets no limit to a number, a float does.
-            seconds = min(max(lag_ns, -_CENTURY_NS), _CENTURY_NS) / 1e9
-            # What was buffered is late, too; the newest reading of the lot clears it.
-            self._drifting[device] = Drift(seconds, now_ns / 1e9)
-        elif device in self._drifting:
-            del self._drifting[device]
+
+def _state_of(payload: bytes) -> PresenceState | None:
+    try:
+        return PresenceState(payload.decode())
+    except ValueError:
+        return None

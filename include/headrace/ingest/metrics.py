@@ -7,19 +7,19 @@ from prometheus_client.process_collector import ProcessCollector
 
 __all__ = ["BridgeMetrics", "SinkMetrics"]
 
-# When a counter began says nothing that the process start time does not.
+# A counter starts with its process, whose start time is a metric already.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class BridgeMetrics:
-    """What the bridge counts."""
+    """Metrics of the bridge."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.received = Counter(
             "headrace_bridge_received",
-            "Readings taken from the broker, those sent again not counted",
+            "Readings received from the broker, without redeliveries",
             registry=self.registry,
         )
         self.delivered = Counter(
@@ -33,12 +33,28 @@ class BridgeMetrics:
         )
         self.redelivered = Counter(
             "headrace_bridge_redelivered",
-            "Messages that the broker sent again and Kafka had or was about to have",
+            "Redelivered messages that the bridge had received before",
+            registry=self.registry,
+        )
+        self.ignored = Counter(
+            "headrace_bridge_ignored",
+            "Messages that hold nothing to store, by kind",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.clock_jumps = Counter(
+            "headrace_bridge_clock_jumps",
+            "Jumps of the system clock by more than a second",
+            registry=self.registry,
+        )
+        self.devices = Gauge(
+            "headrace_bridge_devices",
+            "Device ids that are accepted, at most HEADRACE_MAX_DEVICES",
             registry=self.registry,
         )
         self.held_bytes = Gauge(
             "headrace_bridge_held_bytes",
-            "Memory of what is on its way to Kafka",
+            "Memory of records on their way to Kafka",
             registry=self.registry,
         )
         self.in_flight = Gauge(
@@ -55,7 +71,7 @@ class BridgeMetrics:
 
 
 class SinkMetrics:
-    """What the sink counts."""
+    """Metrics of the sink."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

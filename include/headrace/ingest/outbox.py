@@ -1,19 +1,22 @@
-"""The bridge's producers: one for all readings, and one for those that are sent alone."""
+"""The bridge's Kafka producers: one that batches records, and one that sends each by itself."""
 
 from __future__ import annotations
 
 import time
 
 import msgspec
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
+from headrace.errors import FatalError
 from headrace.storage.kafka import Headers, Kafka, kafka_errors
 
 __all__ = ["Outbox", "Outgoing"]
 
 
-#: What a fleet of 1,000 sends in a second is fifty batches for Kafka, then, not two hundred.
+#: With 1,000 readings a second this makes 50 batches a second instead of 200.
 _LINGER_MS = 20
+#: A missing topic is reported after this long; it may have been created a moment ago.
+_NEW_TOPIC_MS = 10_000
 #: Requests on the wire may take this long before they are given up.
 _DISCARD_SECONDS = 2.0
 
@@ -21,16 +24,15 @@ _DISCARD_SECONDS = 2.0
 class Outgoing(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A record on its way to Kafka.
 
-    Kept until Kafka has it, for a delivery report does not bring the headers back.
+    Kept until Kafka has it: a delivery report does not return the headers. It has no
+    timestamp, because Kafka stamps raw records and dead letters at their arrival.
 
     Parameters
     ----------
     topic
-        Where it goes.
+        Kafka topic.
     value, key
-        What it holds.
-    timestamp
-        Milliseconds since the epoch.
+        Content of the record.
     headers
         All of them readable text.
     """
@@ -38,49 +40,58 @@ class Outgoing(msgspec.Struct, frozen=True, eq=False, gc=False):
     topic: str
     value: bytes | None
     key: bytes | None
-    timestamp: int
     headers: Headers
 
 
 class Outbox:
-    """Kafka's producers, polled together.
+    """The bridge's producers, polled together.
 
     Parameters
     ----------
     kafka
         The cluster.
     buffer_bytes
-        What the bridge holds at most; librdkafka's own limits are kept above it.
+        Memory limit of the bridge. librdkafka's own limits are set above it.
     """
 
     def __init__(self, kafka: Kafka, buffer_bytes: int) -> None:
         self._kafka = kafka
         self._buffer_kilobytes = 2 * buffer_bytes // 1024
+        self._fatal: KafkaError | None = None
         #: Batches records.
-        self.usual = self._make(linger_ms=_LINGER_MS)
-        self._alone: Producer | None = None
+        self.batching = self._make(linger_ms=_LINGER_MS)
+        self._isolated: Producer | None = None
 
     @property
-    def alone(self) -> Producer:
-        """Sends each record in a batch of its own. Rarely needed, so made only then."""
-        if self._alone is None:
-            self._alone = self._make(batch_num_messages=1, linger_ms=0)
-        return self._alone
+    def isolated(self) -> Producer:
+        """Sends each record in a batch of its own. Rarely needed, so made on first use."""
+        if self._isolated is None:
+            self._isolated = self._make(batch_num_messages=1, linger_ms=0)
+        return self._isolated
 
     def poll(self, seconds: float) -> None:
-        """Serve delivery reports, and wait for one that long at most."""
+        """Handle delivery reports, waiting at most this long for one.
+
+        Raises
+        ------
+        FatalError
+            If a producer cannot continue. Nothing may be acknowledged afterwards.
+        """
         with kafka_errors():
             # A producer that failed for good raises from here.
-            if self._alone is not None:
-                self._alone.poll(0)
-            self.usual.poll(seconds)
+            if self._isolated is not None:
+                self._isolated.poll(0)
+            self.batching.poll(seconds)
+        if self._fatal is not None:
+            msg = f"the Kafka producer cannot continue: {self._fatal.str()}"
+            raise FatalError(msg)
 
     def discard(self) -> None:
         """Drop what Kafka has not confirmed, and begin anew.
 
         Requests that are on the wire get a moment: what they carried is in Kafka then.
         """
-        old = [self.usual, *([self._alone] if self._alone else [])]
+        old = [self.batching, *([self._isolated] if self._isolated else [])]
         for producer in old:
             producer.purge(in_queue=True, in_flight=False, blocking=True)
         deadline = time.monotonic() + _DISCARD_SECONDS
@@ -88,13 +99,20 @@ class Outbox:
             producer.flush(max(0.0, deadline - time.monotonic()))
             producer.purge(in_queue=True, in_flight=True, blocking=True)
             producer.poll(0)
-        self.usual, self._alone = self._make(linger_ms=_LINGER_MS), None
+        self.batching, self._isolated = self._make(linger_ms=_LINGER_MS), None
 
     def _make(self, **settings: int) -> Producer:
         return self._kafka.producer(
-            # Never given up: a reading stays unacknowledged until Kafka has it.
+            # No time limit: a reading stays unacknowledged until Kafka has it.
             message_timeout_ms=0,
             queue_buffering_max_kbytes=self._buffer_kilobytes,
             queue_buffering_max_messages=100_000,
+            topic_metadata_propagation_max_ms=_NEW_TOPIC_MS,
+            error_cb=self._note_error,
             **settings,
         )
+
+    def _note_error(self, error: KafkaError) -> None:
+        """Keep a fatal error for `poll`: exceptions must not be raised inside a callback."""
+        if error.fatal():
+            self._fatal = error

@@ -6,10 +6,12 @@ this bridge before a restart, or from another process that used the same session
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import nlargest
 from typing import Protocol
 
+from headrace.ingest.devices import DeviceLimits
+from headrace.ingest.presence import recorded_presence
 from headrace.ingest.redelivery import (
     MEMORY,
     Bookmarks,
@@ -17,11 +19,11 @@ from headrace.ingest.redelivery import (
     RecentPackets,
     recorded_packets,
 )
-from headrace.ingest.roll_call import recorded_presence
 from headrace.models.presence import Presence
 from headrace.profile import Profile
 from headrace.storage.kafka import Kafka
 from headrace.storage.kafka_log import Offsets
+from headrace.storage.records import SkippedRecords
 
 __all__ = ["KafkaRecall", "Recall"]
 
@@ -53,6 +55,10 @@ class KafkaRecall:
         Recognises redeliveries.
     presence
         Last known state of each device; filled in place.
+    devices
+        Accepts the devices that Kafka has records of: they are not new.
+    recalled
+        Called when `recent` was told what Kafka holds.
     """
 
     def __init__(
@@ -63,6 +69,8 @@ class KafkaRecall:
         bridge: str,
         recent: RecentPackets,
         presence: dict[str, Presence],
+        devices: DeviceLimits,
+        recalled: Callable[[], None] = lambda: None,
     ) -> None:
         self._kafka = kafka
         self._bookmarks = bookmarks
@@ -71,6 +79,9 @@ class KafkaRecall:
         self._bridge = bridge
         self._recent = recent
         self._presence = presence
+        self._devices = devices
+        self._recalled = recalled
+        self._skipped = SkippedRecords()
         self._read_to: dict[str, Offsets] = {}
         self._known: set[Fingerprint] = set()
 
@@ -84,9 +95,18 @@ class KafkaRecall:
         """
         if not self._read_to:
             self._kafka.check_connection()
-            self._presence.update(recorded_presence(self._kafka, self._profile))
+            self._presence.update(recorded_presence(self._kafka, self._profile, self._skipped))
+            for device in self._presence:
+                self._devices.recall(device.encode())
         ends = {topic: self._bookmarks.end_of(topic) for topic in self._topics}
-        found = recorded_packets(self._kafka, self, self._topics, self._bridge)
+        found = recorded_packets(
+            self._kafka,
+            self,
+            self._topics,
+            self._bridge,
+            devices=self._devices,
+            skipped=self._skipped,
+        )
         self._read_to = ends
         return self._add(found)
 
@@ -99,7 +119,11 @@ class KafkaRecall:
 
     def apply(self, *, resumed: bool) -> None:
         """Recognise from now on exactly what was read; nothing if the session is new."""
-        self._recent.reset(self._known if resumed else ())
+        # The numbers and the stamps continue, also in a new session.
+        self._recent.reset(self._known)
+        self._recalled()
+        if not resumed:
+            self._recent.forget()
 
     def _add(self, found: Iterable[Fingerprint]) -> int:
         new = set(found) - self._known

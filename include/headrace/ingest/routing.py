@@ -1,53 +1,58 @@
-"""From an MQTT topic to the device that it belongs to."""
+"""Which device an MQTT topic belongs to, and which topic filters a bridge subscribes to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import combinations
 
 from headrace.errors import ConfigurationError
-from headrace.models.deadletter import Reason, RejectedReadingError
+from headrace.models.deadletter import Reason, RejectedReadingError, Rejection
 from headrace.models.reading import ReadingCodec
 from headrace.profile import MqttTopics
+from headrace.storage.topic_filters import overlap
 
 __all__ = ["Route", "Router", "filters_within", "status_filter_of"]
 
 _PLACEHOLDER = "{id}"
-#: Bounds the memory when topics never come back; a fleet fits many times over.
-_MAX_ROUTES = 100_000
+#: Limits the memory. A larger fleet has its topics parsed again now and then.
+_MAX_ROUTES = 65_536
+#: Longer topics are parsed at every message, so that the routes take little memory.
+_MAX_KEPT_TOPIC_BYTES = 2048
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Route:
-    """Where a message goes, worked out once a topic.
+    """What a topic says about its messages.
 
     Parameters
     ----------
-    topic
-        The MQTT topic as text.
     device
         The device's id.
     key
         The same as Kafka's key; `None` if the topic names no device.
+    topic_header
+        The topic as a record's header.
     is_status
         Whether the topic carries presence instead of readings.
     rejection
         Why nothing from this topic can be stored, if so.
+    accepted
+        Whether the device is one that the bridge has accepted.
     """
 
-    topic: str
     device: str
     key: bytes | None
+    topic_header: tuple[str, bytes]
     is_status: bool = False
-    rejection: RejectedReadingError | None = None
-    topic_header: tuple[str, bytes] = field(init=False)
-
-    def __post_init__(self) -> None:
-        header = ("topic", self.topic.encode("utf-8", "backslashreplace"))
-        object.__setattr__(self, "topic_header", header)
+    rejection: Rejection | None = None
+    accepted: bool = False
 
 
 class Router(dict[bytes, Route]):
-    """Finds the device in a topic: a dict that works a topic's route out when it is new.
+    """Finds the device in a topic: a dict that parses a topic which it does not have.
+
+    A route is kept only when `keep` says so. So only topics of accepted devices are kept,
+    whatever else is published.
 
     Parameters
     ----------
@@ -63,33 +68,40 @@ class Router(dict[bytes, Route]):
         self._codec = codec
 
     def __missing__(self, topic: bytes) -> Route:
-        """Route of a topic as it stands in the packet."""
-        if len(self) >= _MAX_ROUTES:
-            self.clear()
-        route = self[topic] = self._work_out(topic)
-        return route
-
-    def _work_out(self, topic: bytes) -> Route:
-        try:
-            text = topic.decode()
-        except UnicodeDecodeError:
-            text = topic.decode("utf-8", "backslashreplace")
-            rejection = RejectedReadingError(Reason.ID_UNWRITABLE, "the topic is not UTF-8")
-            return Route(text, "", None, rejection=rejection)
+        """Parse a topic as it stands in the packet."""
+        text = topic.decode("utf-8", "backslashreplace")
+        header = ("topic", text.encode())
+        if not _is_utf8(topic):
+            rejection = Rejection(Reason.ID_UNWRITABLE, "the topic is not UTF-8")
+            return Route("", None, header, rejection=rejection)
         levels = text.split("/")
         is_status = _matches(levels, self._status)
         template = self._status if is_status else self._readings
         if not _matches(levels, template):
-            rejection = RejectedReadingError(
-                Reason.ID_MISMATCH, "the topic is not one of the profile's"
-            )
-            return Route(text, "", None, rejection=rejection)
+            rejection = Rejection(Reason.ID_MISMATCH, "the topic is not one of the profile's")
+            return Route("", None, header, rejection=rejection)
         device = levels[template.index(_PLACEHOLDER)]
         try:
             self._codec.check_id(device)
         except RejectedReadingError as exc:
-            return Route(text, device, None, is_status, exc)
-        return Route(text, device, device.encode(), is_status)
+            return Route("", None, header, is_status, exc.rejection)
+        return Route(device, device.encode(), header, is_status)
+
+    def keep(self, topic: bytes, route: Route) -> None:
+        """Keep a route for the messages that follow."""
+        if len(topic) > _MAX_KEPT_TOPIC_BYTES:
+            return
+        if len(self) >= _MAX_ROUTES:
+            self.clear()
+        self[topic] = route
+
+
+def _is_utf8(topic: bytes) -> bool:
+    try:
+        topic.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _matches(levels: list[str], template: list[str]) -> bool:
@@ -99,7 +111,10 @@ def _matches(levels: list[str], template: list[str]) -> bool:
 
 
 def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that a bridge's own topic filters lie within the profile's topic.
+    """Check that a bridge's own topic filters lie within the profile's topic, and are apart.
+
+    A broker sends a message once for each filter that matches it, so overlapping filters
+    would store readings twice.
 
     Returns
     -------
@@ -109,7 +124,7 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
     Raises
     ------
     ConfigurationError
-        If one does not.
+        If one does not, or two overlap.
     """
     template = topics.topic.split("/")
     for item in filters:
@@ -122,16 +137,23 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
                 f"{topics.topic}"
             )
             raise ConfigurationError(msg)
+    for first, second in combinations(filters, 2):
+        if overlap(first, second):
+            msg = (
+                f"HEADRACE_MQTT_TOPICS: {first!r} and {second!r} overlap, so a broker would send "
+                "some readings twice. Remove one, or make them disjoint"
+            )
+            raise ConfigurationError(msg)
     return filters or (topics.readings_filter,)
 
 
 def status_filter_of(topics: MqttTopics, readings_filter: str) -> str:
-    """The filter of presence that belongs to a filter of readings: of the same devices."""
+    """The filter for the presence of the devices that a filter of readings matches."""
     share, bare = _split_share(readings_filter)
     levels = bare.split("/")
     template = topics.topic.split("/")
     device = levels[template.index(_PLACEHOLDER)]
-    # What stands in the place of each further wildcard, in order.
+    # The levels that replace the template's other wildcards, in order.
     others = [level for level, wanted in zip(levels, template, strict=True) if wanted == "+"]
     status = []
     for wanted in topics.status_topic.split("/"):
@@ -145,7 +167,7 @@ def status_filter_of(topics: MqttTopics, readings_filter: str) -> str:
 
 
 def _split_share(item: str) -> tuple[str, str]:
-    """A shared subscription is ``$share/<group>/<filter>``; returns that prefix, and the filter."""
+    """Split ``$share/<group>/<filter>`` into its prefix and the filter."""
     parts = item.split("/", 2)
     if parts[0] == "$share" and len(parts) > 2:  # noqa: PLR2004
         return f"{parts[0]}/{parts[1]}/", parts[2]

@@ -20,6 +20,8 @@ def test_reading(router: Router) -> None:
     route = router[b"emergency_generator/generator1"]
     assert (route.device, route.key, route.is_status) == ("generator1", b"generator1", False)
     assert route.rejection is None
+    assert router[b"emergency_generator/generator1"] is not route
+    router.keep(b"emergency_generator/generator1", route)
     assert router[b"emergency_generator/generator1"] is route
 
 
@@ -45,6 +47,35 @@ def test_rejected_topics(router: Router, topic: bytes, reason: Reason) -> None:
     assert rejection.reason is reason
 
 
+def test_only_topics_that_are_kept_take_memory(router: Router) -> None:
+    for number in range(1000):
+        assert router[b"emergency_generator/g%d" % number].device == f"g{number}"
+    assert not router
+    long = b"emergency_generator/" + b"x" * 5000
+    router.keep(long, router[long])
+    assert not router
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        ("emergency_generator/+", "emergency_generator/gov"),
+        ("emergency_generator/gov", "emergency_generator/gov"),
+        ("emergency_generator/gov", "$share/a/emergency_generator/+"),
+        ("$share/a/emergency_generator/+", "$share/b/emergency_generator/+"),
+        ("emergency_generator/a", "emergency_generator/b", "emergency_generator/a"),
+    ],
+)
+def test_overlapping_filters_are_refused_with_both_named(
+    profile: Profile, filters: tuple[str, ...]
+) -> None:
+    """A broker sends one copy for each filter that matches."""
+    with pytest.raises(ConfigurationError, match="HEADRACE_MQTT_TOPICS") as error:
+        filters_within(profile.mqtt, filters)
+    assert repr(filters[0]) in str(error.value)
+    assert repr(filters[-1]) in str(error.value)
+
+
 def test_a_template_with_a_wildcard(codec: ReadingCodec) -> None:
     topics = MqttTopics(topic="+/pumps/{id}", status_topic="+/pumps/{id}/status")
     assert Router(topics, codec)[b"north/pumps/p1"].device == "p1"
@@ -53,7 +84,7 @@ def test_a_template_with_a_wildcard(codec: ReadingCodec) -> None:
 
 def test_filters_of_a_bridge(profile: Profile) -> None:
     assert filters_within(profile.mqtt, ()) == ("emergency_generator/+",)
-    own = ("emergency_generator/generator1", "$share/a/emergency_generator/+")
+    own = ("emergency_generator/generator1", "$share/a/emergency_generator/generator2")
     assert filters_within(profile.mqtt, own) == own
 
 

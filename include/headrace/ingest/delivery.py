@@ -1,0 +1,188 @@
+"""Records on their way to Kafka: produced, and dealt with if Kafka does not accept them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+
+from headrace.errors import FatalError, HeadraceError, PermanentError, RefusedError
+from headrace.ingest.inflight import InFlight, InFlightMessage
+from headrace.ingest.outbox import Outbox, Outgoing
+from headrace.storage.kafka import error_of
+
+__all__ = ["Delivery", "Refused"]
+
+_log = structlog.get_logger(__name__)
+
+_RETRY_SECONDS = 1.0
+_FATAL = KafkaError._FATAL  # noqa: SLF001 - how the library names its own codes
+
+#: Makes a dead letter of a record that Kafka refuses for good.
+Refused = Callable[[InFlightMessage, Outgoing, HeadraceError], None]
+
+
+class _Retry(NamedTuple):
+    """A record that is not at fault and was not accepted."""
+
+    due: float
+    message: InFlightMessage
+    outgoing: Outgoing
+
+
+class Delivery:
+    """Produces records until Kafka has them or refuses them for good.
+
+    Parameters
+    ----------
+    outbox
+        Kafka's producers. Its ``poll`` must be called by the same thread.
+    in_flight
+        Collects what was not delivered.
+    dead_letter_topic
+        Topic of the dead letters. A refused record of it is shortened; one of another topic is
+        handed to `refused`.
+    refused
+        Makes a dead letter of a refused record.
+    clock
+        A monotonic clock, in seconds.
+
+    Attributes
+    ----------
+    problem
+        Why Kafka does not accept some records until a person acts, and on which topic;
+        `None` if it accepts them.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        in_flight: InFlight,
+        dead_letter_topic: str,
+        refused: Refused,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._outbox = outbox
+        self._in_flight = in_flight
+        self._dead_letter_topic = dead_letter_topic
+        self._refused = refused
+        self._clock = clock
+        self._retries: list[_Retry] = []
+        #: Messages that a problem holds up, with its text.
+        self._held: dict[InFlightMessage, str] = {}
+        self._next_look = 0.0
+        self.problem: str | None = None
+
+    def produce(self, message: InFlightMessage, outgoing: Outgoing) -> None:
+        """Produce a message's record.
+
+        Raises
+        ------
+        FatalError
+            If the producer cannot continue.
+        """
+        message.outgoing = outgoing
+        producer = self._outbox.isolated if message.isolated else self._outbox.batching
+        while True:
+            try:
+                producer.produce(
+                    outgoing.topic,
+                    outgoing.value,
+                    outgoing.key,
+                    on_delivery=message.report,
+                    headers=outgoing.headers,
+                )
+            except BufferError:
+                # librdkafka's queue is full. Its limit is above ours, so this is soon over.
+                self._outbox.poll(0.1)
+            except KafkaException as exc:
+                self._not_accepted(message, outgoing, exc.args[0], alone=True)
+                return
+            else:
+                return
+
+    def settle(self) -> None:
+        """Deal with records that Kafka did not accept, and retry those that are due.
+
+        Raises
+        ------
+        FatalError
+            If the producer cannot continue. A new process begins anew, and the broker sends
+            again what is not acknowledged.
+        """
+        undelivered = self._in_flight.undelivered
+        while undelivered:
+            message, error = undelivered.popleft()
+            self._not_accepted(message, message.outgoing, error, alone=message.isolated)
+        if not self._retries and not self._held:
+            return
+        now = self._clock()
+        due = [item for item in self._retries if item.due <= now]
+        if due:
+            self._retries = [item for item in self._retries if item.due > now]
+            for item in due:
+                self.produce(item.message, item.outgoing)
+        if self._held and now >= self._next_look:
+            self._next_look = now + _RETRY_SECONDS
+            self._look_at_held()
+
+    def discard(self) -> None:
+        """Forget all records that Kafka does not have."""
+        self._retries.clear()
+        self._held.clear()
+        self._say(None)
+
+    def _not_accepted(
+        self, message: InFlightMessage, outgoing: Outgoing, error: KafkaError, *, alone: bool
+    ) -> None:
+        if error.fatal() or error.code() == _FATAL:
+            msg = f"the Kafka producer cannot continue: {error.str()}"
+            raise FatalError(msg)
+        mapped = error_of(error)
+        if isinstance(mapped, FatalError):
+            raise mapped
+        if not isinstance(mapped, RefusedError):
+            self._retry(message, outgoing, mapped)
+        elif not alone:
+            # Kafka refuses a whole batch for one bad record. Sent by itself, a record is
+            # refused only for its own fault.
+            message.isolated = True
+            self.produce(message, outgoing)
+        elif outgoing.topic != self._dead_letter_topic:
+            self._refused(message, outgoing, mapped)
+        elif outgoing.value:
+            # The topic takes less than it was provisioned for: keep less of the payload.
+            self._shorten(message, outgoing, outgoing.value)
+        else:
+            self._retry(message, outgoing, mapped)
+
+    def _shorten(self, message: InFlightMessage, outgoing: Outgoing, value: bytes) -> None:
+        shorter = Outgoing(outgoing.topic, value[: len(value) // 2], outgoing.key, outgoing.headers)
+        self.produce(message, shorter)
+
+    def _retry(self, message: InFlightMessage, outgoing: Outgoing, error: HeadraceError) -> None:
+        self._retries.append(_Retry(self._clock() + _RETRY_SECONDS, message, outgoing))
+        if isinstance(error, PermanentError):
+            # Somebody has to act: a topic or a right is missing.
+            text = f"topic {outgoing.topic}: {error}"
+            self._held[message] = text
+            self._say(self.problem or text)
+
+    def _look_at_held(self) -> None:
+        """Find out whether the problem is over for every message it held up."""
+        self._held = {message: text for message, text in self._held.items() if not message.done}
+        texts = set(self._held.values())
+        if self.problem not in texts:
+            self._say(min(texts, default=None))
+
+    def _say(self, problem: str | None) -> None:
+        if problem == self.problem:
+            return
+        self.problem = problem
+        if problem is None:
+            _log.info("Kafka accepts records again")
+        else:
+            _log.error("Kafka does not accept records, retrying", problem=problem)
