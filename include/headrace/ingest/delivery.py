@@ -19,7 +19,6 @@ __all__ = ["Delivery", "Refused"]
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
-_FATAL = KafkaError._FATAL  # noqa: SLF001 - how the library names its own codes
 
 #: Makes a dead letter of a record that Kafka refuses for good.
 Refused = Callable[[InFlightMessage, Outgoing, HeadraceError], None]
@@ -138,9 +137,6 @@ class Delivery:
     def _not_accepted(
         self, message: InFlightMessage, outgoing: Outgoing, error: KafkaError, *, alone: bool
     ) -> None:
-        if error.fatal() or error.code() == _FATAL:
-            msg = f"the Kafka producer cannot continue: {error.str()}"
-            raise FatalError(msg)
         mapped = error_of(error)
         if isinstance(mapped, FatalError):
             raise mapped

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 import msgspec
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Producer
 
-from headrace.errors import FatalError
-from headrace.storage.kafka import Headers, Kafka, kafka_errors
+from headrace.storage.kafka import FatalErrors, Headers, Kafka, kafka_errors
 
 __all__ = ["Outbox", "Outgoing"]
 
@@ -57,7 +56,7 @@ class Outbox:
     def __init__(self, kafka: Kafka, buffer_bytes: int) -> None:
         self._kafka = kafka
         self._buffer_kilobytes = 2 * buffer_bytes // 1024
-        self._fatal: KafkaError | None = None
+        self._fatal = FatalErrors()
         #: Batches records.
         self.batching = self._make(linger_ms=_LINGER_MS)
         self._isolated: Producer | None = None
@@ -82,9 +81,7 @@ class Outbox:
             if self._isolated is not None:
                 self._isolated.poll(0)
             self.batching.poll(seconds)
-        if self._fatal is not None:
-            msg = f"the Kafka producer cannot continue: {self._fatal.str()}"
-            raise FatalError(msg)
+        self._fatal.check()
 
     def discard(self) -> None:
         """Drop what Kafka has not confirmed, and begin anew.
@@ -108,11 +105,6 @@ class Outbox:
             queue_buffering_max_kbytes=self._buffer_kilobytes,
             queue_buffering_max_messages=100_000,
             topic_metadata_propagation_max_ms=_NEW_TOPIC_MS,
-            error_cb=self._note_error,
+            error_cb=self._fatal,
             **settings,
         )
-
-    def _note_error(self, error: KafkaError) -> None:
-        """Keep a fatal error for `poll`: exceptions must not be raised inside a callback."""
-        if error.fatal():
-            self._fatal = error
