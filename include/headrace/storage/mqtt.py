@@ -1,135 +1,42 @@
-"""MQTT: one persistent session, acknowledged by whoever runs the loop."""
+"""MQTT: a persistent session whose messages are acknowledged by the caller."""
 
 from __future__ import annotations
 
 import select
-import socket
-import ssl
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTErrorCode, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from headrace.errors import (
-    AccessDeniedError,
-    ConfigurationError,
-    HeadraceError,
-    ServerUnavailableError,
+from headrace.errors import HeadraceError, ServerUnavailableError
+from headrace.storage.mqtt_address import MqttAddress
+from headrace.storage.mqtt_client import StreamClient, Subscription, unreachable
+from headrace.storage.mqtt_reasons import (
+    connection_ended,
+    connection_refused,
+    lost,
+    subscription_refused,
 )
-from headrace.settings import Settings
-from headrace.storage.mqtt_stream import Publish, PublishStream
+from headrace.storage.mqtt_shortfalls import connack_shortfalls, suback_shortfalls
+from headrace.storage.mqtt_stream import Publish
+from headrace.storage.topic_filters import check_disjoint, check_filter
 
 if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
 __all__ = ["MqttAddress", "MqttSession", "Subscription"]
 
-_DENIED = {"Bad user name or password", "Not authorized", "Banned"}
-_CONNECT_SECONDS = 5.0
-#: An unread socket must not swallow a backlog: what lies in it is sent again after a
-#: lost connection, and packet ids (65,535) must not come round among what is unread.
-_RECEIVE_BUFFER_BYTES = 256 * 1024
-#: A silent peer is given up on after so many seconds without an answer to TCP.
-_TCP_USER_TIMEOUT_MS = 60_000
-
-
-@dataclass(frozen=True)
-class MqttAddress:
-    """Where the broker is, and who connects.
-
-    Parameters
-    ----------
-    host, port
-        Address of the broker.
-    username, password
-        Login, if the broker wants one. The password never appears in the representation.
-    tls
-        Speak TLS.
-    ca_file
-        CA certificates that sign the broker's; the system's if `None`.
-    """
-
-    host: str
-    port: int
-    username: str | None = None
-    password: str | None = None
-    tls: bool = False
-    ca_file: Path | None = None
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> MqttAddress:
-        """Reach the broker that the settings name."""
-        secret = settings.mqtt_password
-        return cls(
-            host=settings.mqtt_host,
-            port=settings.mqtt_port,
-            username=settings.mqtt_username,
-            password=secret.get_secret_value() if secret else None,
-            tls=settings.mqtt_tls,
-            ca_file=settings.mqtt_ca_file,
-        )
-
-    def __repr__(self) -> str:
-        return f"MqttAddress(host={self.host!r}, port={self.port}, tls={self.tls})"
-
-    def apply_to(self, client: Client) -> None:
-        """Give a paho client the login and the certificates.
-
-        Raises
-        ------
-        ConfigurationError
-            If the file of the CA can't be read.
-        """
-        if self.username is not None:
-            client.username_pw_set(self.username, self.password)
-        if self.tls:
-            try:
-                client.tls_set(ca_certs=str(self.ca_file) if self.ca_file else None)
-            except OSError as exc:
-                msg = f"HEADRACE_MQTT_CA_FILE: {self.ca_file} holds no CA certificate: {exc}"
-                raise ConfigurationError(msg) from exc
-
-
-@dataclass(frozen=True)
-class Subscription:
-    """A topic filter, and whether retained messages come when it is new."""
-
-    topic_filter: str
-    retained: bool = False
-
-    def options(self) -> SubscribeOptions:
-        """QoS 1, and retained messages only for a subscription that did not exist."""
-        once = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
-        never = SubscribeOptions.RETAIN_DO_NOT_SEND
-        return SubscribeOptions(qos=1, retainHandling=once if self.retained else never)
-
-
-class _StreamClient(Client):
-    """paho, reading from a `PublishStream`. Tied to the pinned version of paho."""
-
-    keep_bytes: int
-    stream: PublishStream
-
-    def _create_socket(self) -> Any:
-        sock = cast("socket.socket", super()._create_socket())
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
-        self.stream = PublishStream(sock, self.keep_bytes)
-        return self.stream
+_CONNECT_TIMEOUT = timedelta(seconds=5)
+#: While it waits for an answer, a session keeps so much of what is published.
+_WAITING_BYTES = 16 * 1024 * 1024
 
 
 class MqttSession:
-    """A persistent MQTT 5 session in which nothing is acknowledged by itself.
+    """A persistent MQTT 5 session that acknowledges nothing by itself.
 
     Not thread-safe: one thread connects, receives and acknowledges.
 
@@ -138,17 +45,25 @@ class MqttSession:
     address
         The broker.
     client_id
-        Name of the session. The same name takes it up again.
+        Name of the session. A client with the same name resumes it.
     subscriptions
-        Made anew at every connection, for sessions that the broker has lost.
+        Topic filters. They are subscribed at every connection, because the broker may have
+        lost the session.
     keepalive
         Keep-alive interval.
     session_expiry
         How long the broker keeps the session without a connection.
     receive_maximum
-        Unacknowledged messages that the broker may send.
+        How many unacknowledged messages the broker may send.
     keep_bytes
         Longer payloads are cut; see `PublishStream`.
+    connect_timeout
+        How long the broker may take to accept a connection, and then to answer.
+
+    Raises
+    ------
+    ConfigurationError
+        If a filter is invalid or two overlap, or if the CA file can't be read.
     """
 
     def __init__(
@@ -161,33 +76,47 @@ class MqttSession:
         session_expiry: timedelta,
         receive_maximum: int,
         keep_bytes: int,
+        connect_timeout: timedelta = _CONNECT_TIMEOUT,
     ) -> None:
+        self._filters = [item.topic_filter for item in subscriptions]
+        for item in self._filters:
+            check_filter(item)
+        check_disjoint(self._filters)
         self._address = address
+        self._client_id = client_id
         self._subscriptions = subscriptions
         self._keepalive = keepalive
+        self._session_expiry = session_expiry
+        self._timeout = connect_timeout.total_seconds()
         self._properties = Properties(PacketTypes.CONNECT)
         self._properties.SessionExpiryInterval = int(session_expiry.total_seconds())
         self._properties.ReceiveMaximum = receive_maximum
-        self._client = _StreamClient(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5
-        )
-        self._client.keep_bytes = keep_bytes
-        self._client.connect_timeout = _CONNECT_SECONDS
+        # No reason strings and user properties in answers: they can be of any length.
+        self._properties.RequestProblemInformation = 0
+        self._client = StreamClient(client_id, keep_bytes)
+        self._client.connect_timeout = self._timeout
         address.apply_to(self._client)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_unsubscribe = self._on_unsubscribe
         self._client.on_disconnect = self._on_disconnect
-        self._failure: HeadraceError | None = None
-        self._resumed: bool | None = None
-        self._subscribed = False
+        self._reset()
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has accepted the connection and the subscriptions."""
-        return self._subscribed
+        """Whether the connection is up."""
+        return self._connected
+
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """What the broker refuses or shortens, and what it costs: a sentence each.
+
+        Known once `connect` has returned.
+        """
+        return tuple(self._shortfalls)
 
     def connect(self) -> bool:
-        """Connect, take up the session and subscribe.
+        """Connect, resume the session and subscribe.
 
         Returns
         -------
@@ -198,10 +127,14 @@ class MqttSession:
         ------
         AccessDeniedError
             If the broker refuses the login, the certificate or a subscription.
+        ConfigurationError
+            If the broker does not support MQTT 5, or refuses the client id or a filter.
+        SessionTakenOverError
+            If another client takes the session.
         TransientError
-            If it can't be reached.
+            If the broker can't be reached or does not answer.
         """
-        self._failure, self._resumed, self._subscribed = None, None, False
+        self._reset()
         try:
             self._client.connect(
                 self._address.host,
@@ -210,27 +143,26 @@ class MqttSession:
                 clean_start=False,
                 properties=self._properties,
             )
-        except OSError as exc:
-            raise _unreachable(self._address, exc) from exc
-        deadline = time.monotonic() + _CONNECT_SECONDS
+        except (OSError, ValueError) as exc:
+            raise unreachable(self._address, exc) from exc
+        self._connected = True
+        deadline = time.monotonic() + self._timeout
         # What the broker publishes meanwhile stays in the stream until it is taken.
         while not self._subscribed:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                self._client.stream.close()
-                msg = f"the MQTT broker at {self._where} accepts connections but does not answer"
-                raise ServerUnavailableError(msg)
+            if self._answered and self._is_full:
+                # The answer to the subscriptions comes after messages that must be taken first.
+                break
             try:
-                self._wait(remaining, reading=True)
+                self._wait_until(deadline)
             except ServerUnavailableError as exc:
-                if self._resumed is not None or self._failure is not None:
+                self.leave(0.0)
+                if self._answered or self._client.stream.speaks_mqtt:
                     raise
-                msg = (
-                    f"{exc}, before it had answered. Are HEADRACE_MQTT_TLS and HEADRACE_MQTT_PORT "
-                    "right?"
-                )
-                raise ServerUnavailableError(msg) from exc
-        return bool(self._resumed)
+                raise ServerUnavailableError(self._no_answer(exc)) from exc
+            except HeadraceError:
+                self.leave(0.0)
+                raise
+        return self._resumed
 
     def receive(self, timeout: float, *, reading: bool = True) -> list[Publish]:
         """Wait for the network, and return what was published.
@@ -240,11 +172,13 @@ class MqttSession:
         timeout
             Seconds to wait at most.
         reading
-            Whether to take anything in. Without it the broker's messages stay in the
-            network, and only acknowledgements and pings go out.
+            Whether to read. If not, messages stay in the network, and only
+            acknowledgements and pings are sent.
 
         Raises
         ------
+        SessionTakenOverError
+            If another client takes the session.
         TransientError
             If the connection is lost.
         """
@@ -262,23 +196,43 @@ class MqttSession:
         try:
             self._client.stream.acknowledge(packet_ids)
         except OSError as exc:
-            raise _unreachable(self._address, exc) from exc
+            raise unreachable(self._address, exc) from exc
 
     def unsubscribe(self) -> None:
-        """Ask the broker to queue nothing more for this session."""
-        self._client.unsubscribe([item.topic_filter for item in self._subscriptions])
+        """Remove the subscriptions, and wait until the broker confirms it.
+
+        What the broker has queued for the session still comes.
+
+        Raises
+        ------
+        AccessDeniedError
+            If the broker refuses.
+        TransientError
+            If the broker does not confirm, or the connection is lost.
+        """
+        self._unsubscribed = False
+        code, request = self._client.unsubscribe(self._filters)
+        self._request = request or 0
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise lost(str(self._address), code)
+        deadline = time.monotonic() + self._timeout
+        while not self._unsubscribed:
+            if self._is_full:
+                msg = f"the MQTT broker at {self._address} publishes without end"
+                raise ServerUnavailableError(msg)
+            self._wait_until(deadline)
 
     def leave(self, timeout: float, *, forever: bool = False) -> None:
-        """Send what waits, and disconnect in an orderly way.
+        """Send what is queued, and disconnect.
 
         Parameters
         ----------
         timeout
             Seconds that may take.
         forever
-            Whether the broker should forget the session; otherwise it stays.
+            Whether the broker should delete the session; otherwise it keeps it.
         """
-        self._subscribed = False
+        self._connected = False
         if self._client.socket() is None:
             return
         deadline = time.monotonic() + timeout
@@ -296,8 +250,22 @@ class MqttSession:
         stream.close()
 
     @property
-    def _where(self) -> str:
-        return f"{self._address.host}:{self._address.port}"
+    def _is_full(self) -> bool:
+        return self._client.stream.unread_bytes > _WAITING_BYTES
+
+    def _reset(self) -> None:
+        self._failure: HeadraceError | None = None
+        self._connected = self._answered = self._resumed = False
+        self._subscribed = self._unsubscribed = False
+        self._request = 0
+        self._shortfalls: list[str] = []
+
+    def _wait_until(self, deadline: float) -> None:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0 or (self._is_full and not self._answered):
+            msg = f"the MQTT broker at {self._address} accepts connections but does not answer"
+            raise ServerUnavailableError(msg)
+        self._wait(remaining, reading=True)
 
     def _wait(self, timeout: float, *, reading: bool) -> None:
         stream = self._client.stream
@@ -307,28 +275,38 @@ class MqttSession:
             )
             if writable:
                 stream.flush()
+            if readable:
+                stream.fill()
         except (OSError, ValueError) as exc:
-            raise _unreachable(self._address, exc) from exc
-        if readable:
-            stream.fill()
-        lost = MQTTErrorCode.MQTT_ERR_SUCCESS
-        while stream.has_control and lost == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            lost = self._client.loop_read()
-        # What a callback sends, paho only queues.
-        if lost == MQTTErrorCode.MQTT_ERR_SUCCESS and self._client.want_write():
-            lost = self._client.loop_write()
-        if lost == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            lost = self._client.loop_misc()
+            self._connected = False
+            raise unreachable(self._address, exc) from exc
+        except ServerUnavailableError:
+            self._connected = False
+            raise
+        code = MQTTErrorCode.MQTT_ERR_SUCCESS
+        while stream.has_control and code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            code = self._client.loop_read()
+        # paho only queues what a callback sends.
+        if code == MQTTErrorCode.MQTT_ERR_SUCCESS and self._client.want_write():
+            code = self._client.loop_write()
+        if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            code = self._client.loop_misc()
         if self._failure is not None:
-            self._subscribed = False
-            raise self._failure
-        if lost != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._subscribed = False
-            msg = f"lost the connection to the MQTT broker at {self._where}: {lost.name}"
-            raise ServerUnavailableError(msg)
+            self._connected = False
+            failure, self._failure = self._failure, None
+            raise failure
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._connected = False
+            raise lost(str(self._address), code)
 
-    # paho's callbacks only note what happened: an exception in one of them would end in
-    # paho, not here.
+    def _no_answer(self, exc: Exception) -> str:
+        """Say why a server that accepts connections may not have answered the CONNECT."""
+        settings = "Check HEADRACE_MQTT_TLS and HEADRACE_MQTT_PORT"
+        if self._client.stream.speaks_mqtt is None:
+            return f"{exc}, before it answered. {settings}, and that the broker supports MQTT 5"
+        return f"what answers at {self._address} is not an MQTT broker. {settings}"
+
+    # The callbacks only note what happened: paho would log an exception as its own.
 
     def _on_connect(
         self,
@@ -338,17 +316,22 @@ class MqttSession:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        del userdata, properties
+        del userdata
+        self._answered = True
         if reason.is_failure:
-            text = f"the MQTT broker at {self._where} refuses the connection: {reason}"
-            if str(reason) in _DENIED:
-                text += ". Are HEADRACE_MQTT_USERNAME and HEADRACE_MQTT_PASSWORD right?"
-                self._failure = AccessDeniedError(text)
-            else:
-                self._failure = ServerUnavailableError(text)
+            server = getattr(properties, "ServerReference", None)
+            self._failure = connection_refused(str(self._address), reason.value, server)
             return
         self._resumed = flags.session_present
-        client.subscribe([(item.topic_filter, item.options()) for item in self._subscriptions])
+        self._shortfalls = connack_shortfalls(
+            properties,
+            self._filters,
+            client_id=self._client_id,
+            session_expiry=self._session_expiry,
+            keepalive=self._keepalive,
+        )
+        wanted = [(item.topic_filter, item.options()) for item in self._subscriptions]
+        self._request = client.subscribe(wanted)[1] or 0
 
     def _on_subscribe(
         self,
@@ -358,13 +341,37 @@ class MqttSession:
         reasons: list[ReasonCode],
         properties: Properties | None,
     ) -> None:
-        del client, userdata, message_id, properties
-        for subscription, reason in zip(self._subscriptions, reasons, strict=True):
+        del client, userdata, properties
+        if self._accepts(message_id, reasons):
+            codes = [reason.value for reason in reasons]
+            self._shortfalls += suback_shortfalls(self._filters, codes)
+            self._subscribed = True
+
+    def _on_unsubscribe(
+        self,
+        client: Client,
+        userdata: object,
+        message_id: int,
+        reasons: list[ReasonCode],
+        properties: Properties | None,
+    ) -> None:
+        del client, userdata, properties
+        if self._accepts(message_id, reasons):
+            self._unsubscribed = True
+
+    def _accepts(self, message_id: int, reasons: list[ReasonCode]) -> bool:
+        """Whether this is the answer to the last request, and agrees with every filter."""
+        if message_id != self._request:
+            return False
+        if len(reasons) != len(self._filters):
+            msg = f"the MQTT broker at {self._address} answers {len(reasons)} filters, not all"
+            self._failure = ServerUnavailableError(msg)
+            return False
+        for item, reason in zip(self._filters, reasons, strict=True):
             if reason.is_failure:
-                text = f"the MQTT broker refuses to subscribe {subscription.topic_filter}: {reason}"
-                self._failure = AccessDeniedError(text)
-                return
-        self._subscribed = True
+                self._failure = subscription_refused(str(self._address), item, reason.value)
+                return False
+        return True
 
     def _on_disconnect(
         self,
@@ -374,20 +381,12 @@ class MqttSession:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        del client, userdata, properties
-        if self._failure is None and flags.is_disconnect_packet_from_server:
-            text = f"the MQTT broker at {self._where} ended the connection: {reason}"
-            self._failure = ServerUnavailableError(text)
-
-
-def _unreachable(address: MqttAddress, exc: Exception) -> HeadraceError:
-    text = f"the MQTT broker at {address.host}:{address.port} can't be reached: {exc}"
-    # A certificate that does not fit is for a person to mend, not to be tried again.
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return AccessDeniedError(
-            f"{text}. Is HEADRACE_MQTT_CA_FILE the CA of its certificate, and HEADRACE_MQTT_HOST "
-            "the name in it?"
-        )
-    if isinstance(exc, ssl.SSLError):
-        text += ". Are HEADRACE_MQTT_TLS and HEADRACE_MQTT_PORT right?"
-    return ServerUnavailableError(text)
+        del client, userdata
+        if self._failure is not None:
+            return
+        if flags.is_disconnect_packet_from_server:
+            self._answered = True
+            server = getattr(properties, "ServerReference", None)
+            self._failure = connection_ended(str(self._address), reason.value, server)
+        elif reason == "Keep alive timeout":
+            self._failure = lost(str(self._address), MQTTErrorCode.MQTT_ERR_KEEPALIVE)

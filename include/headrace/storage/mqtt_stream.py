@@ -1,12 +1,12 @@
-"""PUBLISH packets cut out of the byte stream before paho sees them.
+"""A socket wrapper that takes PUBLISH packets out of the stream before paho reads it.
 
-paho reads a packet with three system calls and builds an object of a dozen fields for
-it, which is most of what receiving a short reading costs. Here the socket is read in
-large pieces, PUBLISH packets become plain tuples, and every other packet is handed on to
-paho, which keeps the session: connect, subscribe, ping, disconnect.
+paho makes three system calls for each packet and builds an object with a dozen fields,
+which is most of the cost of receiving a short reading. This module reads the socket in
+large pieces and turns PUBLISH packets into plain tuples. paho gets all other packets and
+manages the session: connect, subscribe, ping, disconnect.
 
-Only this module knows how MQTT 5 packets are laid out. The tests hold it against paho's
-own reading of the same bytes.
+Memory is bounded for packets of any length: properties are skipped as they arrive, long
+payloads are cut, and control packets lose what paho does not need.
 """
 
 from __future__ import annotations
@@ -14,67 +14,106 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from typing import TypeAlias
+from dataclasses import dataclass, field
 
 from headrace.errors import ServerUnavailableError
 from headrace.models.deadletter import Oversized
+from headrace.storage.mqtt_packets import (
+    DUP,
+    MALFORMED_TOPIC,
+    QOS,
+    RETAIN,
+    MalformedPacketError,
+    MalformedPackets,
+    Publish,
+    condense,
+    publish_head,
+    variable_length,
+)
 
-__all__ = ["DUP", "QOS", "RETAIN", "Publish", "PublishStream"]
-
-#: A PUBLISH packet: flags of its first byte, packet id (0 at QoS 0), topic, payload.
-Publish: TypeAlias = tuple[int, int, bytes, bytes]
-
-DUP = 0x08
-QOS = 0x06
-RETAIN = 0x01
+__all__ = ["DUP", "MALFORMED_TOPIC", "QOS", "RETAIN", "Publish", "PublishStream"]
 
 _PUBLISH = 0x30
 _TYPE = 0xF0
-_QOS_1 = 0x02
-#: The first byte, a length of two bytes, and the length of the topic: in the packets of a
-#: fleet they are the same again and again, and so is where the parts of those packets are.
+_QOS_1, _QOS_2 = 0x02, 0x04
+#: First byte, two bytes of length, and the length of the topic. Most packets of a fleet
+#: share them, and then their parts are in the same places.
 _HEAD_BYTES = 5
 _MAX_SHAPES = 4096
-#: A PUBACK's first two bytes: nothing follows but the packet id, which means success.
-_PUBACK = 0x4002
+#: First two bytes of a PUBACK and of a PUBREC. Only the packet id follows: success.
+_PUBACK, _PUBREC = 0x4002, 0x5002
+_CONNACK = 0x20
 _READ_BYTES = 256 * 1024
-#: Topic, packet id and properties of a PUBLISH have to fit in so much.
+#: A packet whose properties and payload exceed this plus the longest payload is read in
+#: pieces. It must be more than topic, packet id and the length of the properties can take.
 _HEADER_BYTES = 128 * 1024
 
 
-class _MalformedPacketError(Exception):
-    """The bytes are no MQTT 5 packet."""
+@dataclass(slots=True)
+class _LongPublish:
+    """A PUBLISH that is read in pieces.
+
+    Parameters
+    ----------
+    flags, packet_id, topic
+        As in `Publish`.
+    wanted
+        How much of the payload is kept.
+    size
+        Length of the payload.
+    """
+
+    flags: int
+    packet_id: int
+    topic: bytes
+    wanted: int
+    size: int
+    payload: bytearray = field(default_factory=bytearray)
 
 
 class PublishStream:
-    """A socket that keeps PUBLISH packets back and lets paho read the rest.
+    """A socket that separates PUBLISH packets from those that paho reads.
 
-    It takes the place of paho's socket. paho reads and writes as ever; whoever runs the
-    loop calls `fill` when the socket is readable, `take` for what was published, and
-    `flush` when it is writable.
+    It replaces paho's socket. The loop calls `fill` when the socket is readable, `take`
+    to get the published messages, and `flush` when the socket is writable.
 
     Parameters
     ----------
     sock
         The connected socket, TLS or not. It is made non-blocking by paho.
     keep_bytes
-        Payloads longer than this are cut to an `Oversized`, so that no packet takes
-        more memory, however long it is.
+        Payloads longer than this are cut to an `Oversized`.
+    malformed
+        Decides what happens with malformed packets; shared by the streams of a session.
+
+    Attributes
+    ----------
+    unread_bytes
+        Number of bytes that arrived since the last `take`.
+    speaks_mqtt
+        Whether the first byte was that of a CONNACK; `None` before it arrives.
     """
 
-    def __init__(self, sock: socket.socket, keep_bytes: int) -> None:
+    def __init__(
+        self, sock: socket.socket, keep_bytes: int, malformed: MalformedPackets | None = None
+    ) -> None:
         self._sock = sock
         self._keep_bytes = keep_bytes
         self._packet_limit = keep_bytes + _HEADER_BYTES
         self._rest = b""
         self._skip = 0
+        self._long: _LongPublish | None = None
+        self._malformed = malformed or MalformedPackets()
+        self._exactly_once: set[int] = set()
         self._published: list[Publish] = []
-        #: Of packets at QoS 1 that were read already, by their first bytes: where the topic
-        #: begins and ends, and how long the packet is.
+        #: By the first bytes of a packet at QoS 1: where its topic begins and ends, and how
+        #: long the packet is.
         self._shapes: dict[bytes, tuple[int, int, int]] = {}
         self._control = bytearray()
         self._unsent = bytearray()
         self._ended = False
+        self.unread_bytes = 0
+        self.speaks_mqtt: bool | None = None
 
     # What paho calls
 
@@ -89,7 +128,7 @@ class PublishStream:
         raise BlockingIOError
 
     def send(self, data: bytes) -> int:
-        """Take a packet from paho. It goes out whole, after what waits already."""
+        """Queue a packet from paho. It is sent whole, after those that already wait."""
         self._unsent += data
         self.flush()
         return len(data)
@@ -110,7 +149,7 @@ class PublishStream:
 
     @property
     def has_control(self) -> bool:
-        """Whether there is something for paho to read, the end of the stream included."""
+        """Whether paho has something to read, which may be the end of the stream."""
         return bool(self._control) or self._ended
 
     @property
@@ -119,12 +158,12 @@ class PublishStream:
         return bool(self._unsent)
 
     def fill(self) -> None:
-        """Read what has arrived, up to 256 KiB, and cut it into packets.
+        """Read what has arrived, up to 256 KiB, and separate it into packets.
 
         Raises
         ------
         ServerUnavailableError
-            If the broker sends what is no MQTT packet.
+            If a malformed packet ends the connection.
         """
         try:
             data = self._sock.recv(_READ_BYTES)
@@ -134,31 +173,42 @@ class PublishStream:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError:
-            # paho finds the end of the stream and does what is due at a lost connection.
+            # paho notices the end of the stream and closes the connection.
             data = b""
         if not data:
             self._ended = True
             return
+        self.unread_bytes += len(data)
+        if self.speaks_mqtt is None:
+            self.speaks_mqtt = data[0] == _CONNACK
         try:
             self._cut(self._rest + data if self._rest else data)
-        except (_MalformedPacketError, IndexError) as exc:
+        except MalformedPacketError as exc:
             msg = f"the MQTT broker sent a malformed packet: {exc}"
             raise ServerUnavailableError(msg) from exc
 
     def take(self) -> list[Publish]:
-        """Hand over the PUBLISH packets that have arrived, in order."""
+        """Return the PUBLISH packets that have arrived, in order."""
+        self.unread_bytes = 0
         published, self._published = self._published, []
         return published
 
     def acknowledge(self, packet_ids: list[int]) -> None:
-        """Send a PUBACK for each packet id, in that order, in one write."""
+        """Acknowledge packet ids, in that order, in one write: a PUBACK, at QoS 2 a PUBREC."""
         numbers = [_PUBACK, 0] * len(packet_ids)
+        if self._exactly_once:
+            # Nobody subscribes at QoS 2; a broker that sends it all the same repeats it until
+            # it gets this answer. paho answers the PUBREL.
+            numbers[::2] = [
+                _PUBREC if item in self._exactly_once else _PUBACK for item in packet_ids
+            ]
+            self._exactly_once.difference_update(packet_ids)
         numbers[1::2] = packet_ids
         self._unsent += struct.pack(f">{len(numbers)}H", *numbers)
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as far as the socket takes it."""
+        """Send what waits, as much as the socket accepts."""
         try:
             while self._unsent:
                 del self._unsent[: self._sock.send(self._unsent)]
@@ -167,8 +217,7 @@ class PublishStream:
 
     def _cut(self, data: bytes) -> None:
         end = len(data)
-        position = min(self._skip, end)
-        self._skip -= position
+        position = self._resume(data) if self._skip or self._long is not None else 0
         publish = self._published.append
         while end - position >= 2:  # noqa: PLR2004
             shape = self._shapes.get(data[position : position + _HEAD_BYTES])
@@ -190,39 +239,78 @@ class PublishStream:
         self._rest = data[position:]
 
     def _cut_one(self, data: bytes, position: int) -> int:
-        """Cut out a packet of any kind.
+        """Separate one packet of any kind.
 
         Returns
         -------
         int
-            Where the next one begins; `position` if this one is not all there yet.
+            Where the next one begins; `position` if this one has not arrived whole.
         """
         end = len(data)
         first = data[position]
-        length = data[position + 1]
-        body = position + 2
-        if length > 0x7F:  # noqa: PLR2004
-            try:
-                length, body = _variable_length(data, position + 1)
-            except IndexError:
-                return position
-        stop = available = body + length
-        is_publish = first & _TYPE == _PUBLISH
-        if length > self._packet_limit:
-            if not is_publish:
-                msg = f"{length} bytes in a packet of type {first >> 4}"
-                raise _MalformedPacketError(msg)
-            available = body + self._packet_limit
+        try:
+            length, body = variable_length(data, position + 1)
+        except IndexError:
+            return position
+        stop = body + length
+        available = body + min(length, self._packet_limit)
         if available > end:
             return position
-        if not is_publish:
-            self._control += data[position:stop]
-            return stop
-        self._published.append(self._parse(data, first, body, available, stop))
+        if first & _TYPE != _PUBLISH:
+            self._control += condense(first, data[body:available], complete=available == stop)
+            return self._skip_to(stop, end)
+        try:
+            packet_id, topic, start = publish_head(data, first, body, stop)
+        except MalformedPacketError as exc:
+            self._set_aside(data[body:available], first, length, exc)
+            return self._skip_to(stop, end)
+        if first & QOS == _QOS_2:
+            self._exactly_once.add(packet_id)
+        size = stop - start
+        if available < stop:
+            wanted = min(size, self._keep_bytes)
+            self._long = _LongPublish(first & 0x0F, packet_id, topic, wanted, size)
+            self._skip = start - position
+            return position + self._resume(data[position:])
+        payload = data[start:stop]
+        if size > self._keep_bytes:
+            payload = _oversized(payload[: self._keep_bytes], size)
+        self._published.append((first & 0x0F, packet_id, topic, payload))
         if first == _PUBLISH | _QOS_1 and body <= position + 3:
             self._learn(data, position, body, stop)
+        return stop
+
+    def _resume(self, data: bytes) -> int:
+        """Go on with a packet that is skipped or read in pieces; returns how far it goes."""
+        position = self._skip_to(self._skip, len(data))
+        long = self._long
+        if long is None or self._skip:
+            return position
+        piece = data[position : position + long.wanted - len(long.payload)]
+        long.payload += piece
+        position += len(piece)
+        if len(long.payload) < long.wanted:
+            return position
+        payload = bytes(long.payload)
+        if long.size > long.wanted:
+            payload = _oversized(payload, long.size)
+        self._published.append((long.flags, long.packet_id, long.topic, payload))
+        self._long = None
+        return self._skip_to(position + long.size - long.wanted, len(data))
+
+    def _skip_to(self, stop: int, end: int) -> int:
+        """Skip to a place that may be past the end of the data; returns how far it goes."""
         self._skip = max(0, stop - end)
         return min(stop, end)
+
+    def _set_aside(self, packet: bytes, first: int, size: int, exc: MalformedPacketError) -> None:
+        """Hand a malformed packet on, or end the connection."""
+        if not self._malformed.set_aside(packet, first, exc):
+            return
+        payload = packet[: self._keep_bytes]
+        if size > len(payload):
+            payload = _oversized(payload, size)
+        self._published.append((first & 0x0F, exc.packet_id, MALFORMED_TOPIC, payload))
 
     def _learn(self, data: bytes, position: int, body: int, stop: int) -> None:
         """Note the shape of a packet, for those that begin with the same bytes."""
@@ -232,46 +320,9 @@ class PublishStream:
         behind = topic + (data[body] << 8 | data[body + 1])
         self._shapes[data[position : position + _HEAD_BYTES]] = topic, behind, stop - position
 
-    def _parse(self, data: bytes, first: int, body: int, available: int, stop: int) -> Publish:
-        """Parse a PUBLISH whose body is ``data[body:stop]``, of which some may be missing."""
-        end = body + 2 + (data[body] << 8 | data[body + 1])
-        topic = data[body + 2 : end]
-        packet_id = 0
-        if first & QOS:
-            packet_id = data[end] << 8 | data[end + 1]
-            end += 2
-        properties = data[end]
-        end += 1
-        if properties > 0x7F:  # noqa: PLR2004
-            properties, end = _variable_length(data, end - 1)
-        end += properties
-        if end > available:
-            msg = "a PUBLISH whose parts are longer than the whole"
-            raise _MalformedPacketError(msg)
-        payload = data[end:available]
-        if stop - end > self._keep_bytes:
-            payload = Oversized(payload[: self._keep_bytes])
-            payload.size = stop - end
-        return first & 0x0F, packet_id, topic, payload
 
-
-def _variable_length(data: bytes, position: int) -> tuple[int, int]:
-    """Read a variable byte integer of more than one byte; returns it and the position behind it.
-
-    Raises
-    ------
-    IndexError
-        If it is not all there yet.
-    """
-    # Two bytes in most readings.
-    value = (data[position] & 0x7F) | (data[position + 1] & 0x7F) << 7
-    position += 1
-    for shift in (14, 21):
-        if data[position] < 0x80:  # noqa: PLR2004
-            return value, position + 1
-        position += 1
-        value |= (data[position] & 0x7F) << shift
-    if data[position] > 0x7F:  # noqa: PLR2004
-        msg = "a length of more than four bytes"
-        raise _MalformedPacketError(msg)
-    return value, position + 1
+def _oversized(payload: bytes, size: int) -> Oversized:
+    """Mark a payload that was cut."""
+    cut = Oversized(payload)
+    cut.size = size
+    return cut

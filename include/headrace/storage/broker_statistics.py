@@ -1,0 +1,78 @@
+"""Counters that only the MQTT broker has, read from its ``$SYS`` topics."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import timedelta
+
+from headrace.errors import HeadraceError
+from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
+
+__all__ = ["BROKER_COUNTERS", "read_broker_statistics"]
+
+#: Retained topics of mosquitto and of brokers that follow it, and what each counts.
+BROKER_COUNTERS = {
+    "$SYS/broker/publish/messages/dropped": "dropped",
+    "$SYS/broker/messages/dropped": "dropped",
+    "$SYS/broker/store/messages/count": "stored",
+    "$SYS/broker/messages/stored": "stored",
+}
+#: Brokers send retained messages together; after this pause there are no more.
+_PAUSE_SECONDS = 0.3
+_LONGEST_NUMBER = 20
+
+
+def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str, int] | None:
+    """Read how many messages the broker has dropped and how many it stores.
+
+    The connection is separate and short, has no session and a random client id, so it
+    does not disturb the bridge. A broker that requires a login may name the session after
+    the login, and then this connection would take over the bridge's session. Therefore
+    nothing is read if the address has a login.
+
+    Parameters
+    ----------
+    address
+        The broker.
+    timeout
+        Time limit for everything.
+
+    Returns
+    -------
+    dict or None
+        Values by name, ``dropped`` and ``stored``, as far as the broker publishes them.
+        `None` if it publishes neither, can't be reached in time, or requires a login.
+    """
+    if address.username is not None:
+        return None
+    deadline = time.monotonic() + timeout.total_seconds()
+    session = MqttSession(
+        address,
+        f"headrace-statistics-{secrets.token_hex(6)}",
+        tuple(Subscription(topic, retained=True) for topic in BROKER_COUNTERS),
+        keepalive=timedelta(seconds=60),
+        session_expiry=timedelta(0),
+        receive_maximum=len(BROKER_COUNTERS),
+        keep_bytes=_LONGEST_NUMBER + 1,
+        connect_timeout=timeout,
+    )
+    counters: dict[str, int] = {}
+    try:
+        session.connect()
+        while (remaining := deadline - time.monotonic()) > 0:
+            published = session.receive(min(remaining, _PAUSE_SECONDS))
+            if not published:
+                break
+            for _, packet_id, topic, payload in published:
+                name = BROKER_COUNTERS.get(topic.decode("utf-8", "replace"))
+                if name is not None and payload.isdigit() and len(payload) <= _LONGEST_NUMBER:
+                    counters[name] = int(payload)
+                if packet_id:
+                    session.acknowledge([packet_id])
+    except HeadraceError:
+        # The caller reports by other means whether the broker can be reached.
+        return counters or None
+    finally:
+        session.leave(0.0)
+    return counters or None

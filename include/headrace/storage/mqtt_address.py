@@ -1,0 +1,75 @@
+"""Where the MQTT broker is, and how to log in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from paho.mqtt.client import Client
+
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings
+
+__all__ = ["MqttAddress"]
+
+
+@dataclass(frozen=True)
+class MqttAddress:
+    """Where the broker is, and how to log in.
+
+    Parameters
+    ----------
+    host, port
+        Address of the broker.
+    username, password
+        Login, if the broker requires one. The representation does not show the password.
+    tls
+        Whether to use TLS.
+    ca_file
+        CA certificates that sign the broker's certificate; the system's if `None`.
+    """
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> MqttAddress:
+        """Take the address from the settings."""
+        secret = settings.mqtt_password
+        return cls(
+            host=settings.mqtt_host,
+            port=settings.mqtt_port,
+            username=settings.mqtt_username,
+            password=secret.get_secret_value() if secret else None,
+            tls=settings.mqtt_tls,
+            ca_file=settings.mqtt_ca_file,
+        )
+
+    def __repr__(self) -> str:
+        return f"MqttAddress(host={self.host!r}, port={self.port}, tls={self.tls})"
+
+    def __str__(self) -> str:
+        """Host and port, as errors name them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def apply_to(self, client: Client) -> None:
+        """Configure login and TLS of a paho client.
+
+        Raises
+        ------
+        ConfigurationError
+            If the CA file can't be read.
+        """
+        if self.username is not None:
+            client.username_pw_set(self.username, self.password)
+        if self.tls:
+            try:
+                client.tls_set(ca_certs=str(self.ca_file) if self.ca_file else None)
+            except OSError as exc:
+                msg = f"HEADRACE_MQTT_CA_FILE: {self.ca_file} holds no CA certificate: {exc}"
+                raise ConfigurationError(msg) from exc
