@@ -60,10 +60,11 @@ def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str
     counters: dict[str, int] = {}
     try:
         session.connect()
-        while (remaining := deadline - time.monotonic()) > 0:
-            published = session.receive(min(remaining, _PAUSE_SECONDS))
-            if not published:
-                break
+        quiet_at = time.monotonic() + _PAUSE_SECONDS
+        while (remaining := min(deadline, quiet_at) - time.monotonic()) > 0:
+            published = session.receive(remaining)
+            if published:
+                quiet_at = time.monotonic() + _PAUSE_SECONDS
             for _, packet_id, topic, payload in published:
                 name = BROKER_COUNTERS.get(topic.decode("utf-8", "replace"))
                 if name is not None and payload.isdigit() and len(payload) <= _LONGEST_NUMBER:

@@ -12,7 +12,7 @@ from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTErrorCod
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from headrace.errors import HeadraceError, ServerUnavailableError
+from headrace.errors import HeadraceError, ServerUnavailableError, SessionTakenOverError
 from headrace.storage.mqtt_address import MqttAddress
 from headrace.storage.mqtt_client import StreamClient, Subscription, unreachable
 from headrace.storage.mqtt_reasons import (
@@ -22,7 +22,7 @@ from headrace.storage.mqtt_reasons import (
     subscription_refused,
 )
 from headrace.storage.mqtt_shortfalls import connack_shortfalls, suback_shortfalls
-from headrace.storage.mqtt_stream import Publish
+from headrace.storage.mqtt_stream import Publish, PublishStream
 from headrace.storage.topic_filters import check_disjoint, check_filter
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ __all__ = ["MqttAddress", "MqttSession", "Subscription"]
 _CONNECT_TIMEOUT = timedelta(seconds=5)
 #: While it waits for an answer, a session keeps so much of what is published.
 _WAITING_BYTES = 16 * 1024 * 1024
+#: mosquitto 2.0 closes the connection without a reason if another client takes the session.
+#: So many such ends in a row, each soon after the connection was made, are taken for that.
+_ENDS_WITHOUT_REASON = 3
+_SOON_SECONDS = 60.0
 
 
 class MqttSession:
@@ -100,6 +104,8 @@ class MqttSession:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_unsubscribe = self._on_unsubscribe
         self._client.on_disconnect = self._on_disconnect
+        self._ends_without_reason = 0
+        self._subscribed_at = 0.0
         self._reset()
 
     @property
@@ -182,8 +188,10 @@ class MqttSession:
         TransientError
             If the connection is lost.
         """
-        self._wait(timeout, reading=reading)
-        return self._client.stream.take()
+        stream = self._client.stream
+        # What came with the answer to a request has arrived already.
+        self._wait(0.0 if stream.unread_bytes else timeout, reading=reading)
+        return stream.take()
 
     def acknowledge(self, packet_ids: list[int]) -> None:
         """Acknowledge messages, in the order given.
@@ -283,6 +291,9 @@ class MqttSession:
         except ServerUnavailableError:
             self._connected = False
             raise
+        self._let_paho_work(stream)
+
+    def _let_paho_work(self, stream: PublishStream) -> None:
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
         while stream.has_control and code == MQTTErrorCode.MQTT_ERR_SUCCESS:
             code = self._client.loop_read()
@@ -297,7 +308,30 @@ class MqttSession:
             raise failure
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._connected = False
+            if code in (MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN):
+                self._check_ends()
             raise lost(str(self._address), code)
+
+    def _check_ends(self) -> None:
+        """Tell a connection that breaks now and then from two clients with one name.
+
+        Raises
+        ------
+        SessionTakenOverError
+            If the broker keeps closing new connections.
+        """
+        if not self._subscribed:
+            return
+        soon = time.monotonic() - self._subscribed_at < _SOON_SECONDS
+        self._ends_without_reason = self._ends_without_reason + 1 if soon else 0
+        if self._ends_without_reason >= _ENDS_WITHOUT_REASON:
+            msg = (
+                f"the MQTT broker at {self._address} accepts the connection and closes it without "
+                f"a reason, {self._ends_without_reason} times in a row. Another client probably "
+                f"uses the client id {self._client_id}: give each bridge a HEADRACE_BRIDGE_ID of "
+                "its own"
+            )
+            raise SessionTakenOverError(msg)
 
     def _no_answer(self, exc: Exception) -> str:
         """Say why a server that accepts connections may not have answered the CONNECT."""
@@ -346,6 +380,7 @@ class MqttSession:
             codes = [reason.value for reason in reasons]
             self._shortfalls += suback_shortfalls(self._filters, codes)
             self._subscribed = True
+            self._subscribed_at = time.monotonic()
 
     def _on_unsubscribe(
         self,
