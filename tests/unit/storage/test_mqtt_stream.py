@@ -1,8 +1,9 @@
-"""The packet cutter, held against paho's own reading of the same bytes."""
+"""The stream, compared with paho's own reading of the same bytes."""
 
 from __future__ import annotations
 
 import socket
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -19,27 +20,9 @@ from paho.mqtt.properties import Properties
 from headrace.errors import ServerUnavailableError
 from headrace.models.deadletter import Oversized
 from headrace.storage.mqtt_stream import PublishStream
+from tests.support.packets import packet, publish_packet, user_properties, variable_length
 
 KEEP = 100_000
-
-
-def variable_length(value: int) -> bytes:
-    encoded = bytearray()
-    while True:
-        value, digit = divmod(value, 128)
-        encoded.append(digit | (0x80 if value else 0))
-        if not value:
-            return bytes(encoded)
-
-
-def publish_packet(
-    topic: bytes, payload: bytes, qos: int, packet_id: int, flags: int, properties: bytes
-) -> bytes:
-    body = len(topic).to_bytes(2, "big") + topic
-    if qos:
-        body += packet_id.to_bytes(2, "big")
-    body += variable_length(len(properties)) + properties + payload
-    return bytes([0x30 | flags | qos << 1]) + variable_length(len(body)) + body
 
 
 PINGRESP = b"\xd0\x00"
@@ -240,6 +223,41 @@ def test_payloads_that_are_too_long_are_cut(size: int, step: int) -> None:
     assert (long[1], long[3].size, len(long[3])) == (9, size, KEEP)
     assert (after[1], after[3]) == (10, b"after")
     assert control == PINGRESP
+
+
+@pytest.mark.parametrize(
+    "giant",
+    [
+        packet(
+            0x32,
+            b"\x00\x01t\x00\x09" + variable_length(64 << 20) + bytes(64 << 20) + b"payload",
+        ),
+        publish_packet(b"t", bytes(64 << 20), 1, 9),
+        packet(0xE0, b"\x8b" + variable_length(64 << 20) + bytes(64 << 20)),
+        publish_packet(b"t", b"payload", 0, 0, 0, user_properties(1000, 60_000)),
+    ],
+    ids=["properties", "payload", "disconnect", "user properties"],
+)
+def test_a_giant_packet_takes_little_memory(giant: bytes) -> None:
+    data = memoryview(giant + publish_packet(b"t", b"after", 1, 10))
+    published: list[Any] = []
+    with stream_of() as (peer, stream):
+        peer.setblocking(False)
+        tracemalloc.start()
+        try:
+            while data:
+                with suppress(BlockingIOError):
+                    data = data[peer.send(data[: 1 << 20]) :]
+                stream.fill()
+                published += stream.take()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        for _ in range(100):
+            stream.fill()
+        published += stream.take()
+    assert published[-1][3] == b"after"
+    assert peak < 4 << 20
 
 
 @pytest.mark.parametrize(
