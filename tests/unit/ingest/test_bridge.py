@@ -1,0 +1,364 @@
+"""The bridge's loop against brokers and a Kafka that misbehave."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+
+from headrace.errors import (
+    AccessDeniedError,
+    FatalError,
+    MissingResourceError,
+    ServerUnavailableError,
+)
+from headrace.models.reading import ReadingCodec
+from headrace.profile import Profile
+from headrace.storage.mqtt_stream import Publish
+from tests.support.bridge_world import FakeOutbox, Producer, Session, World, lost
+
+
+@pytest.fixture
+def world(profile: Profile, codec: ReadingCodec, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(profile, codec, monkeypatch)
+
+
+class BrokerThatDropsEveryConnection(Session):
+    def receive(self, timeout: float, *, reading: bool = True) -> list[Publish]:
+        del timeout, reading
+        self.world.call("receive")
+        self.broker.holder = None
+        raise lost()
+
+
+class BrokerThatDeliversAndThenDropsTheConnection(Session):
+    """Sends something, then what can't be parsed: the same again after each connection."""
+
+    def receive(self, timeout: float, *, reading: bool = True) -> list[Publish]:
+        published = super().receive(timeout, reading=reading)
+        if reading:
+            self.broker.holder = None
+            raise lost()
+        return published
+
+
+class BrokerThatRefusesTheLogin(Session):
+    def connect(self) -> bool:
+        self.world.call("connect")
+        self.broker.connects += 1
+        msg = "Not authorized"
+        raise AccessDeniedError(msg)
+
+
+class KafkaThatNeverConfirms(FakeOutbox):
+    def deliver(self) -> int:
+        return 0
+
+
+class KafkaThatFailsForGood(FakeOutbox):
+    """Its producer reports a fatal error instead of delivery reports."""
+
+    def deliver(self) -> int:
+        if self.usual.waiting:
+            msg = "out of order sequence number"
+            raise FatalError(msg)
+        return 0
+
+
+class KafkaThatConfirmsLate(FakeOutbox):
+    """Records reach the log some time after they were sent, whatever becomes of the sender."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.on_the_wire: list[tuple[float, Producer]] = []
+
+    def deliver(self) -> int:
+        if self.usual.waiting:
+            wire = Producer(self.world)
+            wire.waiting, self.usual.waiting = self.usual.waiting, []
+            self.on_the_wire.append((self.world.now + 0.3, wire))
+        due = [wire for moment, wire in self.on_the_wire if moment <= self.world.now]
+        self.on_the_wire = [item for item in self.on_the_wire if item[1] not in due]
+        return sum(wire.poll() for wire in due)
+
+
+def stop_after(world: World, bridge: object, seconds: float) -> None:
+    """Tell a bridge to stop after some time of the world's clock."""
+    end = world.now + seconds
+    earlier = world.on_call
+
+    def on_call(number: int, name: str) -> None:
+        if earlier is not None:
+            earlier(number, name)
+        if world.now > end:
+            bridge.stop.set()  # type: ignore[attr-defined]
+
+    world.on_call = on_call
+
+
+def test_readings_are_delivered_once_and_acknowledged(world: World) -> None:
+    for number in range(500):
+        world.broker.publish(number)
+    bridge = world.bridge()
+    stop_after(world, bridge, 10)
+    assert bridge.run() is None
+    assert world.kafka.numbers() == list(range(500))
+    assert not world.broker.unacknowledged
+    assert world.broker.session
+
+
+@pytest.mark.parametrize(
+    "session", [BrokerThatDropsEveryConnection, BrokerThatDeliversAndThenDropsTheConnection]
+)
+def test_a_broker_that_drops_every_connection_is_not_flooded(
+    world: World, session: type[Session]
+) -> None:
+    world.broker.publish(1)
+    bridge = world.bridge(session=session)
+    stop_after(world, bridge, 600)
+    assert bridge.run() is None
+    # At most one connection in 2.5 s, once the pauses have grown.
+    assert 50 < world.broker.connects < 260
+
+
+def test_a_broker_that_is_away_is_not_flooded(world: World) -> None:
+    def refuse(_: int, name: str) -> None:
+        if name == "connect":
+            world.broker.connects += 1
+            raise lost()
+
+    world.on_call = refuse
+    bridge = world.bridge()
+    stop_after(world, bridge, 600)
+    assert bridge.run() is None
+    assert 100 < world.broker.connects < 260
+    assert "lost the connection" in bridge.state("mqtt")
+
+
+def test_a_login_that_never_worked_ends_the_process(world: World) -> None:
+    bridge = world.bridge(session=BrokerThatRefusesTheLogin)
+    assert isinstance(bridge.run(), AccessDeniedError)
+    assert world.broker.connects == 1
+
+
+def test_a_login_that_worked_before_is_tried_again(world: World) -> None:
+    bridge = world.bridge()
+
+    def refuse(_: int, name: str) -> None:
+        if name == "receive" and world.broker.connects == 1 and world.now > 1010:
+            world.broker.holder = None
+            raise lost()
+        if name == "connect" and 1 <= world.broker.connects < 5:
+            world.broker.connects += 1
+            msg = "Not authorized"
+            raise AccessDeniedError(msg)
+
+    world.on_call = refuse
+    stop_after(world, bridge, 60)
+    assert bridge.run() is None
+    assert world.broker.connects == 6
+    assert bridge.state("mqtt") == "fine"
+
+
+def test_a_kafka_that_never_confirms_makes_the_bridge_unhealthy(world: World) -> None:
+    world.broker.publish(1)
+    bridge = world.bridge(outbox=KafkaThatNeverConfirms)
+    stop_after(world, bridge, 30)
+    assert bridge.run() is None
+    assert "confirms nothing" in bridge.state("kafka")
+    assert list(world.broker.unacknowledged) == [1]
+    assert world.broker.session
+
+
+def test_after_a_fatal_error_nothing_is_delivered_or_acknowledged(world: World) -> None:
+    for number in range(100):
+        world.broker.publish(number)
+    bridge = world.bridge(outbox=KafkaThatFailsForGood)
+    error = bridge.run()
+    assert isinstance(error, FatalError)
+    assert "out of order" in bridge.state("kafka")
+    assert world.kafka.records == []
+    assert len(world.broker.unacknowledged) == 50
+    again = world.bridge()
+    stop_after(world, again, 10)
+    assert again.run() is None
+    assert sorted(world.kafka.numbers()) == list(range(100))
+
+
+def test_a_fatal_error_in_a_delivery_report_ends_the_bridge(world: World) -> None:
+    class KafkaThatReportsAFatalError(FakeOutbox):
+        def deliver(self) -> int:
+            for record in self.usual.waiting:
+                error = KafkaError(KafkaError._FATAL, "sequence", True)
+                record["on_delivery"](error, None)
+            self.usual.waiting.clear()
+            return 1
+
+    world.broker.publish(1)
+    bridge = world.bridge(outbox=KafkaThatReportsAFatalError)
+    assert isinstance(bridge.run(), FatalError)
+    assert list(world.broker.unacknowledged) == [1]
+
+
+def test_redeliveries_that_kafka_holds_are_not_stored_twice(world: World) -> None:
+    """The connection ends after Kafka's confirmation and before the acknowledgement."""
+    for number in range(300):
+        world.broker.publish(number)
+    failures = iter(range(5))
+
+    def fail(_: int, name: str) -> None:
+        if name == "acknowledge" and next(failures, None) is not None:
+            world.broker.holder = None
+            raise lost()
+
+    world.on_call = fail
+    bridge = world.bridge()
+    stop_after(world, bridge, 60)
+    assert bridge.run() is None
+    assert sorted(world.kafka.numbers()) == list(range(300))
+
+
+def test_two_bridges_with_one_id_store_nothing_twice(world: World) -> None:
+    """They take turns: the world lets one run while the other waits."""
+    bridge, other = world.bridge(outbox=KafkaThatConfirmsLate), None
+    sent = 0
+    running: list[str] = []
+
+    def publish() -> None:
+        nonlocal sent
+        while sent < 800 and sent < (world.now - 1000) * 20:
+            world.broker.publish(sent)
+            sent += 1
+
+    def take_over() -> None:
+        """Another bridge runs for some seconds, in the middle of the first one's wait."""
+        nonlocal other
+        publish()
+        if "other" in running or world.broker.holder is not bridge.session:
+            return
+        if len(running) >= 4 or world.now < 1000 + 5 * (len(running) // 2 + 1):
+            return
+        running.append("other")
+        other = world.bridge(outbox=KafkaThatConfirmsLate)
+        end = world.now + 3
+        earlier, world.on_wait = world.on_wait, publish
+
+        def stop(_: int, __: str) -> None:
+            if world.now > end:
+                assert other is not None
+                other.stop.set()
+
+        world.on_call, before = stop, world.on_call
+        # What the first one has sent arrives while the other one is settling.
+        assert isinstance(bridge.outbox, KafkaThatConfirmsLate)
+        wires, bridge.outbox.on_the_wire = bridge.outbox.on_the_wire, []
+        for _, wire in wires:
+            wire.poll()
+        assert other.run() is None
+        world.on_wait, world.on_call = earlier, before
+        running.remove("other")
+        running.extend(["done", "done"])
+
+    world.on_wait = take_over
+    stop_after(world, bridge, 120)
+    assert bridge.run() is None
+    assert running.count("done") == 4
+    assert sent == 800
+    assert sorted(world.kafka.numbers()) == list(range(800))
+    assert world.broker.connects < 8
+
+
+def test_a_bridge_whose_session_is_taken_over_says_so_and_waits(world: World) -> None:
+    bridge = world.bridge()
+    taken: list[float] = []
+    states: list[str] = []
+
+    def take(_: int, name: str) -> None:
+        if name == "receive" and world.now > 1010 and not taken:
+            taken.append(world.now)
+            world.broker.holder = None
+        elif name == "poll" and taken:
+            states.append(bridge.state("mqtt"))
+        elif name == "connect" and taken:
+            taken.append(world.now)
+
+    world.on_call = take
+    reads = bridge.recall
+    stop_after(world, bridge, 60)
+    assert bridge.run() is None
+    assert set(states[:3]) == {states[0]}
+    assert "another client took this session" in states[0]
+    assert "HEADRACE_BRIDGE_ID bridge-1" in states[0]
+    assert 2.5 <= taken[1] - taken[0] <= 6
+    # Read anew before the connection, and again after it.
+    assert reads.reads >= 4
+    assert bridge.state("mqtt") == "fine"
+
+
+def test_a_bridge_that_is_taken_over_again_and_again_waits_longer(world: World) -> None:
+    bridge = world.bridge()
+    connects: list[float] = []
+
+    def take(_: int, name: str) -> None:
+        if name == "connect":
+            connects.append(world.now)
+        if name == "receive" and connects and world.now > connects[-1] + 5:
+            world.broker.holder = None
+
+    world.on_call = take
+    stop_after(world, bridge, 900)
+    assert bridge.run() is None
+    assert len(connects) < 30
+    assert connects[-1] - connects[-2] > 30
+
+
+def test_a_kafka_that_is_away_at_the_start_is_named_and_waited_for(world: World) -> None:
+    failures = iter(range(10))
+
+    def fail(_: int, name: str) -> None:
+        if name == "read" and next(failures, None) is not None:
+            msg = "topic kafka_raw is missing"
+            raise MissingResourceError(msg)
+
+    world.on_call = fail
+    world.broker.publish(1)
+    bridge = world.bridge()
+    states: list[str] = []
+    world.on_wait = lambda: states.append(bridge.state("kafka"))
+    stop_after(world, bridge, 100)
+    assert bridge.run() is None
+    assert "topic kafka_raw is missing" in states
+    assert world.kafka.numbers() == [1]
+    assert bridge.state("kafka") == "fine"
+
+
+def test_a_kafka_that_goes_away_while_the_session_settles_loses_nothing(world: World) -> None:
+    reads = 0
+
+    def fail(_: int, name: str) -> None:
+        nonlocal reads
+        if name == "read":
+            reads += 1
+            if reads == 2:
+                msg = "Kafka is away"
+                raise ServerUnavailableError(msg)
+
+    world.on_call = fail
+    for number in range(10):
+        world.broker.publish(number)
+    bridge = world.bridge()
+    stop_after(world, bridge, 60)
+    assert bridge.run() is None
+    assert world.broker.connects == 2
+    assert world.kafka.numbers() == list(range(10))
+
+
+def test_an_unexpected_error_leaves_the_loop(world: World) -> None:
+    def fail(_: int, name: str) -> None:
+        if name == "acknowledge":
+            raise ZeroDivisionError
+
+    world.broker.publish(1)
+    world.on_call = fail
+    bridge = world.bridge()
+    with pytest.raises(ZeroDivisionError):
+        bridge.run()
