@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
 from headrace.stages.ingest_progress import committed_offsets, end_of_topic, sink_lag
+from headrace.storage.kafka_log import held_records
 from tests.support.devices import Publisher, reading
 from tests.support.installation import Installation
 from tests.support.processes import Process, free_port, wait_for
@@ -176,10 +178,91 @@ def test_a_bridge_that_is_not_coming_back_is_retired(installation: Installation)
         assert len(installation.records(raw)) == 50
         # Nothing is queued for it any more: a new bridge of that name begins anew.
         device.send_all([(topic, reading(fuel=99))])
+    retired = installation.headrace("bridge", "--retire")
+    assert retired.returncode == 1
+    assert f"the broker has no session bridge-{installation.name}" in retired.stderr
     again = installation.worker("bridge", label="again")
     again.start()
     assert "session=new" in again.log.read_text()
     assert len(installation.records(raw)) == 50
+
+
+def publish_backlog(installation: Installation, readings: int) -> None:
+    """Let the broker queue readings for a bridge that has stopped."""
+    bridge = installation.worker("bridge")
+    bridge.start()
+    assert bridge.stop() == 0
+    topic = f"{installation.name}/generator1"
+    with Publisher(installation.backbone.mqtt_port) as device:
+        for begin in range(0, readings, 10_000):
+            numbers = range(begin, min(begin + 10_000, readings))
+            device.send_all([(topic, reading(fuel=number)) for number in numbers], seconds=120)
+
+
+def test_an_interrupted_retirement_loses_nothing(installation: Installation) -> None:
+    """Stopped in the middle of 60,000 acknowledged readings: the next bridge gets the rest."""
+    readings = 60_000
+    publish_backlog(installation, readings)
+    raw = installation.profile.topics.raw
+    retired = installation.worker("bridge", "--retire", label="retire")
+    retired.launch()
+    wait_for(lambda: "connected to the broker" in retired.log.read_text(), every=0.02)
+    wait_for(lambda: held_records(installation.kafka, raw) > 0, every=0.02)
+    time.sleep(0.3)
+    assert retired.stop() == 1
+    assert "Nothing was removed" in retired.log.read_text()
+    left = readings - held_records(installation.kafka, raw)
+    assert left > 0, "interrupted too late to show anything"
+    again = installation.worker("bridge", label="again")
+    again.start()
+    assert "session=resumed" in again.log.read_text()
+    wait_for(lambda: held_records(installation.kafka, raw) >= readings, 120)
+    time.sleep(1)
+    assert held_records(installation.kafka, raw) == readings
+
+
+def test_two_bridges_with_one_id_take_turns_and_store_nothing_twice(
+    installation: Installation,
+) -> None:
+    first = installation.worker("bridge")
+    first.start()
+    stream = Stream(installation, "plain", qos=1, with_time=False, rate=80)
+    stream.start()
+    time.sleep(2)
+    other = second(installation, "bridge")
+    other.launch()
+    taken = "session taken over by another client"
+    wait_for(lambda: taken in first.log.read_text())
+    state = installation.health(installation.bridge_port)["conditions"]["mqtt"]["state"]
+    assert "another client took this session" in state
+    time.sleep(10)
+    stream.finish()
+    raw = installation.profile.topics.raw
+    wait_for(lambda: held_records(installation.kafka, raw) >= len(stream.acknowledged), 60)
+    time.sleep(1)
+    numbers = [json.loads(record.value)["fuel"] for record in installation.records(raw)]
+    assert sorted(numbers) == sorted(stream.acknowledged)
+    # Each waits before it takes the session back.
+    connects = (first.log.read_text() + other.log.read_text()).count("connected to the broker")
+    assert connects <= 6
+    assert first.stop() == 0
+    assert other.stop() == 0
+
+
+@pytest.mark.long
+def test_a_bridge_that_still_runs_is_not_retired(installation: Installation) -> None:
+    bridge = installation.worker("bridge")
+    bridge.start()
+    retired = installation.headrace(
+        "bridge", "--retire", HEADRACE_BRIDGE_METRICS_PORT=str(free_port())
+    )
+    assert retired.returncode == 1
+    assert "still runs. Stop it first" in retired.stderr
+    topic = f"{installation.name}/generator1"
+    with Publisher(installation.backbone.mqtt_port) as device:
+        device.send_all([(topic, reading(fuel=1))])
+    wait_for(lambda: len(installation.records(installation.profile.topics.raw)) == 1)
+    assert bridge.stop() == 0
 
 
 @pytest.mark.long

@@ -17,6 +17,8 @@ _log = structlog.get_logger(__name__)
 #: A session that has been quiet for this long is empty. Longer than a bridge that still
 #: runs waits before it takes its session back, so that it can't go unnoticed.
 _QUIET_SECONDS = 8.0
+#: A session that the broker did not have is empty; only what arrived since is awaited.
+_NEW_SESSION_SECONDS = 1.0
 _LEFT = (
     "Nothing was removed: the broker keeps what it still holds for the session. Run "
     "`headrace bridge --retire` again, or start the bridge, which subscribes again"
@@ -89,7 +91,8 @@ class Retirement:
             return False
         if in_flight.count or in_flight.unacknowledged:
             self._quiet_since = self._clock()
-        return self._clock() - self._quiet_since > self._quiet_seconds
+        seconds = self._quiet_seconds if self._resumed else _NEW_SESSION_SECONDS
+        return self._clock() - self._quiet_since > seconds
 
     def conclude(self, bridge: str) -> None:
         """Confirm the removal; to be called after the bridge has left the broker.
