@@ -39,6 +39,8 @@ _GARBAGE_OBJECTS = 100_000
 _RESTART_PAUSE_SECONDS = 5.0
 #: A process that has not ended this long after its main thread is ended.
 _EXIT_SECONDS = 15.0
+#: Exit code of a command that Ctrl-C ended.
+_INTERRUPTED = 130
 
 
 def start() -> Settings:
@@ -114,3 +116,7 @@ def main() -> None:
     except HeadraceError as exc:
         sys.stderr.write(f"headrace: {exc}\n")
         sys.exit(1)
+    except SystemExit as exc:
+        if exc.code == _INTERRUPTED:
+            sys.stderr.write("headrace: interrupted\n")
+        raise

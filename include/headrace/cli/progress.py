@@ -1,4 +1,4 @@
-"""Progress of commands that take long, for whoever watches."""
+"""Progress bars of long commands."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["counting"]
 
 @contextmanager
 def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar that is told how many more are done.
+    """Show a progress bar, and give the function that advances it.
 
     Parameters
     ----------
     what
-        What is being counted.
+        What is counted.
     total
-        How many there will be, if that is known.
+        The final number, if known.
     """
     columns = (
         SpinnerColumn(),

@@ -1,4 +1,4 @@
-"""``headrace audit``, ``dead-letters`` and ``replay``: looking back, and sending again."""
+"""``headrace audit``, ``dead-letters`` and ``replay``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.cli.app import app, start
+from headrace.cli.text import shown
 from headrace.errors import ConfigurationError
 from headrace.models.deadletter import Reason
 from headrace.models.window import parse_time, rfc3339
@@ -39,38 +40,42 @@ def audit(
     end: str = _TO,
     as_json: bool = typer.Option(False, "--json", help="One JSON object instead of a table."),
 ) -> None:
-    """Count what became of the readings of a stretch of event time. Exits with 1 if any is lost."""
+    """Count what became of the readings of a range of event time.
+
+    Exits with 1 if a reading is lost.
+    """
+    from headrace.cli.progress import counting
     from headrace.profile import load_profile
     from headrace.recovery.audit import audit as count
+    from headrace.recovery.raw_records import arrival_margin
     from headrace.storage.influx import Influx, influx_address
     from headrace.storage.kafka import Kafka
     from headrace.storage.kafka_log import held_records
 
-    first, last = _stretch(begin, end)
+    first, last = _range(begin, end)
     settings = start()
     profile = load_profile(settings.profile)
     kafka = Kafka.from_settings(settings)
-    from headrace.cli.progress import counting
 
     with (
         Influx(influx_address(settings, "airflow")) as influx,
         counting("records and points", 2 * held_records(kafka, profile.topics.raw)) as tell,
     ):
-        result = count(kafka, influx, profile, first, last, tell)
+        result = count(kafka, influx, profile, first, last, arrival_margin(settings), tell)
     content = result.as_dict()
     if as_json:
         sys.stdout.write(f"{json.dumps(content, indent=2)}\n")
     else:
         _show_audit(content)
-    raise typer.Exit(1 if result.lost else 0)
+    raise typer.Exit(0 if result.nothing_lost else 1)
 
 
 @app.command("dead-letters")
 def dead_letters(
     reason: str | None = typer.Option(None, help="Only those with this reason."),
-    last: int = typer.Option(20, min=1, help="Show so many of the newest."),
+    last: int = typer.Option(20, min=1, help="Number of dead letters to show."),
 ) -> None:
-    """Show the dead letters that were not sent through again, and how many there are of each."""
+    """Show the newest dead letters that were not sent again, and their number by reason."""
     from headrace.cli.progress import counting
     from headrace.profile import load_profile
     from headrace.recovery.letters import unanswered_letters
@@ -100,10 +105,14 @@ def replay(
     begin: str | None = _MAYBE_FROM,
     end: str | None = _MAYBE_TO,
 ) -> None:
-    """Send readings through again: dead letters, or a stretch of time from Kafka to InfluxDB."""
+    """Send readings again: dead letters, or a range of event time from Kafka to InfluxDB.
+
+    An interrupted replay can be run again. It sends nothing twice.
+    """
     from headrace.cli.progress import counting
     from headrace.ingest.factory import make_codec
     from headrace.profile import load_profile
+    from headrace.recovery.raw_records import arrival_margin
     from headrace.recovery.replay import replay_dead_letters, replay_range
     from headrace.storage.influx import Influx, influx_address
     from headrace.storage.kafka import Kafka
@@ -116,7 +125,7 @@ def replay(
         msg = "--reason goes with --dead-letter"
         raise ConfigurationError(msg)
     _check_reason(reason)
-    stretch = None if dead_letter else _stretch(begin or "", end or "")
+    between = None if dead_letter else _range(begin or "", end or "")
     settings = start()
     profile = load_profile(settings.profile)
     kafka = Kafka.from_settings(settings)
@@ -126,14 +135,17 @@ def replay(
         Influx(influx_address(settings, "sink")) as influx,
         counting("records", held_records(kafka, topic)) as tell,
     ):
-        if stretch is None:
-            outcome = replay_dead_letters(kafka, influx, profile, codec, reason, tell)
+        if between is None:
+            outcome = replay_dead_letters(
+                kafka, influx, profile, codec, reason, settings.max_time_ahead, tell
+            )
         else:
-            outcome = replay_range(kafka, influx, profile, codec, *stretch, tell)
+            margin = arrival_margin(settings)
+            outcome = replay_range(kafka, influx, profile, codec, *between, margin, tell)
     _show_outcome(outcome)
 
 
-def _stretch(begin: str, end: str) -> tuple[datetime, datetime]:
+def _range(begin: str, end: str) -> tuple[datetime, datetime]:
     if not begin or not end:
         msg = "give both --from and --to"
         raise ConfigurationError(msg)
@@ -155,55 +167,62 @@ def _show_audit(content: Mapping[str, object]) -> None:
     table = Table("what", "number", title=f"{content['from']} to {content['to']}")
     for name, label in (
         ("readings", "readings in Kafka"),
-        ("points", "points in InfluxDB that they became"),
+        ("points", "their points in InfluxDB"),
         ("overwritten", "readings overwritten by another with the same device and time"),
-        ("repeated", "readings that came more than once"),
-        ("refused", "readings that InfluxDB refused"),
-        ("pending", "readings that the sink has not come to yet"),
+        ("repeated", "readings that arrived more than once"),
+        ("refused", "readings that the sink rejected"),
+        ("pending", "readings that the sink has not reached yet"),
         ("lost", "readings that are lost"),
-        ("dead_letters", "dead letters, by bridge or sink"),
-        ("foreign", "points that came from elsewhere"),
+        ("dead_letters", "dead letters of bridge and sink"),
+        ("foreign", "points without a record in Kafka"),
+        ("skipped", "records of other programs among the dead letters, skipped"),
     ):
         table.add_row(label, str(content[name]))
     console.print(table)
     if not content["complete"]:
-        console.print(f"[yellow]{content['note']}[/]")
+        console.print(Text(str(content["note"]), style="yellow"))
     missing = content["missing"]
     if isinstance(missing, list) and missing:
         lost = Table("device", "time", title="Lost", title_justify="left")
         for item in missing[:_NAMED]:
-            lost.add_row(item["device"], item["time"])
+            lost.add_row(shown(item["device"]), item["time"])
         console.print(lost)
         console.print("Kafka still holds them: `headrace replay --from ... --to ...` writes them")
+    deleted = content["deleted"]
+    if isinstance(deleted, list) and deleted:
+        table = Table("topic", "partition", "offsets", "what happened", title="Deleted records")
+        for item in deleted[:_NAMED]:
+            offsets = f"{item['start']} to {item['stop'] - 1}"
+            detail = shown(item["detail"])
+            table.add_row(shown(item["topic"]), str(item["partition"]), offsets, detail)
+        console.print(table)
+        console.print(
+            "Kafka deleted these records before the sink wrote them, so they can't be replayed. "
+            "Keep the sink running, or raise HEADRACE_KAFKA_RETENTION"
+        )
 
 
 def _show_letters(numbers: Counter[str], letters: Iterable[Letter]) -> None:
     console = Console()
     if not numbers:
-        console.print("no dead letters that were not sent through again")
+        console.print("no dead letters, except those that were sent again")
         return
     table = Table("received", "reason", "detail", "topic", "payload")
     for letter in letters:
         headers = letter.record.headers
         moment = datetime.fromtimestamp(letter.record.timestamp_ms / 1000, UTC)
-        # Whatever a device sends, it is shown as text and moves no cursor.
-        shown = (headers.get("detail", b""), headers.get("topic", b""), letter.record.value)
+        values = (headers.get("detail", b""), headers.get("topic", b""), letter.record.value)
         table.add_row(
             rfc3339(moment.replace(microsecond=0)),
             letter.reason,
-            *(Text(_readable(value[:_SHOWN_BYTES])) for value in shown),
+            *(shown(value[:_SHOWN_BYTES]) for value in values),
         )
     console.print(table)
     counted = Table("reason", "dead letters")
     for reason, number in numbers.most_common():
         counted.add_row(reason, str(number))
     console.print(counted)
-    console.print("when the cause is mended: `headrace replay --dead-letter --reason ...`")
-
-
-def _readable(value: bytes) -> str:
-    text = value.decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    console.print("after the cause is fixed: `headrace replay --dead-letter --reason ...`")
 
 
 def _show_outcome(outcome: Counter[str]) -> None:

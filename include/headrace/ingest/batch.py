@@ -1,4 +1,4 @@
-"""Batches of readings that are written together, and when it is time to write them."""
+"""Batches of readings that are written together, and when to write them."""
 
 from __future__ import annotations
 
@@ -8,51 +8,31 @@ from itertools import groupby
 
 from confluent_kafka import Message
 
-from headrace.models.deadletter import Reason, RejectedReadingError
+from headrace.models.deadletter import RejectedReadingError
+from headrace.models.event_time import TIME_HEADER, event_time
+from headrace.models.lost import LostRecords
 from headrace.models.reading import ReadingCodec
 from headrace.storage.kafka import Record, headers_of
 
-__all__ = ["Batch", "OpenBatches", "event_time"]
+__all__ = ["Batch", "OpenBatches"]
 
-_TIME_NS = "time_ns"
-#: Payload bytes after which a batch is full, however few readings it holds.
+#: A batch with this many payload bytes is full, whatever its number of readings.
 _BATCH_BYTES = 4 << 20
-#: All open batches together hold no more than so many full ones.
+#: All open batches together hold no more readings than this number of full ones.
 _OPEN_BATCHES = 2
-#: Records whose lines are made together. If one of them is unusual, so many are tried, and of
-#: those that have it each is looked at alone.
+#: Number of records whose lines are made together. If one of them is unusual, fewer are tried
+#: together, and those that still contain it are handled one by one.
 _AT_ONCE = 100
 _FEW = 10
-
-
-def event_time(header: bytes | None, timestamp_ms: int) -> bytes:
-    """Time of a raw record's reading, in nanoseconds since the epoch, as decimal text.
-
-    Parameters
-    ----------
-    header
-        The record's ``time_ns``; `None` if no bridge wrote it. Then Kafka's own timestamp
-        is what there is.
-    timestamp_ms
-        Kafka's timestamp.
-
-    Raises
-    ------
-    RejectedReadingError
-        If the header is no number.
-    """
-    if header is None:
-        return b"%d" % (timestamp_ms * 1_000_000)
-    if not header.isdigit():
-        raise RejectedReadingError(Reason.TIME_INVALID, f"header time_ns is {header[:50]!r}")
-    return header
+#: Digits of a time in nanoseconds until the year 2286; `event_time` decides about others.
+_USUAL_DIGITS = 19
 
 
 class Batch:
-    """Readings of one partition that are written together, and the offsets behind them.
+    """Readings of one partition that are written together, and their offsets.
 
-    Only their lines are kept: a reading that InfluxDB refuses is read from Kafka again,
-    which is rare, and costs less than to hold on to all of them.
+    Only their lines are kept. A reading that InfluxDB refuses is read from Kafka again:
+    that is rare, and costs less memory than keeping all records.
 
     Attributes
     ----------
@@ -61,15 +41,17 @@ class Batch:
     start
         Offset of the first record.
     stop
-        One past the last record that is in the batch or was passed over.
+        One past the last record that is in the batch or was skipped.
     lines
         Line protocol, one line a reading.
     rejected
-        Records that hold no reading that can be stored.
+        Records without a reading that can be stored.
+    lost
+        Records before the batch that Kafka deleted before the sink read them.
     payload_bytes
         Length of the payloads.
     begun
-        When the batch was begun, on the monotonic clock.
+        When the batch was created, on the monotonic clock.
     """
 
     def __init__(self, partition: int, start: int) -> None:
@@ -77,11 +59,12 @@ class Batch:
         self.start = self.stop = start
         self.lines: list[bytes] = []
         self.rejected: list[tuple[Record, RejectedReadingError]] = []
+        self.lost: list[LostRecords] = []
         self.payload_bytes = 0
         self.begun = time.monotonic()
 
     def __len__(self) -> int:
-        """How many records it holds."""
+        """Number of its records."""
         return len(self.lines) + len(self.rejected)
 
     def extend(self, messages: Sequence[Message], codec: ReadingCodec) -> None:
@@ -100,7 +83,7 @@ class Batch:
             if lines is not None:
                 self.lines += lines
             elif at_once > _FEW:
-                # An unusual one among them: most of the others still go together.
+                # One of them is unusual: most of the others still fit into groups.
                 self._add(some, codec, _FEW)
             else:
                 self._add_each(some, codec)
@@ -108,7 +91,7 @@ class Batch:
     def _add_each(self, messages: Iterable[Message], codec: ReadingCodec) -> None:
         for message in messages:
             try:
-                header = headers_of(message).get(_TIME_NS)
+                header = headers_of(message).get(TIME_HEADER)
                 time_ns = event_time(header, message.timestamp()[1])
                 self.lines.append(codec.line(message.value() or b"", time_ns))
             except RejectedReadingError as exc:
@@ -116,31 +99,36 @@ class Batch:
 
 
 def _header_times(messages: Iterable[Message]) -> tuple[bytes, ...] | None:
-    """`event_time` of records, if all of them have it first, as the bridge puts it."""
+    """Return `event_time` of records if it is the first header of all, as the bridge writes it."""
     headers = [message.headers() for message in messages]
     if not all(headers):
         return None
-    # To look no further saves a dictionary a reading.
+    # Looking at the first only saves a dictionary for each reading.
     first: list[tuple[str, bytes]] = [some[0] for some in headers]  # type: ignore[index, misc]
     names, times = zip(*first, strict=True)
-    usual = set(names) == {_TIME_NS} and all(times) and b"".join(times).isdigit()
+    usual = (
+        set(names) == {TIME_HEADER}
+        and all(times)
+        and b"".join(times).isdigit()
+        and max(map(len, times)) <= _USUAL_DIGITS
+    )
     return times if usual else None
 
 
 class OpenBatches:
-    """Batches that are being filled, one a partition.
+    """Batches that are being filled, one for each partition.
 
-    A write of few devices costs InfluxDB less than one of as many readings of many devices,
-    and a device has one partition.
+    InfluxDB writes many readings of few devices faster than as many readings of many
+    devices, and all readings of a device are in one partition.
 
     Parameters
     ----------
     codec
         Writes readings as lines.
     limit
-        A write has so many readings at most.
+        Most readings of a write.
     linger_seconds
-        A batch is not kept longer.
+        Longest time that a batch is kept open.
     """
 
     def __init__(self, codec: ReadingCodec, limit: int, linger_seconds: float) -> None:
@@ -157,7 +145,7 @@ class OpenBatches:
 
     @property
     def room(self) -> int:
-        """How many records may be added before a batch has too many."""
+        """Number of records that fit before a batch is full."""
         return self._limit - max(map(len, self), default=0)
 
     def add(self, messages: Iterable[Message]) -> None:
@@ -167,11 +155,15 @@ class OpenBatches:
             self._batch(partition or 0, records[0].offset() or 0).extend(records, self._codec)
 
     def reached(self, partition: int, offset: int) -> None:
-        """Note that a partition holds nothing before this offset that is not read."""
+        """Note that everything in the partition before this offset was read."""
         self._batch(partition, offset).stop = offset
 
+    def lost(self, records: LostRecords) -> None:
+        """Add records that Kafka deleted: they are reported with the batch that follows."""
+        self._batch(records.partition, records.stop).lost.append(records)
+
     def full(self) -> Batch | None:
-        """The batch that has to be written before more is added, if there is one."""
+        """Return the batch that must be written before records are added, if any."""
         if not self._batches:
             return None
         by_records = max(self, key=len)
@@ -187,7 +179,7 @@ class OpenBatches:
         return None
 
     def take_due(self) -> list[Batch]:
-        """Take what should be written now: a full batch, or old ones together."""
+        """Take what should be written now: a full batch, or all old ones together."""
         full = self.full()
         if full is not None:
             return self._take([full])
@@ -197,7 +189,7 @@ class OpenBatches:
         return []
 
     def take(self) -> list[Batch]:
-        """Take the oldest batches, as many as go into one write."""
+        """Take the oldest batches, as many as fit into one write."""
         taken: list[Batch] = []
         readings = 0
         for batch in sorted(self, key=lambda batch: batch.begun):
@@ -208,7 +200,7 @@ class OpenBatches:
         return self._take(taken)
 
     def drop(self, partitions: Iterable[int]) -> None:
-        """Forget the batches of some partitions."""
+        """Discard the batches of some partitions."""
         for partition in partitions:
             self._batches.pop(partition, None)
 

@@ -12,14 +12,16 @@ from headrace.errors import AccessDeniedError
 from headrace.ingest.batch import OpenBatches
 from headrace.ingest.batch_writer import BatchWriter
 from headrace.ingest.commits import Commits
+from headrace.ingest.dead_letters import DeadLetters
 from headrace.ingest.health import Health, serve_health
 from headrace.ingest.metrics import SinkMetrics
 from headrace.ingest.sink import Sink
+from headrace.ingest.writes import Writes
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile, load_profile
 from headrace.settings import Settings
 from headrace.storage.influx import Influx, influx_address
-from headrace.storage.kafka import Kafka, error_of
+from headrace.storage.kafka import FatalErrors, Kafka, error_of
 
 __all__ = ["make_codec", "run_sink"]
 
@@ -45,7 +47,7 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
     profile = load_profile(settings.profile)
     kafka = Kafka.from_settings(settings)
     metrics = SinkMetrics()
-    health = Health("sink", ["kafka", "influxdb"])
+    health = Health("sink", ["kafka", "influxdb", "dead_letters"])
     influx = Influx(
         influx_address(settings, "sink"),
         timeout=_INFLUX_SECONDS,
@@ -59,9 +61,10 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
         if isinstance(problem, AccessDeniedError):
             health.problem("kafka", str(problem))
 
+    fatal = FatalErrors(complain)
     consumer = kafka.consumer(
         profile.sink_group,
-        error_cb=complain,
+        error_cb=fatal,
         on_commit=commits.report,
         partition_assignment_strategy="cooperative-sticky",
         session_timeout_ms=10_000,
@@ -78,16 +81,19 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
     server = serve_health(
         health, metrics.registry, settings.metrics_host, settings.sink_metrics_port
     )
+    writer = BatchWriter(influx, kafka, profile, codec, health)
+    dead_letters = DeadLetters(kafka, profile, metrics, health)
     Sink(
         consumer,
+        fatal,
         commits,
         profile,
         OpenBatches(codec, settings.sink_batch_readings, settings.sink_linger.total_seconds()),
-        BatchWriter(influx, kafka, profile, codec, metrics, health),
+        writer,
+        Writes(writer, dead_letters, settings.sink_writes_in_flight),
         metrics,
         health,
         stop=stop,
-        writes_in_flight=settings.sink_writes_in_flight,
         drain_limit=settings.drain_limit,
     ).run()
     server.shutdown()

@@ -85,6 +85,11 @@ class SinkMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self.lost = Counter(
+            "headrace_sink_lost",
+            "Offsets whose records Kafka deleted before they were written",
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "headrace_sink_writes_in_flight", "Writes under way", registry=self.registry
         )

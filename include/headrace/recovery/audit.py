@@ -1,4 +1,4 @@
-"""Counting, for a stretch of event time, what Kafka holds and what became of it."""
+"""Counts, for a range of event time, what Kafka holds and what became of it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from headrace.models.lost import LostRecords, merged
 from headrace.models.reading import epoch_ns
 from headrace.models.window import rfc3339
 from headrace.profile import Profile
 from headrace.recovery.letters import unanswered_letters
-from headrace.recovery.replay import records_between
+from headrace.recovery.raw_records import records_between
 from headrace.stages.ingest_progress import committed_offsets, end_of_topic
 from headrace.storage.flux_values import FluxValue
 from headrace.storage.influx import Influx
-from headrace.storage.kafka import Kafka
+from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import Offsets, end_offsets, read_topic
+from headrace.storage.records import SkippedRecords
 
 __all__ = ["Audit", "audit"]
 
 _NAMED = 1000
 _ROWS = 10_000
-#: Points are asked for piece by piece, so that no answer is too long.
+#: Points are queried in pieces, which bounds the length of an answer.
 _PIECE = timedelta(minutes=10)
 _CACHE_KILOBYTES = 32 * 1024
 
@@ -43,37 +48,42 @@ from(bucket: params.raw)
 
 @dataclass
 class Audit:
-    """What became of the readings of a stretch of event time.
+    """What became of the readings of a range of event time.
 
     ``readings = points + overwritten + repeated + refused + pending + lost``, unless
-    somebody else writes to the bucket, which ``foreign`` counts.
+    another program writes to the bucket, which ``foreign`` counts.
 
     Parameters
     ----------
     start, stop
-        The stretch, RFC 3339.
+        The range, RFC 3339.
     readings
         Raw records in Kafka.
     points
         Points in InfluxDB that belong to such a record.
     overwritten
-        Readings that fell on the point of another, and said something else.
+        Readings with the device and time of another reading, and other content.
     repeated
-        Readings that fell on the point of another, and said the same.
+        Readings with the device, time and content of another reading.
     dead_letters
-        Readings that were rejected, by the bridge or by the sink, and not replayed.
+        Readings that the bridge or the sink rejected, and that were not replayed.
     refused
-        Those of them that InfluxDB refused: they stand in Kafka, too.
+        Those of them that the sink rejected: their raw records are in Kafka, too.
     pending
-        Readings that the sink has not come to yet.
+        Readings that the sink has not reached yet.
     lost
         Readings that are in Kafka, should be in InfluxDB, and are not.
     missing
-        Which: device and time, a thousand at most.
+        Device and time of the lost readings, a thousand at most.
+    deleted
+        Records that Kafka deleted before the sink wrote them: every range of offsets
+        that was reported since the range began. Their event times are unknown.
     foreign
-        Points that no record in Kafka accounts for.
+        Points without a record in Kafka.
+    skipped
+        Records of other programs on the dead-letter topic.
     complete
-        Whether Kafka still holds everything of the stretch.
+        Whether Kafka still holds everything of the range.
     note
         What is not complete.
     """
@@ -89,13 +99,21 @@ class Audit:
     pending: int = 0
     lost: int = 0
     missing: list[dict[str, str]] = field(default_factory=list)
+    deleted: list[LostRecords] = field(default_factory=list)
     foreign: int = 0
+    skipped: int = 0
     complete: bool = True
     note: str = ""
+
+    @property
+    def nothing_lost(self) -> bool:
+        """Whether every reading is stored, waits for the sink, or is a dead letter."""
+        return not self.lost and not self.deleted
 
     def as_dict(self) -> dict[str, Any]:
         """The object that is printed."""
         content = asdict(self)
+        content["deleted"] = [item.as_dict() for item in self.deleted]
         return {"from": content.pop("start"), "to": content.pop("stop"), **content}
 
 
@@ -105,9 +123,10 @@ def audit(
     profile: Profile,
     start: datetime,
     stop: datetime,
+    margin: timedelta,
     progress: Callable[[int], None],
 ) -> Audit:
-    """Count exactly; what does not fit into memory goes to a temporary file.
+    """Count exactly. What does not fit into memory goes to a temporary file.
 
     Parameters
     ----------
@@ -117,29 +136,32 @@ def audit(
         The kind of device.
     start, stop
         Event time, ``[start, stop)``.
+    margin
+        How long before its event time a reading may arrive, see
+        `headrace.recovery.raw_records.arrival_margin`.
     progress
-        Told how many records, letters and points have been looked at since it was last told.
+        Receives how many records, letters and points were read since the last call.
 
     Raises
     ------
     MissingResourceError, AccessDeniedError, TransientError
-        If a server can't be asked.
+        If a server can't be queried.
     """
     result = Audit(rfc3339(start), rfc3339(stop))
-    _note_what_is_gone(result, kafka, profile, start)
+    _note_what_is_gone(result, kafka, profile, start - margin)
     with (
         tempfile.TemporaryDirectory(prefix="headrace-audit-") as folder,
         # sqlite's own context manager only commits.
         closing(sqlite3.connect(Path(folder) / "audit.sqlite")) as tally,
     ):
         _prepare(tally)
-        # In this order, because readings go on coming in: what was committed before the
-        # points were read is among them, and every point has a record by the time that
+        # The order matters while readings arrive: all points of what was committed before
+        # are there when the points are read, and each of these points has a record when
         # the records are read.
         committed = _committed(kafka, profile)
         _count_points(tally, influx, profile, start, stop, progress)
-        _count_records(tally, kafka, profile, committed, start, stop, progress)
-        _count_letters(tally, result, kafka, profile, start, stop, progress)
+        _count_records(tally, kafka, profile, committed, start, stop, margin, progress)
+        _count_letters(tally, result, kafka, profile, start, stop, margin, progress)
         _compare(tally, result)
     return result
 
@@ -159,15 +181,15 @@ def _prepare(tally: sqlite3.Connection) -> None:
     )
 
 
-def _note_what_is_gone(result: Audit, kafka: Kafka, profile: Profile, start: datetime) -> None:
-    """Say so if Kafka may have deleted some of the stretch."""
+def _note_what_is_gone(result: Audit, kafka: Kafka, profile: Profile, arrival: datetime) -> None:
+    """Note if Kafka may have deleted records that arrived since then."""
     topic = profile.topics.raw
     consumer = kafka.consumer("headrace-reader")
     try:
         first, end = end_offsets(consumer, topic)
     finally:
         consumer.close()
-    earliest = int(start.timestamp() * 1000)
+    earliest = int(arrival.timestamp() * 1000)
     gone = []
     for partition, offset in first.items():
         if not offset:
@@ -181,8 +203,8 @@ def _note_what_is_gone(result: Audit, kafka: Kafka, profile: Profile, start: dat
     if gone:
         result.complete = False
         result.note = (
-            f"Kafka no longer holds everything of this stretch: partitions {gone} of {topic} "
-            "have been shortened. The counts are of what is left"
+            f"Kafka may no longer hold all records of this range: it deleted the beginning of "
+            f"partitions {gone} of {topic}. The counts cover what is left"
         )
 
 
@@ -193,15 +215,22 @@ def _count_letters(
     profile: Profile,
     start: datetime,
     stop: datetime,
+    margin: timedelta,
     progress: Callable[[int], None],
 ) -> None:
     first, last = epoch_ns(start), epoch_ns(stop)
-    for letter in unanswered_letters(kafka, profile):
+    since_ms = int((start - margin).timestamp() * 1000)
+    skipped = SkippedRecords()
+    lost: list[LostRecords] = []
+    for letter in unanswered_letters(kafka, profile, skipped, lost.append):
         progress(1)
         if first <= letter.time_ns < last:
             result.dead_letters += 1
-            if letter.source:
-                tally.execute("INSERT OR IGNORE INTO refused VALUES (?)", (letter.source,))
+        if letter.source:
+            # Whatever its time: a letter and its record may lie on both sides of a limit.
+            tally.execute("INSERT OR IGNORE INTO refused VALUES (?)", (letter.source,))
+    result.skipped = sum(skipped.counts.values())
+    result.deleted = merged(item for item in lost if item.recorded_ms >= since_ms)
 
 
 def _committed(kafka: Kafka, profile: Profile) -> Offsets:
@@ -217,12 +246,15 @@ def _count_records(
     committed: Offsets,
     start: datetime,
     stop: datetime,
+    margin: timedelta,
     progress: Callable[[int], None],
 ) -> None:
+    device_of = _device_reader(profile)
+
     def rows() -> Iterator[tuple[str, int, bytes, str, bool]]:
-        for record, time_ns in records_between(kafka, profile, start, stop, progress):
+        for record, time_ns in records_between(kafka, profile, start, stop, margin, progress):
             yield (
-                record.key.decode("utf-8", "replace"),
+                device_of(record),
                 time_ns,
                 hashlib.blake2b(record.value, digest_size=16).digest(),
                 f"{record.topic}/{record.partition}/{record.offset}",
@@ -230,6 +262,24 @@ def _count_records(
             )
 
     _insert(tally, "record", 5, rows())
+
+
+def _device_reader(profile: Profile) -> Callable[[Record], str]:
+    """Make the function that tells which device a record is of.
+
+    The sink goes by the payload. The key of a record from another program may differ.
+    """
+    struct = msgspec.defstruct("Device", [(profile.id_field, str)])
+    decode = msgspec.json.Decoder(struct).decode
+    id_of = attrgetter(profile.id_field)
+
+    def device_of(record: Record) -> str:
+        try:
+            return str(id_of(decode(record.value)))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return record.key.decode("utf-8", "replace")
+
+    return device_of
 
 
 def _count_points(
@@ -252,7 +302,7 @@ def _count_points(
                 "start": begin,
                 "stop": end,
             }
-            # Times as text: a datetime ends at the microsecond, a point does not.
+            # Times as text: a datetime has microseconds, a point has nanoseconds.
             for row in influx.query(_POINTS, params, times_as_text=True):
                 progress(1)
                 yield row[profile.id_field], _nanoseconds(row["_time"])
@@ -275,7 +325,7 @@ def _compare(tally: sqlite3.Connection, result: Audit) -> None:
     def number(query: str) -> int:
         return int(tally.execute(query).fetchone()[0])
 
-    # What InfluxDB refused became no point, so it can't have been overwritten by one.
+    # A refused reading is no point, so no other reading can overwrite it.
     tally.executescript(
         """
         CREATE TEMP VIEW kept AS SELECT * FROM record WHERE place NOT IN refused;
@@ -306,7 +356,7 @@ def _compare(tally: sqlite3.Connection, result: Audit) -> None:
 
 
 def _nanoseconds(text: str) -> int:
-    """Read InfluxDB's RFC 3339, which has up to nine digits behind the point."""
+    """Read InfluxDB's RFC 3339 time, which has up to nine decimals."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
     return epoch_ns(moment) + int(fraction.ljust(9, "0") or "0")

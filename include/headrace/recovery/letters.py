@@ -1,18 +1,35 @@
-"""Dead letters as they stand on their topic, and what became of them."""
+"""Dead letters on their topic, and which of them were sent again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
+from headrace.models.deadletter import Reason
+from headrace.models.event_time import TIME_HEADER, stamp_of
+from headrace.models.foreign import ForeignReason, ForeignRecordError
+from headrace.models.lost import KAFKA_DELETED, LostRecords
 from headrace.profile import Profile
 from headrace.storage.kafka import Headers, Kafka, Record
-from headrace.storage.kafka_log import read_topic
+from headrace.storage.kafka_log import offsets_at, read_topic
+from headrace.storage.records import SkippedRecords, own_records
 
-__all__ = ["REPLAYED", "Letter", "replayed_headers", "unanswered_letters"]
+__all__ = [
+    "REPLAYED",
+    "Answer",
+    "Letter",
+    "count_rejected",
+    "read_dead_letter",
+    "replayed_headers",
+    "unanswered_letters",
+]
 
-#: The header ``reason`` of a record that says: this letter was sent through again.
+#: The header ``reason`` of an answer: a record that says that a letter was sent again.
 REPLAYED = "replayed"
+_REASONS = frozenset(Reason)
+#: `count_rejected` reads at most so many records; of the rest it counts the offsets.
+_MOST_READ = 100_000
 
 
 @dataclass(frozen=True)
@@ -22,16 +39,19 @@ class Letter:
     Parameters
     ----------
     record
-        The record that it is.
+        Its record.
     reason
         Why the reading was rejected.
     time_ns
-        When the reading was made, or taken by the bridge if it did not say.
+        Time of the reading, or when the bridge received it if the reading has none.
     whole
-        Whether the payload was kept to its end.
+        Whether the letter holds the whole payload.
     source
-        The raw record that the sink rejected; empty if the bridge rejected the reading,
-        so that it never became a raw record.
+        The raw record that the sink rejected, as topic/partition/offset. Empty if the
+        bridge rejected the reading, so that there is no raw record.
+    dated
+        Whether `time_ns` is from the letter's header. Otherwise the header is missing or
+        unreadable, and `time_ns` is when the letter arrived.
     """
 
     record: Record
@@ -39,17 +59,85 @@ class Letter:
     time_ns: int
     whole: bool
     source: str
+    dated: bool = True
 
     @property
     def place(self) -> str:
-        """Where the letter stands."""
+        """Position of the letter, as topic/partition/offset."""
         return f"{self.record.topic}/{self.record.partition}/{self.record.offset}"
 
 
-def unanswered_letters(kafka: Kafka, profile: Profile) -> Iterator[Letter]:
-    """Read the dead letters that were not sent through again.
+@dataclass(frozen=True)
+class Answer:
+    """A record that says that a letter was sent again.
 
-    One that the sink wrote twice, because it died before it could commit, counts once.
+    Parameters
+    ----------
+    place
+        Position of the letter.
+    source
+        The letter's `Letter.source`: it answers every letter about that raw record.
+    """
+
+    place: str
+    source: str
+
+
+def read_dead_letter(record: Record) -> Letter | Answer | LostRecords:
+    """Read a record of the dead-letter topic.
+
+    Raises
+    ------
+    ForeignRecordError
+        If it is none of the three that Headrace writes there.
+    """
+    headers = record.headers
+    reason = _text(headers.get("reason"))
+    source = _text(headers.get("source"))
+    if reason == REPLAYED:
+        if not source:
+            raise ForeignRecordError(ForeignReason.MISSING_FIELD, "an answer without `source`")
+        return Answer(source, _text(headers.get("record")))
+    if reason == KAFKA_DELETED:
+        return LostRecords.from_headers(headers, record.timestamp_ms)
+    if not reason:
+        raise ForeignRecordError(ForeignReason.MISSING_FIELD, "no header `reason`")
+    if reason not in _REASONS:
+        raise ForeignRecordError(ForeignReason.WRONG_VALUE, f"reason {reason[:100]!r}")
+    stamp = stamp_of(headers.get(TIME_HEADER))
+    return Letter(
+        record,
+        reason,
+        record.timestamp_ms * 1_000_000 if stamp is None else stamp,
+        headers.get("size", b"") == b"%d" % len(record.value),
+        source,
+        dated=stamp is not None,
+    )
+
+
+def _text(header: bytes | None) -> str:
+    return (header or b"").decode("utf-8", "replace")
+
+
+def unanswered_letters(
+    kafka: Kafka,
+    profile: Profile,
+    skipped: SkippedRecords | None = None,
+    lost: Callable[[LostRecords], object] | None = None,
+) -> Iterator[Letter]:
+    """Read the dead letters that were not sent again.
+
+    A sink that dies before it commits may write a second letter about the same raw record.
+    Such twins count once, and an answer to one answers all.
+
+    Parameters
+    ----------
+    kafka, profile
+        Where the dead letters are.
+    skipped
+        Counts foreign records.
+    lost
+        Receives the reports of lost records that are found on the way.
 
     Raises
     ------
@@ -57,33 +145,64 @@ def unanswered_letters(kafka: Kafka, profile: Profile) -> Iterator[Letter]:
         As `headrace.storage.kafka_log.read_topic`.
     """
     topic = profile.topics.dead_letter
-    answered = {
-        record.headers.get("source", b"").decode()
-        for record in read_topic(kafka, topic)
-        if record.headers.get("reason", b"").decode() == REPLAYED
-    }
+    places: set[str] = set()
     sources: set[str] = set()
-    for record in read_topic(kafka, topic):
-        letter = _letter(record)
-        if letter.reason == REPLAYED or letter.place in answered or letter.source in sources:
+    for item in own_records(read_topic(kafka, topic), read_dead_letter, SkippedRecords()):
+        if isinstance(item, Answer):
+            places.add(item.place)
+            if item.source:
+                sources.add(item.source)
+    skipped = SkippedRecords() if skipped is None else skipped
+    for item in own_records(read_topic(kafka, topic), read_dead_letter, skipped):
+        if isinstance(item, LostRecords):
+            if lost is not None:
+                lost(item)
+        elif isinstance(item, Letter):
+            answered = item.place in places or item.source in sources
+            if item.source:
+                # Also of one that is answered: answers of older versions name only the letter.
+                sources.add(item.source)
+            if not answered:
+                yield item
+
+
+def count_rejected(kafka: Kafka, profile: Profile, start: datetime, stop: datetime) -> int:
+    """Count the readings whose dead letters arrived in ``[start, stop)``.
+
+    Answers, reports of lost records and foreign records are not rejected readings, and
+    twins count once. At most 100,000 records are read; the rest is counted by offsets.
+
+    Raises
+    ------
+    MissingResourceError, TransientError
+        As `headrace.storage.kafka_log.read_topic`.
+    """
+    topic = profile.topics.dead_letter
+    consumer = kafka.consumer("headrace-reader")
+    try:
+        begin, end = offsets_at(consumer, topic, start), offsets_at(consumer, topic, stop)
+    finally:
+        consumer.close()
+    rejected = read = 0
+    left = sum(max(0, end[partition] - offset) for partition, offset in begin.items())
+    sources: set[str] = set()
+    for record in read_topic(kafka, topic, begin, end):
+        read += 1
+        left -= 1
+        try:
+            item = read_dead_letter(record)
+        except ForeignRecordError:
             continue
-        if letter.source:
-            sources.add(letter.source)
-        yield letter
-
-
-def _letter(record: Record) -> Letter:
-    headers = record.headers
-    stamp = headers.get("time_ns", b"")
-    return Letter(
-        record,
-        headers.get("reason", b"").decode("utf-8", "replace"),
-        int(stamp) if stamp.isdigit() else record.timestamp_ms * 1_000_000,
-        headers.get("size", b"") == str(len(record.value)).encode(),
-        headers.get("source", b"").decode("utf-8", "replace"),
-    )
+        if isinstance(item, Letter) and item.source not in sources:
+            rejected += 1
+            if item.source:
+                sources.add(item.source)
+        if read == _MOST_READ:
+            return rejected + left
+    return rejected
 
 
 def replayed_headers(letter: Letter) -> Headers:
     """Headers of the record that answers a letter."""
-    return [("reason", REPLAYED), ("source", letter.place)]
+    headers: Headers = [("reason", REPLAYED), ("source", letter.place)]
+    return [*headers, ("record", letter.source)] if letter.source else headers

@@ -1,30 +1,32 @@
-"""Sending readings through again: dead letters once their cause is mended, or a stretch of time."""
+"""Sends readings again: dead letters after their cause is fixed, or a range of event time."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from confluent_kafka import KafkaError, Message
-
-from headrace.errors import HeadraceError, ServerTimeoutError
+from headrace.errors import RefusedError
 from headrace.ingest.batch_writer import write_halving
 from headrace.models.deadletter import Reason, RejectedReadingError
+from headrace.models.event_time import TIME_HEADER, event_time
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.recovery.letters import Letter, replayed_headers, unanswered_letters
+from headrace.recovery.raw_records import records_between
 from headrace.storage.influx import Influx
-from headrace.storage.kafka import Headers, Kafka, Record, error_of
-from headrace.storage.kafka_log import offsets_at, read_topic
+from headrace.storage.kafka import Headers, Kafka
+from headrace.storage.kafka_transaction import OutRecordWithHeaders, Publisher
 
-__all__ = ["Replayed", "records_between", "replay_dead_letters", "replay_range"]
+__all__ = ["Replayed", "replay_dead_letters", "replay_range"]
 
 _BATCH = 5000
-_CONFIRM_SECONDS = 30.0
+#: Headers of a letter that its raw record gets as well.
+_KEPT = ("topic", "bridge", "taken_ns")
 
-#: Outcome to number: ``sent``, ``written``, or why something was left where it is.
+#: Number of readings by outcome: ``sent``, ``written``, or ``left:`` with the reason.
 Replayed = Counter[str]
 
 
@@ -34,13 +36,18 @@ def replay_dead_letters(
     profile: Profile,
     codec: ReadingCodec,
     reason: str | None,
+    max_ahead: timedelta,
     progress: Callable[[int], None],
 ) -> Replayed:
-    """Send dead letters through again, with their original time.
+    """Send dead letters again, with their original time.
 
-    What the bridge had rejected goes to the raw topic, and from there on as ever. What
-    InfluxDB had refused stands in the raw topic already, so it is written from here. A
-    letter that would be rejected again is left where it is.
+    A reading that the bridge rejected is sent to the raw topic. A reading that the sink
+    rejected is on the raw topic already, so it is written to InfluxDB from here. A letter
+    that would be rejected again stays where it is.
+
+    A raw record and the answer to its letter are published in one transaction. An
+    interrupted replay can therefore be run again: it sends nothing twice and leaves nothing
+    out. A second replay at the same time ends the first.
 
     Parameters
     ----------
@@ -50,8 +57,11 @@ def replay_dead_letters(
         The kind of device, and its limits as they are now.
     reason
         Only letters of this reason; all if `None`.
+    max_ahead
+        How far ahead of the clock a reading's time may be. If a bridge whose clock was
+        further ahead dated a reading, the reading gets the time when its letter arrived.
     progress
-        Told how many letters have been looked at since it was last told.
+        Receives how many letters were read since the last call.
 
     Returns
     -------
@@ -61,112 +71,128 @@ def replay_dead_letters(
     Raises
     ------
     TransientError
-        If a server is away. What was sent is noted, and not sent again the next time.
+        If a server is unavailable, or another replay began.
     """
     outcome: Replayed = Counter()
-    batch: list[Letter] = []
-    for letter in unanswered_letters(kafka, profile):
-        progress(1)
-        if reason is None or letter.reason == reason:
-            batch.append(letter)
-        if len(batch) >= _BATCH:
-            outcome += _replay_letters(batch, kafka, influx, profile, codec)
-            batch = []
-    outcome += _replay_letters(batch, kafka, influx, profile, codec)
-    return outcome
-
-
-def _replay_letters(
-    letters: list[Letter], kafka: Kafka, influx: Influx, profile: Profile, codec: ReadingCodec
-) -> Replayed:
-    outcome: Replayed = Counter()
-    good: list[Letter] = []
-    for letter in letters:
-        try:
-            good.append(_mended(letter, codec))
-        except RejectedReadingError as exc:
-            outcome[f"left: {exc.reason.value}"] += 1
-    to_kafka = [letter for letter in good if not letter.source]
-    to_influx = [letter for letter in good if letter.source]
-    _produce(kafka, [_raw_record(letter, profile) for letter in to_kafka])
-    outcome["sent"] += len(to_kafka)
-    lines = [codec.line(letter.record.value, b"%d" % letter.time_ns) for letter in to_influx]
-    refused = write_halving(lambda text: influx.write(profile.buckets.raw, text), lines)
-    outcome["written"] += len(lines) - len(refused)
-    if refused:
-        outcome["left: influx_refused"] += len(refused)
-    written = [letter for number, letter in enumerate(to_influx) if number not in refused]
-    topic = profile.topics.dead_letter
-    _produce(
-        kafka,
-        [
-            (topic, b"", letter.record.key, None, replayed_headers(letter))
-            for letter in (*to_kafka, *written)
-        ],
-    )
+    # Letters are read after the other replay, if any, can't commit any more.
+    with Publisher(kafka, f"headrace-replay-{profile.name}") as publisher:
+        replay = _LetterReplay(influx, profile, codec, max_ahead, publisher, outcome)
+        batch: list[Letter] = []
+        for letter in unanswered_letters(kafka, profile):
+            progress(1)
+            if reason is None or letter.reason == reason:
+                batch.append(letter)
+            if len(batch) >= _BATCH:
+                replay.send(batch)
+                batch = []
+        replay.send(batch)
     return +outcome
 
 
-def _mended(letter: Letter, codec: ReadingCodec) -> Letter:
-    """A letter that would be taken now, dated with the device's own time if it has one.
+class _LetterReplay:
+    """Sends batches of letters."""
 
-    Raises
-    ------
-    RejectedReadingError
-        If it would be rejected again.
-    """
-    if not letter.whole:
-        detail = "only the beginning of the payload was kept"
-        raise RejectedReadingError(Reason.TOO_LARGE, detail)
-    device = letter.record.key.decode("utf-8", "replace")
-    codec.check_id(device)
-    # As if the bridge took it when it did: limits of time are about that moment.
-    own_time = codec.check(letter.record.value, device, letter.time_ns)
-    if own_time is None or letter.source:
-        return letter
-    return replace(letter, time_ns=own_time)
+    def __init__(
+        self,
+        influx: Influx,
+        profile: Profile,
+        codec: ReadingCodec,
+        max_ahead: timedelta,
+        publisher: Publisher,
+        outcome: Replayed,
+    ) -> None:
+        self._influx = influx
+        self._profile = profile
+        self._codec = codec
+        self._max_ahead_ns = max_ahead // timedelta(microseconds=1) * 1000
+        self._publisher = publisher
+        self._outcome = outcome
 
+    def send(self, letters: list[Letter]) -> None:
+        acceptable: list[Letter] = []
+        for letter in letters:
+            try:
+                acceptable.append(self._corrected(letter))
+            except RejectedReadingError as exc:
+                self._outcome[f"left: {exc.reason.value}"] += 1
+        self._publish([letter for letter in acceptable if not letter.source], "sent")
+        self._publish(self._write([letter for letter in acceptable if letter.source]), "written")
 
-_OutRecord = tuple[str, bytes, bytes, int | None, Headers]
+    def _corrected(self, letter: Letter) -> Letter:
+        """Return a letter that would be accepted now, with the device's time if it has one.
 
+        Raises
+        ------
+        RejectedReadingError
+            If it would be rejected again.
+        """
+        if not letter.whole:
+            detail = "the letter holds only the beginning of the payload"
+            raise RejectedReadingError(Reason.TOO_LARGE, detail)
+        if letter.source and not letter.dated:
+            # The sink would reject the raw record again.
+            raise RejectedReadingError(Reason.TIME_INVALID, "the raw record has no valid time")
+        device = letter.record.key.decode("utf-8", "replace")
+        self._codec.check_id(device)
+        letter = self._within_the_clock(letter)
+        # Limits of the reading's own time apply to the moment when the bridge received it.
+        own_time = self._codec.check(letter.record.value, device, letter.time_ns)
+        if own_time is None or letter.source:
+            return letter
+        return replace(letter, time_ns=own_time)
 
-def _raw_record(letter: Letter, profile: Profile) -> _OutRecord:
-    kept = letter.record.headers
-    headers: Headers = [("time_ns", str(letter.time_ns))]
-    headers += [(name, kept[name]) for name in ("topic", "bridge", "taken_ns") if name in kept]
-    # The packet id stays behind: the broker will not send this one again.
-    headers += [("packet_id", "0"), ("replayed", letter.place)]
-    stamp = letter.time_ns // 1_000_000
-    return profile.topics.raw, letter.record.value, letter.record.key, stamp, headers
+    def _within_the_clock(self, letter: Letter) -> Letter:
+        """Date a letter anew if the clock of its bridge was ahead."""
+        now_ns = time.time_ns()
+        if letter.source or letter.time_ns <= now_ns + self._max_ahead_ns:
+            return letter
+        # The offset makes the time unique: all letters of a device are in one partition.
+        arrived_ns = min(letter.record.timestamp_ms * 1_000_000, now_ns)
+        return replace(letter, time_ns=arrived_ns + letter.record.offset % 1_000_000)
 
+    def _write(self, letters: list[Letter]) -> list[Letter]:
+        """Write readings to InfluxDB, and return the letters of those that it took."""
+        lines = [self._codec.line(item.record.value, b"%d" % item.time_ns) for item in letters]
+        bucket = self._profile.buckets.raw
+        refused = write_halving(lambda text: self._influx.write(bucket, text), lines)
+        if refused:
+            self._outcome[f"left: {Reason.INFLUX_REFUSED}"] += len(refused)
+        return [letter for number, letter in enumerate(letters) if number not in refused]
 
-def _produce(kafka: Kafka, records: list[_OutRecord]) -> None:
-    """Produce records, and wait until Kafka has confirmed every one."""
-    if not records:
-        return
-    failures: list[HeadraceError] = []
-    confirmed = 0
+    def _publish(self, letters: list[Letter], done: str) -> None:
+        """Publish answers, and before each the raw record if there is none yet.
 
-    def report(error: KafkaError | None, _: Message) -> None:
-        nonlocal confirmed
-        if error is None:
-            confirmed += 1
-        else:
-            failures.append(error_of(error))
+        Kafka refuses a transaction as a whole, so the letters are halved until the refused
+        ones stand alone.
+        """
+        ranges = [letters]
+        while ranges:
+            some = ranges.pop()
+            try:
+                self._publisher.publish_with_headers(
+                    [record for letter in some for record in self._records_of(letter)]
+                )
+            except RefusedError:
+                if len(some) == 1:
+                    self._outcome[f"left: {Reason.KAFKA_REFUSED}"] += 1
+                else:
+                    middle = len(some) // 2
+                    ranges += [some[middle:], some[:middle]]
+            else:
+                self._outcome[done] += len(some)
 
-    producer = kafka.producer(message_timeout_ms=int(_CONFIRM_SECONDS * 1000))
-    for topic, value, key, stamp, headers in records:
-        # 0: Kafka's client takes the time of now.
-        producer.produce(
-            topic, value, key, headers=headers, on_delivery=report, timestamp=stamp or 0
-        )
-        producer.poll(0)
-    producer.flush(_CONFIRM_SECONDS + 5)
-    if failures:
-        raise failures[0]
-    if confirmed < len(records):
-        msg = f"Kafka confirmed only {confirmed} of {len(records)} records in time"
-        raise ServerTimeoutError(msg)
+    def _records_of(self, letter: Letter) -> list[OutRecordWithHeaders]:
+        topics = self._profile.topics
+        key = letter.record.key
+        answer = (topics.dead_letter, key, b"", replayed_headers(letter))
+        if letter.source:
+            return [answer]
+        kept = letter.record.headers
+        headers: Headers = [("time_ns", str(letter.time_ns))]
+        headers += [(name, kept[name]) for name in _KEPT if name in kept]
+        # Without the packet id, because the broker does not send this message again.
+        headers += [("packet_id", "0"), ("replayed", letter.place)]
+        return [(topics.raw, key, letter.record.value, headers), answer]
 
 
 def replay_range(
@@ -176,23 +202,28 @@ def replay_range(
     codec: ReadingCodec,
     start: datetime,
     stop: datetime,
+    margin: timedelta,
     progress: Callable[[int], None],
 ) -> Replayed:
-    """Write the readings of a stretch of time to InfluxDB again, from Kafka.
+    """Write the readings of a range of event time to InfluxDB again, from Kafka.
 
-    Every point has its own place, so where nothing was missing nothing changes.
+    A reading that is stored already is written to the same point again, which changes
+    nothing. So an interrupted replay can be run again.
 
     Parameters
     ----------
     start, stop
         Event time, ``[start, stop)``.
+    margin
+        How long before its event time a reading may arrive, see
+        `headrace.recovery.raw_records.arrival_margin`.
     progress
-        Told how many records have been looked at since it was last told.
+        Receives how many records were read since the last call.
 
     Returns
     -------
     Replayed
-        ``written``, or what was left, by reason.
+        ``written``, or left, by reason.
     """
     outcome: Replayed = Counter()
     lines: list[bytes] = []
@@ -201,45 +232,16 @@ def replay_range(
         refused = write_halving(lambda text: influx.write(profile.buckets.raw, text), lines)
         outcome["written"] += len(lines) - len(refused)
         if refused:
-            outcome["left: influx_refused"] += len(refused)
+            outcome[f"left: {Reason.INFLUX_REFUSED}"] += len(refused)
         lines.clear()
 
-    for record, time_ns in records_between(kafka, profile, start, stop, progress):
+    for record, _ in records_between(kafka, profile, start, stop, margin, progress):
         try:
-            lines.append(codec.line(record.value, b"%d" % time_ns))
+            time_ns = event_time(record.headers.get(TIME_HEADER), record.timestamp_ms)
+            lines.append(codec.line(record.value, time_ns))
         except RejectedReadingError as exc:
             outcome[f"left: {exc.reason.value}"] += 1
         if len(lines) >= _BATCH:
             flush()
     flush()
-    return outcome
-
-
-def records_between(
-    kafka: Kafka,
-    profile: Profile,
-    start: datetime,
-    stop: datetime,
-    progress: Callable[[int], None],
-) -> Iterable[tuple[Record, int]]:
-    """Raw records whose event time lies in ``[start, stop)``, with that time in nanoseconds.
-
-    A late reading stands among newer ones, so the topic is read to its end.
-    """
-    topic = profile.topics.raw
-    consumer = kafka.consumer("headrace-reader")
-    try:
-        begin = offsets_at(consumer, topic, start)
-    finally:
-        consumer.close()
-    first, last = int(start.timestamp() * 1000), int(stop.timestamp() * 1000)
-    for record in read_topic(kafka, topic, begin):
-        progress(1)
-        if first <= record.timestamp_ms < last:
-            yield record, record_time_ns(record)
-
-
-def record_time_ns(record: Record) -> int:
-    """Event time of a raw record."""
-    stamp = record.headers.get("time_ns", b"")
-    return int(stamp) if stamp.isdigit() else record.timestamp_ms * 1_000_000
+    return +outcome

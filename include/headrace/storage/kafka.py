@@ -179,7 +179,7 @@ class Record(NamedTuple):
         Its timestamp, in milliseconds since the epoch: the time of arrival on the topics of
         raw readings and dead letters, otherwise the time that the producer set.
     headers
-        Headers by name; of repeated headers, the last.
+        Headers by name; of repeated headers, the first.
     """
 
     topic: str
@@ -207,9 +207,10 @@ class Record(NamedTuple):
 def headers_of(message: Message) -> dict[str, bytes]:
     """Return the headers of a message by name."""
     headers = message.headers() or []
-    items = headers.items() if isinstance(headers, dict) else headers
+    items = list(headers.items()) if isinstance(headers, dict) else headers
     return {
-        name: value.encode() if isinstance(value, str) else value or b"" for name, value in items
+        name: value.encode() if isinstance(value, str) else value or b""
+        for name, value in reversed(items)
     }
 
 

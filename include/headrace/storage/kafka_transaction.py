@@ -17,12 +17,14 @@ from headrace.errors import (
     PermanentError,
     ServerUnavailableError,
 )
-from headrace.storage.kafka import Kafka, error_of, kafka_errors
+from headrace.storage.kafka import Headers, Kafka, error_of, kafka_errors
 
-__all__ = ["OutRecord", "Publisher"]
+__all__ = ["OutRecord", "OutRecordWithHeaders", "Publisher"]
 
 #: Topic, key, value.
 OutRecord: TypeAlias = tuple[str, bytes, bytes]
+#: Topic, key, value, headers.
+OutRecordWithHeaders: TypeAlias = tuple[str, bytes, bytes, Headers]
 
 _Report: TypeAlias = Callable[[KafkaError | None, Message], None]
 
@@ -98,6 +100,20 @@ class Publisher:
         PermanentError
             If Kafka refuses the records permanently.
         """
+        stamp = max(time.time_ns() // 1_000_000, int(not_before.timestamp() * 1000))
+        self._commit([(*record, []) for record in records], stamp)
+
+    def publish_with_headers(self, records: Sequence[OutRecordWithHeaders]) -> None:
+        """Publish records as `publish` does, with headers and the time of now.
+
+        Raises
+        ------
+        TransientError, PermanentError
+            As `publish`. After either, no record was published.
+        """
+        self._commit(records, time.time_ns() // 1_000_000)
+
+    def _commit(self, records: Sequence[OutRecordWithHeaders], stamp: int) -> None:
         if not records:
             return
         failures: list[HeadraceError] = []
@@ -106,11 +122,10 @@ class Publisher:
             if error is not None:
                 failures.append(error_of(error))
 
-        stamp = max(time.time_ns() // 1_000_000, int(not_before.timestamp() * 1000))
         try:
             self._producer.begin_transaction()
-            for topic, key, value in records:
-                self._produce(topic, key, value, stamp, report)
+            for record in records:
+                self._produce(record, stamp, report)
             self._producer.commit_transaction(_CALL_SECONDS)
         except KafkaException as exc:
             with suppress(KafkaException):
@@ -121,11 +136,19 @@ class Publisher:
                 raise cause from exc
             msg = f"nothing was published: {cause}"
             raise ServerUnavailableError(msg) from exc
+        except BaseException:
+            # An interrupt: readers would otherwise wait until Kafka aborts the transaction.
+            with suppress(KafkaException):
+                self._producer.abort_transaction(_CALL_SECONDS)
+            raise
 
-    def _produce(self, topic: str, key: bytes, value: bytes, stamp: int, report: _Report) -> None:
+    def _produce(self, record: OutRecordWithHeaders, stamp: int, report: _Report) -> None:
+        topic, key, value, headers = record
         while True:
             try:
-                self._producer.produce(topic, value, key, on_delivery=report, timestamp=stamp)
+                self._producer.produce(
+                    topic, value, key, headers=headers, on_delivery=report, timestamp=stamp
+                )
             except BufferError:
                 self._producer.poll(0.1)
             else:

@@ -1,0 +1,261 @@
+"""Sends what the sink could not store to the dead-letter topic."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_when_event_set,
+    wait_exponential_jitter,
+)
+from tenacity.nap import sleep_using_event
+
+from headrace.errors import FatalError, HeadraceError, MissingResourceError, ServerTimeoutError
+from headrace.ingest.health import Health
+from headrace.ingest.metrics import SinkMetrics
+from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES, RejectedReadingError
+from headrace.models.event_time import TIME_HEADER, event_time
+from headrace.models.lost import LostRecords
+from headrace.profile import Profile
+from headrace.storage.kafka import FatalErrors, Headers, Kafka, Record, error_of
+from headrace.storage.lost_ledger import LostLedger
+
+__all__ = ["DeadLetters", "Rejected", "Unstored", "until_it_works"]
+
+_log = structlog.get_logger(__name__)
+
+_DETAIL_CHARACTERS = 500
+#: Longer than the producer itself retries.
+_CONFIRM_SECONDS = 12.0
+_DELIVERY_MS = 10_000
+#: Headers that a dead letter takes over from its raw record.
+_KEPT = (TIME_HEADER, "topic", "bridge", "packet_id", "taken_ns")
+#: Bytes that are kept of a key or header: a record of another program may have longer ones.
+_KEPT_BYTES = 4096
+#: Lost ranges that ``/healthz`` names.
+_NAMED = 20
+
+#: A record that can't be stored, and why.
+Rejected = tuple[Record, RejectedReadingError]
+
+
+@dataclass
+class Unstored:
+    """What a write could not store.
+
+    Parameters
+    ----------
+    readings
+        Number of readings that InfluxDB took.
+    rejected
+        Records without a reading that can be stored.
+    lost
+        Records that Kafka deleted before they were written.
+    """
+
+    readings: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    lost: list[LostRecords] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.rejected or self.lost)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Memory that the payloads take."""
+        return sum(len(record.value) for record, _ in self.rejected)
+
+
+@dataclass(frozen=True)
+class _Letter:
+    """A record for the dead-letter topic; without a reason it is not a rejected reading."""
+
+    key: bytes
+    value: bytes
+    headers: Headers
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, record: Record, rejection: RejectedReadingError) -> _Letter:
+        kept = dict(record.headers)
+        # A record without a time has the time of its arrival. `replay` needs it.
+        kept.setdefault(TIME_HEADER, event_time(None, record.timestamp_ms))
+        reason = rejection.reason.value
+        headers: Headers = [
+            ("reason", reason),
+            ("detail", rejection.detail[:_DETAIL_CHARACTERS]),
+            ("size", str(len(record.value))),
+            ("source", f"{record.topic}/{record.partition}/{record.offset}"),
+        ]
+        headers += [(name, kept[name][:_KEPT_BYTES]) for name in _KEPT if name in kept]
+        value = record.value[:MAX_DEAD_LETTER_BYTES]
+        return cls(record.key[:_KEPT_BYTES], value, headers, reason)
+
+
+def until_it_works(
+    health: Health, condition: str, stop: threading.Event, *never: type[HeadraceError]
+) -> Retrying:
+    """Make a caller that retries until a call succeeds, and reports why it does not.
+
+    Parameters
+    ----------
+    health
+        Where to report.
+    condition
+        The condition of the worker that the problem belongs to.
+    stop
+        When set, the next failure is raised.
+    never
+        Errors that are raised at once, besides `FatalError`.
+    """
+
+    def report(attempt: RetryCallState) -> None:
+        if attempt.outcome is not None:
+            health.problem(condition, str(attempt.outcome.exception()))
+
+    return Retrying(
+        retry=retry_if_exception_type(HeadraceError)
+        & retry_if_not_exception_type((FatalError, *never)),
+        wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
+        stop=stop_when_event_set(stop),
+        sleep=sleep_using_event(stop),
+        before_sleep=report,
+        reraise=True,
+    )
+
+
+class DeadLetters:
+    """Sends rejected readings, and reports of lost records, to the dead-letter topic.
+
+    Parameters
+    ----------
+    kafka
+        The cluster.
+    profile
+        The kind of device.
+    metrics, health
+        Where the sink reports.
+    """
+
+    def __init__(
+        self, kafka: Kafka, profile: Profile, metrics: SinkMetrics, health: Health
+    ) -> None:
+        self._fatal = FatalErrors()
+        self._producer: Producer = kafka.producer(
+            message_timeout_ms=_DELIVERY_MS, error_cb=self._fatal
+        )
+        self._ledger = LostLedger(kafka, profile)
+        self._topic = profile.topics.dead_letter
+        self._metrics = metrics
+        self._health = health
+        self._lost: list[LostRecords] = []
+        self._given_up = threading.Event()
+        self._attempts = until_it_works(health, "dead_letters", self._given_up)
+        health.fine("dead_letters")
+
+    def send(self, unstored: Unstored) -> None:
+        """Send what a write could not store, however long it takes.
+
+        Raises
+        ------
+        FatalError
+            If the producer is unusable.
+        HeadraceError
+            If `give_up` was called before Kafka had everything.
+        """
+        for item in unstored.lost:
+            self._report(item)
+        letters = [_Letter.of(record, why) for record, why in unstored.rejected]
+        letters += [_Letter(b"", b"", item.headers()) for item in unstored.lost]
+        self._attempts(self._deliver, letters)
+        for item in unstored.lost:
+            self._attempts(self._ledger.save, item)
+        self._health.fine("dead_letters")
+
+    def give_up(self) -> None:
+        """Make a waiting `send` end with an error."""
+        self._given_up.set()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._producer.flush(5.0)
+        self._ledger.close()
+
+    def _report(self, lost: LostRecords) -> None:
+        _log.error(
+            "records deleted before they were written",
+            topic=lost.topic,
+            partition=lost.partition,
+            first_offset=lost.start,
+            last_offset=lost.stop - 1,
+            detail=lost.detail,
+            next_step="keep the sink running, or raise HEADRACE_KAFKA_RETENTION; "
+            "`headrace audit` lists all losses",
+        )
+        self._metrics.lost.inc(lost.offsets)
+        self._lost.append(lost)
+        self._health.note("lost", [item.as_dict() for item in self._lost[-_NAMED:]])
+
+    def _deliver(self, letters: list[_Letter]) -> None:
+        """Produce records, and wait for Kafka's delivery reports.
+
+        Confirmed records are removed from the list. A record whose report did not arrive is
+        sent again, possibly twice: its header ``source`` shows that.
+        """
+        confirmed: set[int] = set()
+        failures: list[HeadraceError] = []
+        self._produce(letters, confirmed, failures)
+        self._fatal.check()
+        for number in confirmed:
+            reason = letters[number].reason
+            if reason is not None:
+                self._metrics.rejected.labels(reason).inc()
+        letters[:] = [item for number, item in enumerate(letters) if number not in confirmed]
+        if any(isinstance(error, MissingResourceError) for error in failures):
+            msg = (
+                f"the topic {self._topic} for dead letters does not exist, and {len(letters)} "
+                "wait for it. `headrace provision` creates it"
+            )
+            raise MissingResourceError(msg)
+        if failures:
+            raise failures[0]
+        if letters:
+            msg = f"Kafka did not confirm records for {self._topic} in time"
+            raise ServerTimeoutError(msg)
+
+    def _produce(
+        self, letters: list[_Letter], confirmed: set[int], failures: list[HeadraceError]
+    ) -> None:
+        def reporter(number: int) -> Callable[[KafkaError | None, Message], None]:
+            def report(error: KafkaError | None, _: Message) -> None:
+                if error is None:
+                    confirmed.add(number)
+                else:
+                    failures.append(error_of(error))
+
+            return report
+
+        try:
+            for number, letter in enumerate(letters):
+                self._producer.produce(
+                    self._topic,
+                    letter.value,
+                    letter.key,
+                    headers=letter.headers,
+                    on_delivery=reporter(number),
+                )
+                self._producer.poll(0)
+            self._producer.flush(_CONFIRM_SECONDS)
+        except KafkaException as exc:
+            failures.append(error_of(exc.args[0]))
+        except BufferError as exc:
+            msg = f"a dead letter can't be produced: {exc}"
+            raise ServerTimeoutError(msg) from exc

@@ -1,0 +1,103 @@
+"""Raw records that Kafka deleted before the sink wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from headrace.models.event_time import stamp_of
+from headrace.models.foreign import ForeignReason, ForeignRecordError
+
+__all__ = ["KAFKA_DELETED", "LostRecords", "merged"]
+
+#: The header ``reason`` of a record on the dead-letter topic that reports lost records. It
+#: has no payload and is no dead letter: no reading is left to send again.
+KAFKA_DELETED = "kafka_deleted"
+
+
+@dataclass(frozen=True, order=True)
+class LostRecords:
+    """A range of offsets whose records were deleted before they were written to InfluxDB.
+
+    Parameters
+    ----------
+    topic, partition
+        Where the records were.
+    start, stop
+        Their offsets, ``[start, stop)``. Some of the offsets may have held no record.
+    detail
+        How it was noticed.
+    recorded_ms
+        When it was recorded, in milliseconds since the epoch; 0 if not yet.
+    """
+
+    topic: str
+    partition: int
+    start: int
+    stop: int
+    detail: str = ""
+    recorded_ms: int = 0
+
+    @property
+    def offsets(self) -> int:
+        """Number of offsets: the most records that can be lost."""
+        return self.stop - self.start
+
+    def overlaps(self, other: LostRecords) -> bool:
+        """Whether both hold one of the offsets of a partition."""
+        return (
+            self.partition == other.partition
+            and self.start < other.stop
+            and other.start < self.stop
+        )
+
+    def headers(self) -> list[tuple[str, str | bytes | None]]:
+        """Headers of the record that reports this."""
+        return [
+            ("reason", KAFKA_DELETED),
+            ("detail", self.detail),
+            ("source", f"{self.topic}/{self.partition}/{self.start}"),
+            ("offset_start", str(self.start)),
+            ("offset_stop", str(self.stop)),
+        ]
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, bytes], recorded_ms: int) -> LostRecords:
+        """Read the headers of such a record.
+
+        Raises
+        ------
+        ForeignRecordError
+            If they are not those that `headers` returns.
+        """
+        start, stop = stamp_of(headers.get("offset_start")), stamp_of(headers.get("offset_stop"))
+        source = headers.get("source", b"").decode("utf-8", "replace")
+        topic, _, place = source.partition("/")
+        partition = stamp_of(place.partition("/")[0].encode())
+        if start is None or stop is None or partition is None or start >= stop:
+            detail = f"source {source[:100]!r} with an impossible range of offsets"
+            raise ForeignRecordError(ForeignReason.WRONG_VALUE, detail)
+        detail = headers.get("detail", b"").decode("utf-8", "replace")
+        return cls(topic, partition, start, stop, detail, recorded_ms)
+
+    def as_dict(self) -> dict[str, str | int]:
+        """The object that is printed."""
+        return {
+            "topic": self.topic,
+            "partition": self.partition,
+            "start": self.start,
+            "stop": self.stop,
+            "detail": self.detail,
+        }
+
+
+def merged(lost: Iterable[LostRecords]) -> list[LostRecords]:
+    """Join ranges that overlap: a sink that restarts early reports the same records again."""
+    joined: list[LostRecords] = []
+    for item in sorted(lost):
+        last = joined[-1] if joined else None
+        if last and last.topic == item.topic and last.overlaps(item):
+            joined[-1] = replace(last, stop=max(last.stop, item.stop))
+        else:
+            joined.append(item)
+    return joined

@@ -1,0 +1,66 @@
+"""Raw records of a range of event time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from headrace.models.event_time import TIME_HEADER, stamp_of
+from headrace.models.reading import epoch_ns
+from headrace.profile import Profile
+from headrace.settings import Settings
+from headrace.storage.kafka import Kafka, Record
+from headrace.storage.kafka_log import offsets_at, read_topic
+
+__all__ = ["arrival_margin", "record_time_ns", "records_between"]
+
+#: Allowance for the difference between the clocks of a bridge and of Kafka's brokers.
+_CLOCK_DIFFERENCE = timedelta(hours=1)
+
+
+def arrival_margin(settings: Settings) -> timedelta:
+    """How long before its event time a reading may arrive in Kafka."""
+    return settings.max_time_ahead + _CLOCK_DIFFERENCE
+
+
+def records_between(
+    kafka: Kafka,
+    profile: Profile,
+    start: datetime,
+    stop: datetime,
+    margin: timedelta,
+    progress: Callable[[int], None],
+) -> Iterator[tuple[Record, int]]:
+    """Read the raw records whose event time lies in ``[start, stop)``.
+
+    Kafka finds records by their time of arrival. A reading arrives at most `margin` before
+    its event time, and may arrive any time later, so the topic is read to its end.
+
+    Yields
+    ------
+    tuple
+        The record, and its event time in nanoseconds since the epoch.
+
+    Raises
+    ------
+    MissingResourceError, TransientError
+        As `headrace.storage.kafka_log.read_topic`.
+    """
+    topic = profile.topics.raw
+    consumer = kafka.consumer("headrace-reader")
+    try:
+        begin = offsets_at(consumer, topic, start - margin)
+    finally:
+        consumer.close()
+    first, last = epoch_ns(start), epoch_ns(stop)
+    for record in read_topic(kafka, topic, begin):
+        progress(1)
+        time_ns = record_time_ns(record)
+        if first <= time_ns < last:
+            yield record, time_ns
+
+
+def record_time_ns(record: Record) -> int:
+    """Event time of a raw record; its time of arrival if the header is missing or unreadable."""
+    stamp = stamp_of(record.headers.get(TIME_HEADER))
+    return record.timestamp_ms * 1_000_000 if stamp is None else stamp

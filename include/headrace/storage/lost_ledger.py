@@ -1,0 +1,91 @@
+"""The newest lost records of each partition, kept where one request finds them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import msgspec
+from confluent_kafka import Consumer, TopicPartition
+
+from headrace.models.lost import LostRecords
+from headrace.profile import Profile
+from headrace.storage.kafka import Kafka, kafka_errors
+
+__all__ = ["LostLedger", "recorded_losses"]
+
+_CALL_SECONDS = 5.0
+#: Kafka keeps 4,096 bytes with a commit.
+_DETAIL_CHARACTERS = 500
+
+
+def _group(profile: Profile) -> str:
+    return f"headrace-lost-{profile.name}"
+
+
+class LostLedger:
+    """Records what the sink reports as lost, as commits of a consumer group without members.
+
+    The dead-letter topic has a record for every loss, but may be long. This has the newest
+    loss of each partition, so that ``headrace status`` needs one request.
+
+    Parameters
+    ----------
+    kafka, profile
+        Where to record it.
+    """
+
+    def __init__(self, kafka: Kafka, profile: Profile) -> None:
+        self._kafka = kafka
+        self._group = _group(profile)
+        self._consumer: Consumer | None = None
+
+    def save(self, lost: LostRecords) -> None:
+        """Record a loss.
+
+        Raises
+        ------
+        TransientError
+            If Kafka does not take the commit.
+        """
+        if self._consumer is None:
+            # Rarely needed, so it is created only then.
+            self._consumer = self._kafka.consumer(self._group)
+        kept = replace(
+            lost, detail=lost.detail[:_DETAIL_CHARACTERS], recorded_ms=time.time_ns() // 1_000_000
+        )
+        place = TopicPartition(
+            lost.topic, lost.partition, lost.stop, metadata=msgspec.json.encode(kept).decode()
+        )
+        with kafka_errors():
+            self._consumer.commit(offsets=[place], asynchronous=False)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._consumer is not None:
+            self._consumer.close()
+
+
+def recorded_losses(kafka: Kafka, profile: Profile, partitions: list[int]) -> list[LostRecords]:
+    """Read the newest loss of each partition of the raw topic that had one.
+
+    Raises
+    ------
+    TransientError
+        If Kafka is unavailable.
+    """
+    consumer = kafka.consumer(_group(profile))
+    try:
+        asked = [TopicPartition(profile.topics.raw, partition) for partition in partitions]
+        with kafka_errors():
+            found = consumer.committed(asked, timeout=_CALL_SECONDS)
+    finally:
+        consumer.close()
+    losses = []
+    for item in found:
+        try:
+            losses.append(msgspec.json.decode(item.metadata or b"", type=LostRecords))
+        except msgspec.MsgspecError:
+            # No commit, or one that another program made.
+            continue
+    return losses
