@@ -14,11 +14,14 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from headrace.errors import ConfigurationError
+from headrace.models.foreign import ForeignReason, ForeignRecordError
 from headrace.profile import Profile, load_profile
-from headrace.storage.kafka import Kafka
+from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import read_topic
+from headrace.storage.records import SkippedRecords, own_records
 from native.airflow import init_commands
 from native.dotenv import ENV_FILE, write_env
 from native.programs import run_step
@@ -148,11 +151,19 @@ def _rows_of(stack: Stack, since: datetime) -> list[dict[str, object]]:
     settings = stack.settings
     topic = load_profile(settings.profile).topics.downsampled
     newer = int(since.timestamp() * 1000)
-    return [
-        msgspec.json.decode(record.value)
-        for record in read_topic(Kafka.from_settings(settings), topic, since=since)
-        if record.timestamp_ms >= newer
-    ]
+    records = read_topic(Kafka.from_settings(settings), topic, since=since)
+    recent = (record for record in records if record.timestamp_ms >= newer)
+    return list(own_records(recent, _row, SkippedRecords()))
+
+
+def _row(record: Record) -> dict[str, object]:
+    try:
+        row = msgspec.json.decode(record.value, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise ForeignRecordError(ForeignReason.NOT_JSON, str(exc)) from exc
+    if "window_start" not in row:
+        raise ForeignRecordError(ForeignReason.MISSING_FIELD, "window_start")
+    return row
 
 
 def _show(stack: Stack) -> None:
@@ -182,7 +193,7 @@ def _show(stack: Stack) -> None:
     for name in names:
         rows.add_column(name)
     for row in shown:
-        rows.add_row(*(str(row[name]) for name in names))
+        rows.add_row(*(Text(str(row.get(name, ""))) for name in names))
     _console.print(rows)
 
 

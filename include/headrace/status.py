@@ -1,11 +1,12 @@
-"""How an installation is doing: asked of every component, in one object."""
+"""The state of an installation: every component is asked at once, with a time limit."""
 
 from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,61 +15,100 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.errors import HeadraceError
-from headrace.ingest.presence import recorded_presence
-from headrace.models.presence import PresenceState
+from headrace.kafka_status import ask_kafka, ask_presence
 from headrace.models.window import rfc3339
 from headrace.profile import Profile
 from headrace.settings import Settings
 from headrace.stages.heal import expected_windows, missing_windows
-from headrace.stages.ingest_progress import sink_lag
 from headrace.stages.markers import read_markers
 from headrace.stages.pipeline import Pipeline
 from headrace.storage.influx import Influx, influx_address
 from headrace.storage.kafka import Kafka
-from headrace.storage.kafka_log import count_between, count_records, held_records
 
 __all__ = ["Status", "collect_status"]
 
-_CALL_SECONDS = 5.0
-#: A window that closed less long ago is not missing yet.
+#: A component that has not answered by then is reported as such.
+_LIMIT_SECONDS = 2.0
+_CALL_SECONDS = 1.8
+#: A window that ended this recently is not missing yet.
 _SETTLING = timedelta(minutes=1)
 _UP = "up"
+#: What to do about a component that is not up. `make up` and the containers use these names.
+_NEXT_STEPS = {
+    "mosquitto": "start the broker, or check HEADRACE_MQTT_HOST and HEADRACE_MQTT_PORT",
+    "kafka": "start Kafka, or check HEADRACE_KAFKA_BOOTSTRAP",
+    "influxdb": "start InfluxDB, or check HEADRACE_INFLUX_HOST and HEADRACE_INFLUX_PORT",
+    "bridge": "see the bridge's log; start it with `headrace bridge` if it does not run",
+    "sink": "see the sink's log; start it with `headrace sink` if it does not run",
+    "mailbox": "start the mail server, or check HEADRACE_SMTP_HOST and HEADRACE_SMTP_PORT",
+}
+_AIRFLOW_STEP = "see the logs of Airflow; alerts, rows and alarms wait for it"
+
+#: A section of the status, and its values.
+Answer = dict[str, dict[str, Any]]
 
 
 @dataclass
 class Status:
     """What ``headrace status --json`` prints.
 
-    A number that could not be had is `None`, and the component it comes from is not up.
+    A number that is not known is `None`, and the component it comes from is not up.
+
+    Parameters
+    ----------
+    components
+        ``up``, or what is wrong, by component.
+    mqtt, kafka, sink, windows, devices
+        Numbers. Those of Kafka count offsets, which include transaction markers.
+    lost
+        Records that Kafka deleted before the sink wrote them: the newest of each partition.
+    problems
+        What is wrong, each with what to do. A healthy installation has none.
+    notices
+        What an operator should know, although nothing is wrong now.
     """
 
     components: dict[str, str] = field(default_factory=dict)
-    mqtt: dict[str, int | None] = field(default_factory=lambda: {"received": None})
-    kafka: dict[str, int | None] = field(
-        default_factory=lambda: dict.fromkeys(("raw", "dead_letter", "downsampled", "alarms"))
+    mqtt: dict[str, Any] = field(
+        default_factory=lambda: {"received": None, "dropped": None, "shortfalls": []}
     )
-    sink: dict[str, int | None] = field(default_factory=lambda: {"written": None, "lag": None})
+    kafka: dict[str, Any] = field(
+        default_factory=lambda: {
+            **dict.fromkeys(("raw", "dead_letter", "downsampled", "alarms")),
+            "skipped": {},
+        }
+    )
+    sink: dict[str, Any] = field(
+        default_factory=lambda: {"written": None, "lag": None, "lag_allowed": None, "lost": []}
+    )
     windows: dict[str, Any] = field(default_factory=lambda: {"latest": None, "missing": None})
     devices: dict[str, Any] = field(
-        default_factory=lambda: {"online": None, "offline": [], "drifting": {}}
+        default_factory=lambda: {"online": None, "offline": [], "drifting": {}, "complete": None}
     )
-    lag_allowed: int = 0
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     @property
     def healthy(self) -> bool:
-        """Every component answers, no window is missing, the sink keeps up."""
-        lag = self.sink["lag"]
-        return (
-            all(state == _UP for state in self.components.values())
-            and self.windows["missing"] == 0
-            and lag is not None
-            and lag <= self.lag_allowed
-        )
+        """Whether every component answers, no window is missing, and nothing is lost."""
+        return not self.problems
+
+    def add(self, answer: Answer) -> None:
+        """Take over what a component answered."""
+        for section, values in answer.items():
+            part: dict[str, Any] = getattr(self, section)
+            for name, value in values.items():
+                if isinstance(value, dict) and isinstance(part.get(name), dict):
+                    part[name] = {**part[name], **value}
+                else:
+                    part[name] = value
 
     def as_dict(self) -> dict[str, Any]:
         """The object that is printed."""
         return {
             "healthy": self.healthy,
+            "problems": self.problems,
+            "notices": self.notices,
             "mqtt": self.mqtt,
             "kafka": self.kafka,
             "sink": self.sink,
@@ -79,113 +119,206 @@ class Status:
 
 
 def collect_status(settings: Settings, profile: Profile) -> Status:
-    """Ask every component. Whatever does not answer is reported, not raised."""
+    """Ask every component. A component that does not answer in time is reported."""
     status = Status()
     kafka = Kafka.from_settings(settings)
-    parts: dict[str, Callable[[], None]] = {
+    limit = timedelta(seconds=_CALL_SECONDS)
+    parts: dict[str, Callable[[], Answer]] = {
         "mosquitto": lambda: _connects(settings.mqtt_host, settings.mqtt_port),
-        "kafka": lambda: _ask_kafka(status, profile, kafka),
-        "influxdb": lambda: _ask_influx(status, settings, profile, kafka),
-        "bridge": lambda: _ask_bridge(status, settings),
-        "sink": lambda: _ask_sink(status, settings),
+        "kafka": lambda: ask_kafka(profile, kafka, limit),
+        "influxdb": lambda: _ask_influx(settings, profile, kafka),
+        "bridge": lambda: _ask_bridge(settings),
+        "sink": lambda: _ask_sink(settings),
         "mailbox": lambda: _connects(settings.smtp_host, settings.smtp_port),
     }
-    with ThreadPoolExecutor(len(parts) + 1) as pool:
-        answers = {name: pool.submit(_outcome, part) for name, part in parts.items()}
-        airflow = pool.submit(_airflow_parts, settings)
-        status.components = {name: answer.result() for name, answer in answers.items()}
-        status.components.update(airflow.result())
+    others: dict[str, Callable[[], Answer]] = {
+        "devices": lambda: ask_presence(profile, kafka, limit),
+        "airflow": lambda: {"components": _airflow_parts(settings)},
+    }
+    answers = _answers({**parts, **others})
+    for name, answer in answers.items():
+        if isinstance(answer, str):
+            if name in parts:
+                status.components[name] = answer
+        else:
+            if name in parts:
+                status.components[name] = _UP
+            status.add(answer)
+    if isinstance(answers["airflow"], str):
+        status.components["airflow-api-server"] = answers["airflow"]
+    _judge(status, settings)
     return status
 
 
-def _outcome(part: Callable[[], None]) -> str:
+def _answers(parts: dict[str, Callable[[], Answer]]) -> dict[str, Answer | str]:
+    """Ask all at once. What has not answered within the limit is left behind."""
+    answers: dict[str, Answer | str] = {}
+    # Threads of a pool would keep the process alive until the last of them ends.
+    threads = []
+    for name, part in parts.items():
+
+        def ask(name: str = name, part: Callable[[], Answer] = part) -> None:
+            answers[name] = _outcome(part)
+
+        thread = threading.Thread(target=ask, name=name, daemon=True)
+        thread.start()
+        threads.append(thread)
+    deadline = time.monotonic() + _LIMIT_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    missing = f"no answer within {_LIMIT_SECONDS:.0f} s"
+    return {name: answers.get(name, missing) for name in parts}
+
+
+def _outcome(part: Callable[[], Answer]) -> Answer | str:
     try:
-        part()
+        return part()
     except (HeadraceError, OSError, urllib3.exceptions.HTTPError, ValueError, KeyError) as exc:
         return str(exc) or type(exc).__name__
-    return _UP
 
 
-def _connects(host: str, port: int) -> None:
-    with socket.create_connection((host, port), timeout=_CALL_SECONDS):
-        pass
-
-
-def _ask_kafka(status: Status, profile: Profile, kafka: Kafka) -> None:
-    topics = profile.topics
+def _judge(status: Status, settings: Settings) -> None:
+    """Say what is wrong, and what to do about it."""
+    problems = status.problems
+    for name, state in status.components.items():
+        if state != _UP and not state.startswith("unknown"):
+            problems.append(f"{name}: {state}. Next: {_NEXT_STEPS.get(name, _AIRFLOW_STEP)}")
     now = datetime.now(UTC)
-    kafka.check_connection()
-    status.kafka["raw"] = held_records(kafka, topics.raw)
-    status.kafka["dead_letter"] = held_records(kafka, topics.dead_letter)
-    status.kafka["downsampled"] = count_records(kafka, topics.downsampled)
-    status.kafka["alarms"] = count_records(kafka, topics.alarms)
-    status.sink["lag"] = sink_lag(kafka, topics.raw, profile.sink_group)
-    consumer = kafka.consumer("headrace-reader")
-    try:
-        status.lag_allowed = count_between(consumer, topics.raw, now - timedelta(minutes=1), now)
-    finally:
-        consumer.close()
-    presence = recorded_presence(kafka, profile)
-    offline = [item for item in presence.values() if item.state is PresenceState.OFFLINE]
-    status.devices["online"] = len(presence) - len(offline)
-    status.devices["offline"] = [
-        {"device": item.device, "since": rfc3339(item.since)}
-        for item in sorted(offline, key=lambda item: (item.since, item.device))
-    ]
+    if settings.installed_at > now:
+        problems.append(
+            f"HEADRACE_INSTALLED_AT {rfc3339(settings.installed_at)} is in the future, so no "
+            "window is expected yet. Next: check the clock of this machine and the setting"
+        )
+    elif status.windows["missing"]:
+        problems.append(
+            f"{status.windows['missing']} windows are missing. Next: check that Airflow runs and "
+            "its DAGs are not paused; the reconcile DAG computes missing windows"
+        )
+    lag, allowed = status.sink["lag"], status.sink["lag_allowed"]
+    if lag is not None and lag > (allowed or 0):
+        problems.append(
+            f"the sink is {lag} records behind, more than arrived in the last minute. Next: check "
+            "the sink and InfluxDB; if both are well, start a second sink"
+        )
+    recent_ms = (now - timedelta(days=1)).timestamp() * 1000
+    for item in status.sink["lost"]:
+        sentence = (
+            f"Kafka deleted records of {item['topic']} partition {item['partition']}, offsets "
+            f"{item['start']} to {item['stop'] - 1}, before they were written: {item['detail']}. "
+            "Next: keep the sink running or raise HEADRACE_KAFKA_RETENTION; `headrace audit` "
+            "lists all losses"
+        )
+        (problems if item["recorded_ms"] >= recent_ms else status.notices).append(sentence)
+    _notice(status)
 
 
-def _ask_influx(status: Status, settings: Settings, profile: Profile, kafka: Kafka) -> None:
+def _notice(status: Status) -> None:
+    notices = status.notices
+    if status.mqtt["dropped"]:
+        notices.append(
+            f"the MQTT broker has dropped {status.mqtt['dropped']} messages since it started. "
+            "Next: compare `max_queued_messages` and `max_queued_bytes` of the broker with what "
+            "your devices send while the bridge is away"
+        )
+    notices += [f"MQTT broker: {item}" for item in status.mqtt["shortfalls"]]
+    if status.mqtt.get("clock_jumps"):
+        notices.append(
+            f"the clock of the bridge's machine jumped {status.mqtt['clock_jumps']} times since "
+            "the bridge started. Next: check its time synchronisation; see `clock jumped` in the "
+            "bridge's log"
+        )
+    for topic, number in sorted(status.kafka["skipped"].items()):
+        notices.append(
+            f"{number} records on {topic} are not from Headrace, and were skipped. Next: find "
+            "out who writes there; `foreign record skipped` in the logs has their offsets"
+        )
+    if status.devices["complete"] is False:
+        notices.append("the status topic was too long to read in time: devices are not complete")
+
+
+def _connects(host: str, port: int) -> Answer:
+    with socket.create_connection((host, port), timeout=_CALL_SECONDS):
+        return {}
+
+
+def _ask_influx(settings: Settings, profile: Profile, kafka: Kafka) -> Answer:
     now = datetime.now(UTC)
     begin = now - settings.heal_horizon
     with Influx(influx_address(settings, "airflow")) as influx:
         pipeline = Pipeline(profile, settings.flux_dir, influx, kafka, settings.raw_retention)
-        # Also those that closed just now: one of them may be the newest computed.
-        closed = expected_windows(begin, now, timedelta(0), pipeline)
+        # Also those that ended just now: one of them may be the newest computed.
+        ended = expected_windows(begin, now, timedelta(0), pipeline)
         due = expected_windows(begin, now, _SETTLING, pipeline)
-        markers = read_markers(closed, pipeline) if closed else {}
+        markers = read_markers(ended, pipeline) if ended else {}
     computed = [start for start, marker in markers.items() if marker.published >= 0]
-    status.windows["latest"] = rfc3339(max(computed)) if computed else None
     missing = missing_windows(due, settings.installed_at, markers) if due else []
-    status.windows["missing"] = len(missing)
+    latest = rfc3339(max(computed)) if computed else None
+    return {"windows": {"latest": latest, "missing": len(missing)}}
 
 
-def _ask_bridge(status: Status, settings: Settings) -> None:
+def _ask_bridge(settings: Settings) -> Answer:
     base = f"http://{settings.bridge_host}:{settings.bridge_metrics_port}"
     report = _health_report(base)
-    status.devices["drifting"] = report.get("drifting", {})
-    status.mqtt["received"] = _metric(base, "headrace_bridge_received")
-    _complain_unless_healthy(report)
+    metrics = _metrics(base)
+    return {
+        "devices": {"drifting": report.get("drifting", {})},
+        "mqtt": {
+            "received": _required(metrics, "headrace_bridge_received", base),
+            "shortfalls": list(report.get("shortfalls") or ()),
+            "clock_jumps": sum(metrics.get("headrace_bridge_clock_jumps", {}).values()),
+        },
+        "kafka": {"skipped": metrics.get("headrace_bridge_skipped", {})},
+        "components": _own_state("bridge", report),
+    }
 
 
-def _ask_sink(status: Status, settings: Settings) -> None:
+def _ask_sink(settings: Settings) -> Answer:
     base = f"http://{settings.sink_host}:{settings.sink_metrics_port}"
     report = _health_report(base)
-    status.sink["written"] = _metric(base, "headrace_sink_written")
-    _complain_unless_healthy(report)
+    metrics = _metrics(base)
+    return {
+        "sink": {"written": _required(metrics, "headrace_sink_written", base)},
+        "components": _own_state("sink", report),
+    }
 
 
 def _health_report(base: str) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(_get(f"{base}/healthz"))
+    report = json.loads(_get(f"{base}/healthz"))
+    if not isinstance(report, dict) or "healthy" not in report:
+        msg = f"{base} is not a worker of Headrace"
+        raise ValueError(msg)
     return report
 
 
-def _complain_unless_healthy(report: dict[str, Any]) -> None:
+def _own_state(name: str, report: dict[str, Any]) -> dict[str, str]:
+    """The state of a worker by its own word."""
     if report["healthy"]:
-        return
+        return {name: _UP}
     problems = [
-        f"{name}: {condition['state']}"
-        for name, condition in report["conditions"].items()
-        if condition["state"] != "fine"
+        f"{condition}: {item['state']}"
+        for condition, item in report["conditions"].items()
+        if item["state"] != "fine"
     ]
-    raise ValueError("; ".join(problems) or f"its loop is {report['loop']}")
+    return {name: "; ".join(problems) or f"its loop is {report['loop']}"}
 
 
-def _metric(base: str, name: str) -> int:
+def _metrics(base: str) -> dict[str, dict[str, int]]:
+    """Metrics by name, each by its labels."""
+    found: dict[str, dict[str, int]] = {}
     for family in text_string_to_metric_families(_get(f"{base}/metrics").decode()):
-        if family.name == name:
-            return int(family.samples[0].value)
-    msg = f"{base}/metrics has no {name}"
-    raise ValueError(msg)
+        by_label = found.setdefault(family.name, {})
+        for sample in family.samples:
+            if family.type in ("counter", "gauge"):
+                label = sample.labels.get("topic", "")
+                by_label[label] = by_label.get(label, 0) + int(sample.value)
+    return found
+
+
+def _required(metrics: dict[str, dict[str, int]], name: str, base: str) -> int:
+    if name not in metrics:
+        msg = f"{base}/metrics has no {name}"
+        raise ValueError(msg)
+    return sum(metrics[name].values())
 
 
 def _airflow_parts(settings: Settings) -> dict[str, str]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.cli.app import app, start
+from headrace.cli.text import shown
 
 __all__: list[str] = []
 
@@ -30,7 +31,7 @@ def login(
         file.save()
         table = Table("login", "password")
         for device, password in made.items():
-            table.add_row(device, password)
+            table.add_row(shown(device), shown(password))
         Console().print(table)
     Console(stderr=True).print(
         "mosquitto reads its logins again after SIGHUP: `make reload-logins`, or "

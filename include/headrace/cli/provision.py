@@ -27,7 +27,7 @@ def provision_command(
         settings,
         load_profile(settings.profile),
         wait=timedelta(seconds=wait),
-        not_yet=lambda error: console.print(f"waiting: {error}", style="dim"),
+        not_yet=lambda error: console.print(f"waiting: {error}", style="dim", markup=False),
     )
     table = Table("what", "state", box=None)
     for name, what in done.items():
