@@ -124,7 +124,7 @@ def until_it_works(
     return Retrying(
         retry=retry_if_exception_type(HeadraceError)
         & retry_if_not_exception_type((FatalError, *never)),
-        wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
+        wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2),
         stop=stop_when_event_set(stop),
         sleep=sleep_using_event(stop),
         before_sleep=report,
