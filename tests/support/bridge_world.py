@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 from confluent_kafka import Message
+from headrace.ingest.roll_call import RollCall
 
 from headrace.errors import HeadraceError, ServerUnavailableError, SessionTakenOverError
 from headrace.ingest import bridge as bridge_module
@@ -26,7 +27,6 @@ from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox
 from headrace.ingest.redelivery import Bookmarks, Fingerprint, RecentPackets, digest_of
 from headrace.ingest.retirement import Retirement
-from headrace.ingest.roll_call import RollCall
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.storage.mqtt import MqttSession
