@@ -10,6 +10,7 @@ from pathlib import Path
 import urllib3
 from dotenv import dotenv_values
 
+from headrace.checks.addresses import endpoints
 from headrace.profile import load_profile
 from headrace.settings import ENV_PREFIX, MqttLogin, Settings, load_settings
 from headrace.storage.mqtt_logins import provision_logins
@@ -18,7 +19,7 @@ from native.airflow import airflow_environment, airflow_servers
 from native.programs import Program, Progress
 from native.servers import LOOPBACK, Server
 
-__all__ = ["Programs", "Stack", "find_programs", "load_stack", "login_lines"]
+__all__ = ["Programs", "Stack", "find_programs", "load_stack", "local_kafka_port", "login_lines"]
 
 #: Addresses at which a server is this machine's, so started with the others.
 _HERE = frozenset({LOOPBACK, "localhost", "::1"})
@@ -91,14 +92,14 @@ class Stack:
         """The servers that ``.env`` does not place elsewhere, each prepared to be started."""
         settings = self.settings
         password = settings.postgres_password
-        kafka_host, _, kafka_port = settings.kafka_bootstrap.rpartition(":")
         chosen = []
-        if kafka_host in _HERE:
+        kafka_port = local_kafka_port(settings)
+        if kafka_port is not None:
             chosen.append(
                 servers.kafka(
                     found.kafka,
                     self.folder / "kafka",
-                    port=int(kafka_port),
+                    port=kafka_port,
                     controller_port=settings.kafka_controller_port,
                 )
             )
@@ -132,14 +133,12 @@ class Stack:
 
     def workers(self) -> list[Server]:
         """The ingest workers."""
+        # Where a worker of this machine serves its metrics, whatever `status` asks elsewhere.
         host = self.settings.metrics_host
+        here = self.settings.model_copy(update={"bridge_host": host, "sink_host": host})
         return [
-            self._worker(
-                "bridge",
-                health=f"{host}:{self.settings.bridge_metrics_port}",
-                more=self.bridge_login,
-            ),
-            self._worker("sink", health=f"{host}:{self.settings.sink_metrics_port}"),
+            self._worker("bridge", url=here.bridge_url, more=self.bridge_login),
+            self._worker("sink", url=here.sink_url),
         ]
 
     def airflow(self) -> list[Server]:
@@ -156,15 +155,15 @@ class Stack:
         self,
         name: str,
         *arguments: str,
-        health: str | None = None,
+        url: str | None = None,
         more: Mapping[str, str] | None = None,
     ) -> Server:
         def ready() -> bool:
-            if health is None:
+            if url is None:
                 return True
             try:
                 # Any answer will do: whether all is well is another question.
-                urllib3.request("GET", f"http://{health}/healthz", timeout=2, retries=False)
+                urllib3.request("GET", f"{url}/healthz", timeout=2, retries=False)
             except urllib3.exceptions.HTTPError:
                 return False
             return True
@@ -178,6 +177,13 @@ class Stack:
             # Longer than a worker takes to drain, and then one call to InfluxDB.
             stop_seconds=int(self.settings.drain_limit.total_seconds()) + 20,
         )
+
+
+def local_kafka_port(settings: Settings) -> int | None:
+    """Port of the Kafka that the stack starts; `None` if the settings name one elsewhere."""
+    addresses = endpoints(settings.kafka_bootstrap)
+    host, port = addresses[0]
+    return port if len(addresses) == 1 and host in _HERE else None
 
 
 def login_lines(settings: Settings) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from native.airflow import init_commands
 from native.dotenv import ENV_FILE, write_env
 from native.programs import run_step
 from native.servers import LOOPBACK, Server, port_is_free, wait_until_ready
-from native.stack import Stack, find_programs, load_stack
+from native.stack import Stack, find_programs, load_stack, local_kafka_port
 from native.supervision import Supervisor
 
 __all__ = ["bring_up"]
@@ -93,7 +93,7 @@ def _check_ports(stack: Stack, starting: set[str]) -> None:
     needed = {
         "mosquitto": {"HEADRACE_MQTT_PORT": settings.mqtt_port},
         "kafka": {
-            "HEADRACE_KAFKA_BOOTSTRAP": int(settings.kafka_bootstrap.rpartition(":")[2]),
+            "HEADRACE_KAFKA_BOOTSTRAP": local_kafka_port(settings) or 0,
             "HEADRACE_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
         },
         "influxdb": {"HEADRACE_INFLUX_PORT": settings.influx_port},

@@ -1,34 +1,43 @@
-"""The device profile: what one kind of device reports, and what is made of it.
+"""The device profile: what one kind of device reports, and how it is processed.
 
-A profile is one YAML file (``include/profiles/generators.yaml`` is the first). Nothing
-about a kind of device stands anywhere else, so another fleet is another file.
+A profile is one YAML file, such as ``include/profiles/generators.yaml``. It holds everything
+about a kind of device, so that another fleet needs another file and no other change.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-import msgspec
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from headrace.checks.durations import Lasting, duration_text
+from headrace.checks.explain import explain
+from headrace.checks.topics import PLACEHOLDER, DeviceTopic, filters_overlap
+from headrace.checks.values import (
+    NotAllowedError,
+    Prose,
+    Range,
+    Switch,
+    Text,
+)
+from headrace.checks.yaml_file import parse_yaml
 from headrace.errors import ConfigurationError
+from headrace.profile_quality import Quality, Thresholds
+from headrace.profile_rules import AlarmRule, Name, check_params
 
 __all__ = [
     "AlarmRule",
-    "Duration",
     "FieldSpec",
     "MqttTopics",
     "Profile",
@@ -36,31 +45,60 @@ __all__ = [
     "load_profile",
 ]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_PLACEHOLDER = "{id}"
 _SILENT_RULE = "silent"
-#: What a row carries besides the profile's fields, so no field may take these names.
+#: What a row or a record carries anyway, or a column that InfluxDB adds to every result.
 _RESERVED = frozenset(
-    {"time", "window_start", "window_end", "readings", "revision", "rule", "state", "since"}
+    {
+        "time",
+        "window_start",
+        "window_end",
+        "readings",
+        "revision",
+        "rule",
+        "state",
+        "since",
+        "result",
+        "table",
+        # Columns of the Flux that matches an optional field with the last reading.
+        "whole",
+        "part",
+    }
 )
+#: A record of an alarm has this entry beside the device's id.
+_ALARM_ENTRY = "alarm"
 
 
-def _parse_duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        msg = f"{value!r} is not a duration: write a number and ms, s, m, h or d, such as 15s"
-        raise ValueError(msg)
-    return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])
+class _WindowLength(Lasting):
+    """Whole minutes that divide an hour."""
+
+    def __init__(self) -> None:
+        super().__init__("1m", "1h")
+        self.allowed = "whole minutes that divide an hour: 1m, 2m, 3m, 4m, 5m, 6m, 10m, 12m, 15m, "
+        self.allowed += "20m, 30m or 1h"
+
+    def read(self, value: object) -> timedelta:
+        """Read a length."""
+        length = super().read(value)
+        if length % timedelta(minutes=1) or timedelta(hours=1) % length:
+            raise NotAllowedError
+        return length
 
 
-#: A length of time, written ``15s``, ``1m``, ``24h``, ``30d``.
-Duration = Annotated[timedelta, BeforeValidator(_parse_duration)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-KafkaTopic = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-BucketName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+KafkaTopic = Annotated[
+    str,
+    Text(
+        "1 to 249 letters, digits, dots, hyphens and underscores, not beginning with two "
+        "underscores",
+        r"(?!__)(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}",
+    ),
+]
+BucketName = Annotated[
+    str,
+    Text(
+        "1 to 63 letters, digits, dots, hyphens and underscores, beginning with a letter or digit",
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+    ),
+]
 
 
 class _Model(BaseModel):
@@ -70,30 +108,28 @@ class _Model(BaseModel):
 class MqttTopics(_Model):
     """Where the devices publish. ``{id}`` is the level that carries a device's id."""
 
-    topic: str
-    status_topic: str
+    topic: Annotated[str, DeviceTopic()]
+    status_topic: Annotated[str, DeviceTopic()]
 
-    @field_validator("topic", "status_topic")
-    @classmethod
-    def _one_placeholder(cls, value: str) -> str:
-        levels = value.split("/")
-        if levels.count(_PLACEHOLDER) != 1 or value.count("{") != 1:
-            msg = f"{value!r} must hold exactly one level that is {_PLACEHOLDER}"
+    @model_validator(mode="after")
+    def _topics_differ(self) -> Self:
+        if filters_overlap(self.readings_filter, self.status_filter):
+            msg = (
+                f"mqtt: topic {self.topic} and status_topic {self.status_topic} have topics in "
+                "common, so presence could not be told from readings"
+            )
             raise ValueError(msg)
-        if any("#" in level or ("+" in level and level != "+") for level in levels):
-            msg = f"{value!r} may use + for a whole level, and nothing else as a wildcard"
-            raise ValueError(msg)
-        return value
+        return self
 
     @cached_property
     def readings_filter(self) -> str:
         """Subscription that matches every device's readings."""
-        return self.topic.replace(_PLACEHOLDER, "+")
+        return self.topic.replace(PLACEHOLDER, "+")
 
     @cached_property
     def status_filter(self) -> str:
         """Subscription that matches every device's presence."""
-        return self.status_topic.replace(_PLACEHOLDER, "+")
+        return self.status_topic.replace(PLACEHOLDER, "+")
 
 
 class KafkaTopics(_Model):
@@ -117,88 +153,76 @@ class Buckets(_Model):
 class FieldSpec(_Model):
     """One number that a device reports."""
 
-    unit: str
-    required: bool = True
-    range: tuple[float, float]
-
-    @model_validator(mode="after")
-    def _range_has_an_inside(self) -> Self:
-        if self.range[0] >= self.range[1]:
-            msg = f"range {list(self.range)} must go from low to high"
-            raise ValueError(msg)
-        return self
+    unit: Annotated[str, Text("text of 1 to 40 printable characters", longest=40)]
+    required: Annotated[bool, Switch(from_text=False)] = True
+    range: Annotated[tuple[float, float], Range()]
 
 
-class AlarmRule(_Model):
-    """A rule that gives every downsampled row a level."""
+class _TagValue(Text):
+    """Text that line protocol can carry."""
 
-    rule: Name
-    writes: Name
-    flux: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.flux$")]
-    params: dict[Name, str | float] = Field(default_factory=dict)
-    level: Annotated[str, StringConstraints(min_length=1)]
-    normal: Annotated[str, StringConstraints(min_length=1)]
+    def __init__(self) -> None:
+        super().__init__("text of 1 to 200 printable characters that ends with no backslash")
 
-    @model_validator(mode="after")
-    def _levels_differ(self) -> Self:
-        if self.level == self.normal:
-            msg = f"level and normal of rule {self.rule} are both {self.level!r}"
-            raise ValueError(msg)
-        return self
+    def read(self, value: object) -> str:
+        """Read a value."""
+        text = super().read(value)
+        if text.endswith("\\") or len(text) > 200:  # noqa: PLR2004
+            raise NotAllowedError
+        return text
 
 
 class Silence(_Model):
     """When a device that used to report counts as silent."""
 
-    after: Duration
-    known: Duration
+    after: Annotated[timedelta, Lasting("1m", "7d")]
+    known: Annotated[timedelta, Lasting("1m", "366d")]
 
-
-class Thresholds(_Model):
-    """Levels of one quality check: a share for most checks, a duration for ages."""
-
-    warn: float | Duration
-    fail: float | Duration
-
-
-class Quality(_Model):
-    """Levels of the quality checks."""
-
-    completeness: Thresholds
-    readings: Thresholds
-    out_of_range: Thresholds
-    freshness: Thresholds
-    clock_drift: Thresholds
-    dead_letters: Thresholds
-    adds_up: Thresholds
+    @model_validator(mode="after")
+    def _after_lies_within_known(self) -> Self:
+        if self.after > self.known:
+            msg = (
+                f"silent: after ({duration_text(self.after)}) must not be longer than known "
+                f"({duration_text(self.known)})"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class Profile(_Model):
     """One kind of device: topics, fields, windows, alarms and quality levels."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-    description: str = ""
+    name: Annotated[
+        str,
+        Text(
+            "a lower-case letter, then lower-case letters, digits and underscores, at most 40 in "
+            "all",
+            r"[a-z][a-z0-9_]{0,39}",
+        ),
+    ]
+    description: Annotated[str, Prose(2000)] = ""
     mqtt: MqttTopics
     id_field: Name
     measurement: Name
     topics: KafkaTopics
     buckets: Buckets
-    fields: dict[Name, FieldSpec]
-    interval: Duration
-    tags: dict[Name, Annotated[str, StringConstraints(min_length=1)]] = Field(default_factory=dict)
-    window: Duration
-    grace: Duration = timedelta(milliseconds=500)
-    alarms: tuple[AlarmRule, ...] = ()
+    fields: dict[Name, FieldSpec] = Field(max_length=500)
+    interval: Annotated[timedelta, Lasting("1ms", "7d")]
+    tags: dict[Name, Annotated[str, _TagValue()]] = Field(default_factory=dict, max_length=100)
+    window: Annotated[timedelta, _WindowLength()]
+    grace: Annotated[timedelta, Lasting("0s", "59m")] = timedelta(milliseconds=500)
+    alarms: tuple[AlarmRule, ...] = Field((), max_length=100)
     silent: Silence
     quality: Quality
 
-    @field_validator("window")
+    @field_validator("topics", "buckets")
     @classmethod
-    def _window_divides_an_hour(cls, value: timedelta) -> timedelta:
-        minutes = value / timedelta(minutes=1)
-        if minutes < 1 or minutes != int(minutes) or 60 % minutes:
-            msg = f"window {value} must be whole minutes that divide an hour (1m, 5m, 15m, 1h ...)"
-            raise ValueError(msg)
+    def _destinations_differ(cls, value: KafkaTopics | Buckets) -> KafkaTopics | Buckets:
+        for (one, mine), (other, yours) in combinations(dict(value).items(), 2):
+            # Kafka's metrics don't tell the two characters apart, so it refuses such pairs.
+            if mine.replace(".", "_") == yours.replace(".", "_"):
+                msg = f"{one} ({mine}) and {other} ({yours}) must differ in more than . and _"
+                raise ValueError(msg)
         return value
 
     @model_validator(mode="after")
@@ -209,18 +233,36 @@ class Profile(_Model):
         taken = [self.id_field, *self.tags, *self.fields, *(rule.writes for rule in self.alarms)]
         for name in taken:
             if taken.count(name) > 1 or name in _RESERVED:
-                msg = f"the name {name} stands twice, or is one that every row has anyway"
+                msg = (
+                    f"the name {name} is used twice, or is reserved. id_field, tags, fields and "
+                    "alarms.writes need names of their own, other than "
+                    f"{', '.join(sorted(_RESERVED))}"
+                )
                 raise ValueError(msg)
+        if self.id_field == _ALARM_ENTRY:
+            msg = f"id_field: {_ALARM_ENTRY} is an entry of every record of an alarm"
+            raise ValueError(msg)
         rules = [rule.rule for rule in self.alarms]
         if len(set(rules)) != len(rules) or _SILENT_RULE in rules:
             msg = f"alarms: every rule needs a name of its own, other than {_SILENT_RULE}: {rules}"
             raise ValueError(msg)
-        if not timedelta(0) <= self.grace < self.window:
-            msg = f"grace {self.grace} must be 0s or more, and less than a window ({self.window})"
+        for rule in self.alarms:
+            check_params(rule, self.fields)
+        return self
+
+    @model_validator(mode="after")
+    def _durations_fit(self) -> Self:
+        window = duration_text(self.window)
+        if self.grace >= self.window:
+            msg = f"grace: {duration_text(self.grace)} must be less than a window ({window})"
             raise ValueError(msg)
-        if self.silent.after < self.window:
-            msg = f"silent.after {self.silent.after} must be a window ({self.window}) or more"
-            raise ValueError(msg)
+        for name, length in (("window", self.window), ("interval", self.interval)):
+            if self.silent.after < length:
+                msg = (
+                    f"silent.after: {duration_text(self.silent.after)} must be {name} "
+                    f"({duration_text(length)}) or more"
+                )
+                raise ValueError(msg)
         return self
 
     @cached_property
@@ -254,20 +296,15 @@ def load_profile(path: Path) -> Profile:
         message names the file and the entry.
     """
     try:
-        # Every task reads it twice, so by libyaml, which takes a tenth of the time.
-        content: Any = msgspec.yaml.decode(path.read_bytes())
+        content = parse_yaml(path.read_bytes())
     except OSError as exc:
         msg = f"profile {path} can't be read: {exc.strerror}. Set HEADRACE_PROFILE to a profile"
         raise ConfigurationError(msg) from exc
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except ValueError as exc:
         msg = f"profile {path} is not YAML: {exc}"
         raise ConfigurationError(msg) from exc
     try:
         return Profile.model_validate(content)
     except ValidationError as exc:
-        entries = "; ".join(
-            f"{'.'.join(str(part) for part in error['loc']) or 'file'}: {error['msg']}"
-            for error in exc.errors()
-        )
-        msg = f"profile {path}: {entries}"
+        msg = f"profile {path}: {explain(exc, Profile, '.'.join)}"
         raise ConfigurationError(msg) from exc

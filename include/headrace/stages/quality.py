@@ -125,7 +125,7 @@ def _readings(devices: _Devices, pipeline: Pipeline, *, nothing: bool) -> CheckR
     }
     share = sum(shares.values()) / len(shares) if shares and not nothing else None
     levels = profile.quality.readings
-    few = sorted(device for device, own in shares.items() if own < float(levels.fail))  # type: ignore[arg-type]
+    few = sorted(device for device, own in shares.items() if own < levels.fail)
     detail = f"{len(few)} of {len(shares)} devices sent far fewer readings than promised"
     return judge("readings", share, levels, detail, low_is_bad=True, devices=few)
 

@@ -1,0 +1,1 @@
+"""Checks of settings and profile entries: each says what it allows."""

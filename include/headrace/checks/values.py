@@ -1,0 +1,286 @@
+"""Numbers, texts and secrets: what is allowed, and the value made of what was written.
+
+A check stands in the annotation of a setting or profile entry::
+
+    port: Annotated[int, Whole(1, 65535)]
+
+pydantic calls it with what was written. `headrace.checks.explain` takes the allowed range
+for the error message from it, and the tests enumerate all checks.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from enum import StrEnum
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+from pydantic import GetCoreSchemaHandler, SecretStr
+from pydantic_core import CoreSchema, core_schema
+
+__all__ = [
+    "Check",
+    "ExistingFile",
+    "FernetKey",
+    "Folder",
+    "NotAllowedError",
+    "Number",
+    "OneOf",
+    "Prose",
+    "Range",
+    "Secret",
+    "Switch",
+    "Text",
+    "Whole",
+    "is_printable",
+]
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_SWITCHES = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+_FERNET_BYTES = 32
+
+
+class NotAllowedError(ValueError):
+    """A value is not allowed, and `Check.allowed` says everything about why."""
+
+
+class Check:
+    """Checks one value.
+
+    Parameters
+    ----------
+    allowed
+        What is allowed, so that it reads on from "write", such as "a whole number from 1 to 5".
+    """
+
+    def __init__(self, allowed: str) -> None:
+        self.allowed = allowed
+
+    def read(self, value: object) -> Any:
+        """Make the value of what was written.
+
+        Raises
+        ------
+        ValueError
+            If it is not allowed; the message may say why.
+        """
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Have pydantic call `read` and nothing else, except for a `None` that is allowed."""
+        del handler
+        schema = core_schema.no_info_plain_validator_function(self.read)
+        return core_schema.nullable_schema(schema) if NoneType in get_args(source) else schema
+
+
+class Whole(Check):
+    """A whole number from `low` to `high`.
+
+    The environment holds nothing but text; in YAML a number is no text.
+    """
+
+    def __init__(self, low: int, high: int, *, from_text: bool = True) -> None:
+        super().__init__(f"a whole number from {low} to {high}")
+        self.low, self.high = low, high
+        self._from_text = from_text
+
+    def read(self, value: object) -> int:
+        """Read a number, or text that is one."""
+        if self._from_text and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise NotAllowedError
+        if not self.low <= value <= self.high:
+            raise NotAllowedError
+        return value
+
+
+class Number(Check):
+    """A finite number from `low` to `high`, written as a number."""
+
+    def __init__(self, low: float, high: float, what: str = "a number") -> None:
+        super().__init__(f"{what} from {low:g} to {high:g}")
+        self.low, self.high = low, high
+
+    def read(self, value: object) -> float:
+        """Read a number; text is none, and neither is a truth value."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise NotAllowedError
+        # Compared before it is converted: a whole number may be too large for a float.
+        if not self.low <= value <= self.high:
+            raise NotAllowedError
+        return float(value)
+
+
+class Range(Check):
+    """Two finite numbers, the first one lower."""
+
+    def __init__(self) -> None:
+        super().__init__("two numbers, the lower one first, such as [0, 100]")
+
+    def read(self, value: object) -> tuple[float, float]:
+        """Read a list of two numbers."""
+        if not isinstance(value, list | tuple) or len(value) != 2:  # noqa: PLR2004
+            raise NotAllowedError
+        number = Number(-1e300, 1e300)
+        low, high = number.read(value[0]), number.read(value[1])
+        if not low < high or not math.isfinite(high - low):
+            raise NotAllowedError
+        return low, high
+
+
+class Text(Check):
+    """Text that matches a pattern as a whole, or any printable text of limited length."""
+
+    def __init__(self, allowed: str, pattern: str | None = None, longest: int = 1000) -> None:
+        super().__init__(allowed)
+        self._pattern = re.compile(pattern) if pattern else None
+        self._longest = longest
+
+    def read(self, value: object) -> str:
+        """Read text; numbers and truth values are none."""
+        if not isinstance(value, str) or not 0 < len(value) <= self._longest:
+            raise NotAllowedError
+        if not is_printable(value) or (self._pattern and not self._pattern.fullmatch(value)):
+            raise NotAllowedError
+        return value
+
+
+class Prose(Check):
+    """Text for people, on one or several lines."""
+
+    def __init__(self, longest: int) -> None:
+        super().__init__(f"text of at most {longest} characters")
+        self._longest = longest
+
+    def read(self, value: object) -> str:
+        """Read text."""
+        if not isinstance(value, str) or len(value) > self._longest:
+            raise NotAllowedError
+        if not all(is_printable(line) for line in value.split("\n")):
+            raise NotAllowedError
+        return value
+
+
+class OneOf(Check):
+    """A member of an enumeration, by its value."""
+
+    def __init__(self, members: type[StrEnum]) -> None:
+        super().__init__(f"one of {', '.join(members)}")
+        self._members = members
+
+    def read(self, value: object) -> StrEnum:
+        """Read the text of a member."""
+        if not isinstance(value, str) or value not in set(self._members):
+            raise NotAllowedError
+        return self._members(value)
+
+
+class Switch(Check):
+    """True or false."""
+
+    def __init__(self, *, from_text: bool = True) -> None:
+        super().__init__("true or false")
+        self._from_text = from_text
+
+    def read(self, value: object) -> bool:
+        """Read a truth value, or text that is one."""
+        if self._from_text and isinstance(value, str) and value.strip().lower() in _SWITCHES:
+            return _SWITCHES[value.strip().lower()]
+        if not isinstance(value, bool):
+            raise NotAllowedError
+        return value
+
+
+class Secret(Check):
+    """A secret of limited length without control characters."""
+
+    def __init__(self, shortest: int = 1, longest: int = 1000, *, plain: bool = False) -> None:
+        marks = " of letters, digits and punctuation, without spaces" if plain else ""
+        super().__init__(f"{shortest} to {longest} characters{marks}, all on one line")
+        self._shortest, self._longest, self._plain = shortest, longest, plain
+
+    def read(self, value: object) -> SecretStr:
+        """Read text."""
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str) or not self._shortest <= len(text) <= self._longest:
+            raise NotAllowedError
+        if not is_printable(text) or (self._plain and not (text.isascii() and " " not in text)):
+            raise NotAllowedError
+        return SecretStr(text)
+
+
+class FernetKey(Secret):
+    """A key of Fernet encryption."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed = "32 bytes in URL-safe base64, as `make env` writes them"
+
+    def read(self, value: object) -> SecretStr:
+        """Read the text of a key."""
+        key = super().read(value)
+        try:
+            decoded = base64.urlsafe_b64decode(key.get_secret_value().encode())
+        except binascii.Error as exc:
+            raise NotAllowedError from exc
+        if len(decoded) != _FERNET_BYTES:
+            raise NotAllowedError
+        return key
+
+
+class ExistingFile(Check):
+    """The path of a file that is there."""
+
+    def __init__(self) -> None:
+        super().__init__("the path of a file that exists")
+
+    def read(self, value: object) -> Path:
+        """Read a path, and look for its file."""
+        path = _path(value)
+        try:
+            if path.is_file():
+                return path
+        except OSError as exc:
+            raise ValueError(exc.strerror) from exc
+        raise NotAllowedError
+
+
+class Folder(Check):
+    """The path of a folder that is there, or that can be made unless it has to exist."""
+
+    def __init__(self, *, exists: bool = False) -> None:
+        super().__init__(f"the path of a folder{' that exists' if exists else ''}")
+        self._exists = exists
+
+    def read(self, value: object) -> Path:
+        """Read a path, and see that it is a folder, or below one."""
+        path = _path(value)
+        try:
+            present = next(item for item in (path, *path.absolute().parents) if item.exists())
+            if not present.is_dir() or (self._exists and present != path):
+                raise NotAllowedError
+        except OSError as exc:
+            raise ValueError(exc.strerror) from exc
+        return path
+
+
+def _path(value: object) -> Path:
+    text = str(value) if isinstance(value, Path) else value
+    if not isinstance(text, str) or not text or not is_printable(text):
+        raise NotAllowedError
+    return Path(text)
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text holds no control characters and nothing that UTF-8 can't encode."""
+    return not any(
+        ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000  # noqa: PLR2004
+        for char in text
+    )

@@ -1,0 +1,385 @@
+"""Every setting: its default, what it allows and what it is for.
+
+``docs/settings.md`` is generated from these groups.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from headrace.checks.addresses import Bootstrap, Email, Host, WebUrl
+from headrace.checks.durations import Lasting
+from headrace.checks.moments import Moment
+from headrace.checks.topics import TopicFilters
+from headrace.checks.values import (
+    ExistingFile,
+    FernetKey,
+    Folder,
+    OneOf,
+    Secret,
+    Switch,
+    Text,
+    Whole,
+)
+
+__all__ = [
+    "AirflowSettings",
+    "BridgeSettings",
+    "EmailSettings",
+    "InfluxSettings",
+    "InstallationSettings",
+    "KafkaProtocol",
+    "KafkaSettings",
+    "LocalSettings",
+    "LogFormat",
+    "MqttLogin",
+    "MqttSettings",
+    "SinkSettings",
+    "WindowSettings",
+    "WorkerSettings",
+]
+
+_INCLUDE = Path(__file__).resolve().parents[1]
+
+Port = Annotated[int, Whole(1, 65535)]
+HostName = Annotated[str, Host()]
+#: MQTT strings are at most 65,535 bytes of UTF-8.
+_MQTT_STRING = Text("1 to 1000 printable characters")
+
+
+class MqttLogin(StrEnum):
+    """Whom the local broker lets in."""
+
+    ANONYMOUS = "anonymous"
+    PASSWORD = "password"  # noqa: S105 - the name of a mode, not a password
+
+
+class KafkaProtocol(StrEnum):
+    """Protocol of the connections to Kafka."""
+
+    PLAINTEXT = "PLAINTEXT"
+    SSL = "SSL"
+    SASL_PLAINTEXT = "SASL_PLAINTEXT"
+    SASL_SSL = "SASL_SSL"
+
+
+class SaslMechanism(StrEnum):
+    """Mechanism by which Kafka checks a login."""
+
+    PLAIN = "PLAIN"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+
+
+class LogLevel(StrEnum):
+    """Lowest level of the log lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """Format of log lines."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class InstallationSettings(BaseModel):
+    """The installation."""
+
+    profile: Annotated[Path, ExistingFile()] = Field(
+        _INCLUDE / "profiles" / "generators.yaml", description="The device profile, a YAML file."
+    )
+    flux_dir: Annotated[Path, Folder(exists=True)] = Field(
+        _INCLUDE / "flux", description="Folder of the Flux stages."
+    )
+    state_dir: Annotated[Path, Folder()] = Field(
+        Path(".state"), description="Folder of the tokens, and of the local stack's data and logs."
+    )
+    installed_at: Annotated[datetime, Moment()] = Field(
+        datetime(1970, 1, 1, tzinfo=UTC),
+        description="Start of this installation: no earlier window is expected. "
+        "`make env` writes it.",
+    )
+    log_level: Annotated[LogLevel, OneOf(LogLevel)] = Field(
+        LogLevel.INFO, description="Lowest level of log lines: debug, info, warning or error."
+    )
+    log_format: Annotated[LogFormat, OneOf(LogFormat)] = Field(
+        LogFormat.CONSOLE, description="`console` for people, `json` for machines."
+    )
+
+
+class MqttSettings(BaseModel):
+    """MQTT."""
+
+    mqtt_host: HostName = Field("127.0.0.1", description="Host of the MQTT broker.")
+    mqtt_port: Port = Field(1883, description="Port of the MQTT broker.")
+    mqtt_username: Annotated[str | None, _MQTT_STRING] = Field(
+        None, description="Login of the bridge at the broker."
+    )
+    mqtt_password: Annotated[SecretStr | None, Secret()] = Field(
+        None, description="Password of that login."
+    )
+    mqtt_tls: Annotated[bool, Switch()] = Field(
+        default=False, description="Use TLS for the connection to the broker."
+    )
+    mqtt_ca_file: Annotated[Path | None, ExistingFile()] = Field(
+        None,
+        description="CA certificates that sign the broker's certificate; the system's if not set.",
+    )
+    mqtt_topics: Annotated[tuple[str, ...], NoDecode, TopicFilters()] = Field(
+        (),
+        description="Topic filters of this bridge, comma-separated, within the profile's topic; "
+        "all of it if not set. Several bridges share a fleet by filters that do not overlap.",
+    )
+    mqtt_keepalive: Annotated[timedelta, Lasting("1s", "65535s", whole_seconds=True)] = Field(
+        timedelta(seconds=45), description="Keep-alive of the bridge's connection."
+    )
+    mqtt_session_expiry: Annotated[timedelta, Lasting("1s", "4294967295s", whole_seconds=True)] = (
+        Field(
+            timedelta(days=30),
+            description="How long the broker keeps the bridge's session, and queues readings for "
+            "it, while the bridge is away. 4294967295s means for ever.",
+        )
+    )
+    mqtt_receive_maximum: Annotated[int, Whole(1, 65535)] = Field(
+        1000,
+        description="Receive Maximum of the bridge: how many unacknowledged readings the broker "
+        "may send.",
+    )
+    mqtt_login: Annotated[MqttLogin, OneOf(MqttLogin)] = Field(
+        MqttLogin.ANONYMOUS,
+        description="The local broker: `anonymous` lets every device in, `password` only those "
+        "with a login, each on its own topic.",
+    )
+
+
+class KafkaSettings(BaseModel):
+    """Kafka."""
+
+    kafka_bootstrap: Annotated[str, Bootstrap()] = Field(
+        "127.0.0.1:9092",
+        description="Addresses of Kafka's brokers, comma-separated, each with its port.",
+    )
+    kafka_protocol: Annotated[KafkaProtocol, OneOf(KafkaProtocol)] = Field(
+        KafkaProtocol.PLAINTEXT,
+        description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.",
+    )
+    kafka_sasl_mechanism: Annotated[SaslMechanism, OneOf(SaslMechanism)] = Field(
+        SaslMechanism.SCRAM_SHA_512,
+        description="SASL mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.",
+    )
+    kafka_username: Annotated[str | None, Text("1 to 1000 printable characters")] = Field(
+        None, description="SASL user."
+    )
+    kafka_password: Annotated[SecretStr | None, Secret()] = Field(
+        None, description="SASL password."
+    )
+    kafka_ca_file: Annotated[Path | None, ExistingFile()] = Field(
+        None,
+        description="CA certificates that sign the brokers' certificates; the system's if not set.",
+    )
+    kafka_partitions: Annotated[int, Whole(1, 1000)] = Field(
+        6, description="Partitions of each topic, fixed when the topic is created."
+    )
+    kafka_replication: Annotated[int, Whole(1, 10)] = Field(
+        1, description="Replicas of each topic; 3 on a cluster that must survive a broker's loss."
+    )
+    kafka_retention: Annotated[timedelta, Lasting("1m", "36500d")] = Field(
+        timedelta(days=7), description="How long Kafka keeps raw readings and dead letters."
+    )
+
+
+class InfluxSettings(BaseModel):
+    """InfluxDB."""
+
+    influx_host: HostName = Field("127.0.0.1", description="Host of InfluxDB.")
+    influx_port: Port = Field(8086, description="Port of InfluxDB.")
+    influx_tls: Annotated[bool, Switch()] = Field(
+        default=False, description="Use HTTPS for the connection to InfluxDB."
+    )
+    influx_org: Annotated[str, Text("1 to 100 printable characters", longest=100)] = Field(
+        "headrace", description="Organisation in InfluxDB."
+    )
+    influx_ca_file: Annotated[Path | None, ExistingFile()] = Field(
+        None,
+        description="CA certificates that sign InfluxDB's certificate; the system's if not set.",
+    )
+    influx_admin_user: Annotated[str, Text("1 to 100 printable characters", longest=100)] = Field(
+        "admin", description="First user, which `headrace provision` creates."
+    )
+    # InfluxDB refuses fewer characters; bcrypt takes no more.
+    influx_admin_password: Annotated[SecretStr | None, Secret(8, 72)] = Field(
+        None, description="Password of the first user. Only `headrace provision` reads it."
+    )
+    influx_admin_token: Annotated[SecretStr | None, Secret(plain=True)] = Field(
+        None, description="Operator token. Only `headrace provision` reads it."
+    )
+    influx_token: Annotated[SecretStr | None, Secret(plain=True)] = Field(
+        None,
+        description="Token to use instead of those that `headrace provision` writes to the state "
+        "folder.",
+    )
+    # InfluxDB accepts 1h or more; its times are 64-bit nanoseconds.
+    raw_retention: Annotated[timedelta, Lasting("1h", "36500d", whole_seconds=True)] = Field(
+        timedelta(days=30), description="How long InfluxDB keeps raw readings."
+    )
+
+
+class BridgeSettings(BaseModel):
+    """Bridge."""
+
+    bridge_id: Annotated[
+        str,
+        Text("1 to 100 letters, digits, dots, hyphens and underscores", r"[A-Za-z0-9_.-]{1,100}"),
+    ] = Field(
+        "headrace-bridge",
+        description="Name of this bridge: its MQTT client id, and so its session. Each bridge "
+        "needs one of its own, and keeps it across restarts.",
+    )
+    bridge_buffer_bytes: Annotated[int, Whole(1 << 20, 16 << 30)] = Field(
+        16 << 20,
+        description="How many bytes the bridge holds at most while Kafka is slower than the "
+        "broker.",
+    )
+    bridge_metrics_port: Port = Field(
+        9101, description="Port of the bridge's /metrics and /healthz."
+    )
+    max_payload_bytes: Annotated[int, Whole(64, 900_000)] = Field(
+        64 * 1024, description="Size of the largest reading that is accepted, in bytes."
+    )
+    max_time_ahead: Annotated[timedelta, Lasting("0s", "1d")] = Field(
+        timedelta(minutes=5), description="How far `time` may be ahead of the bridge's clock."
+    )
+    max_clock_drift: Annotated[timedelta, Lasting("1ms", "365d")] = Field(
+        timedelta(seconds=30),
+        description="A device whose clock is off by more counts as drifting.",
+    )
+    max_new_devices: Annotated[int, Whole(1, 100_000_000)] = Field(
+        10_000,
+        description="Number of new device ids the bridge accepts per minute. Readings of further "
+        "new ids become dead letters with the reason `too_many_devices`.",
+    )
+    max_devices: Annotated[int, Whole(1, 100_000_000)] = Field(
+        200_000,
+        description="Number of device ids the bridge accepts in all. Readings of further ids "
+        "become dead letters with the reason `too_many_devices`.",
+    )
+
+
+class SinkSettings(BaseModel):
+    """Sink."""
+
+    sink_id: Annotated[
+        str | None,
+        Text("1 to 249 letters, digits, dots, hyphens and underscores", r"[A-Za-z0-9._-]{1,249}"),
+    ] = Field(
+        None,
+        description="Static member name of this sink in the consumer group. With it, a restarted "
+        "sink gets its partitions back without a rebalance.",
+    )
+    sink_metrics_port: Port = Field(9102, description="Port of the sink's /metrics and /healthz.")
+    sink_batch_readings: Annotated[int, Whole(1, 100_000)] = Field(
+        5000, description="Maximum number of readings in one write to InfluxDB."
+    )
+    sink_linger: Annotated[timedelta, Lasting("0s", "1m")] = Field(
+        timedelta(milliseconds=100),
+        description="How long a reading waits for its batch to fill.",
+    )
+    sink_writes_in_flight: Annotated[int, Whole(1, 16)] = Field(
+        3, description="Maximum number of concurrent writes to InfluxDB."
+    )
+    sink_buffer_bytes: Annotated[int, Whole(1 << 20, 1 << 30)] = Field(
+        1 << 20, description="How many bytes the sink prefetches from Kafka at most."
+    )
+
+
+class WorkerSettings(BaseModel):
+    """Workers."""
+
+    metrics_host: HostName = Field("127.0.0.1", description="Address that metrics are served on.")
+    bridge_host: HostName = Field(
+        "127.0.0.1", description="Host at which `headrace status` finds the bridge's metrics."
+    )
+    sink_host: HostName = Field(
+        "127.0.0.1", description="Host at which `headrace status` finds the sink's metrics."
+    )
+    drain_limit: Annotated[timedelta, Lasting("1s", "10m")] = Field(
+        timedelta(seconds=10),
+        description="How long a worker that is told to stop may take to finish what it holds.",
+    )
+
+
+class WindowSettings(BaseModel):
+    """Windows."""
+
+    heal_horizon: Annotated[timedelta, Lasting("1m", "36500d")] = Field(
+        timedelta(hours=24),
+        description="How far back windows are healed automatically; `HEADRACE_RAW_RETENTION` or "
+        "less.",
+    )
+    settle_limit: Annotated[timedelta, Lasting("0s", "1h")] = Field(
+        timedelta(seconds=30),
+        description="How long a window waits for the sink before it is computed unsettled.",
+    )
+
+
+class AirflowSettings(BaseModel):
+    """Airflow."""
+
+    airflow_host: HostName = Field("127.0.0.1", description="Address that Airflow's UI listens on.")
+    airflow_port: Port = Field(8080, description="Port of Airflow's UI.")
+    airflow_url: Annotated[str | None, WebUrl()] = Field(
+        None,
+        description="Public URL of Airflow's UI, used in the links of e-mails. Derived from host "
+        "and port if not set.",
+    )
+    airflow_user: Annotated[
+        str, Text("1 to 64 letters, digits and . _ @ -", r"[A-Za-z0-9._@-]{1,64}")
+    ] = Field("admin", description="Login of Airflow's UI.")
+    airflow_password: Annotated[SecretStr | None, Secret()] = Field(
+        None, description="Password of that login."
+    )
+    airflow_jwt_secret: Annotated[SecretStr | None, Secret()] = Field(
+        None, description="Secret that Airflow's processes sign their calls with."
+    )
+    airflow_fernet_key: Annotated[SecretStr | None, FernetKey()] = Field(
+        None, description="Key that Airflow encrypts stored connections with."
+    )
+    postgres_port: Port = Field(5433, description="Port of Airflow's metadata database.")
+    postgres_password: Annotated[SecretStr | None, Secret()] = Field(
+        None, description="Password of Airflow's metadata database."
+    )
+
+
+class EmailSettings(BaseModel):
+    """E-mail."""
+
+    alert_to: Annotated[str, Email(several=True)] = Field(
+        "operators@headrace.local",
+        description="Recipients of the alert e-mails, comma-separated.",
+    )
+    alert_from: Annotated[str, Email()] = Field(
+        "headrace@headrace.local", description="Sender of the e-mails."
+    )
+    smtp_host: HostName = Field("127.0.0.1", description="Host of the mail server.")
+    smtp_port: Port = Field(1025, description="Port of the mail server.")
+    mailbox_port: Port = Field(1080, description="Port of the local mailbox's page.")
+
+
+class LocalSettings(BaseModel):
+    """The local stack."""
+
+    kafka_controller_port: Port = Field(9093, description="Port of the local Kafka's controller.")
+    fleet_size: Annotated[int, Whole(0, 10_000)] = Field(
+        50, description="Number of simulated generators that the local stack starts."
+    )
