@@ -18,7 +18,7 @@ def standing(installation: Installation) -> set[tuple[str, str, datetime]]:
         recorded = read_standing(datetime.now(UTC), pipeline)
     told: dict[ChangeKey, AlarmChange] = {}
     for record in installation.records(installation.profile.topics.alarms):
-        change = read_change(installation.profile, record.value).change
+        change = read_change(installation.profile, record.key, record.value).change
         told[change.key] = change
     newest: dict[tuple[str, str], AlarmChange] = {}
     for change in sorted(told.values(), key=lambda change: change.window_start):
@@ -65,7 +65,8 @@ def test_an_alarm_stands_until_it_is_cleared_or_withdrawn(installation: Installa
 
 def test_a_device_that_stopped_is_listed_since_it_did(installation: Installation) -> None:
     begin = hours_ago(2)
-    installation.store(("silent-one", begin, HIGH))
+    # In two windows, or it would not be known.
+    installation.store(("silent-one", begin, HIGH), ("silent-one", begin + MINUTE, HIGH))
     installation.store(*(("other", begin + minute * MINUTE, HIGH) for minute in range(8)))
     installation.compute(windows(begin, 8))
-    assert standing(installation) == {("silent-one", "silent", begin + MINUTE)}
+    assert standing(installation) == {("silent-one", "silent", begin + 2 * MINUTE)}

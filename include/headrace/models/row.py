@@ -1,4 +1,4 @@
-"""Downsampled rows: one device, one window."""
+"""Downsampled rows: the values of one device in one window."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from headrace.models.window import WindowRange, parse_time, rfc3339
+from headrace.models.own_json import device_of, integer_of, object_of, time_of
+from headrace.models.window import WindowRange, rfc3339
 from headrace.profile import Profile
 
 __all__ = ["PublishedRow", "RowKey", "read_row", "row_content", "row_value", "starts_within"]
@@ -43,14 +44,14 @@ class PublishedRow:
 
 
 def row_content(profile: Profile, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the record of a row, without its revision, from a row of the bucket.
+    """Convert a row of the bucket to the record of a row, without its revision.
 
     Parameters
     ----------
     profile
         The kind of device.
     row
-        A row of the bucket, as ``rows.flux`` has it: ``_time`` is the window's start.
+        A row of the bucket, as ``rows.flux`` returns it: ``_time`` is the window's start.
     """
     start, end = _bounds(row["_time"], profile.window)
     content: dict[str, Any] = {
@@ -69,33 +70,40 @@ def row_content(profile: Profile, row: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=128)
 def _bounds(start: datetime, length: timedelta) -> tuple[str, str]:
-    """Start and end of a window as text; it has a row for every device."""
+    """Return start and end of a window as text. Every device has a row in it."""
     return rfc3339(start), rfc3339(start + length)
 
 
 def row_value(content: Mapping[str, Any], revision: int) -> bytes:
-    """Value of the record on the topic of rows: flat JSON."""
+    """Return the value of a record on the topic of rows: flat JSON."""
     return msgspec.json.encode({**content, _REVISION: revision})
 
 
-def read_row(profile: Profile, value: bytes) -> PublishedRow:
-    """Read the value of a record on the topic of rows."""
-    content = msgspec.json.decode(value)
-    revision = content.pop(_REVISION)
-    key = (content[profile.id_field], parse_time(content["window_start"]))
-    return PublishedRow(key, revision, content)
+def read_row(profile: Profile, key: bytes, value: bytes) -> PublishedRow:
+    """Parse a record on the topic of rows.
+
+    Raises
+    ------
+    ForeignRecordError
+        If Headrace did not write it.
+    """
+    content = object_of(value)
+    row_key = device_of(content, profile.id_field, key), time_of(content, "window_start")
+    revision = integer_of(content, _REVISION)
+    del content[_REVISION]
+    return PublishedRow(row_key, revision, content)
 
 
 def starts_within(windows: WindowRange) -> Callable[[bytes], bool]:
-    """Make a function that says whether a record on the topic of rows is about these windows.
+    """Return a function that tells whether a record on the topic of rows is about these windows.
 
-    It finds out without reading the rest, for most records are about others. Starts are
-    written in one form, so they sort as text; inside a string of the record the quotes would
-    be escaped. What is no row of ours is about no window.
+    It does not parse the record, because most records are about other windows. Starts are
+    written in one form, so they sort as text. Inside a JSON string the quotes would be
+    escaped. A record that is not a row is about no window.
     """
     first, end = rfc3339(windows.start).encode(), rfc3339(windows.stop).encode()
     last = rfc3339(windows.stop - windows.length).encode()
-    # What the starts have in common is looked for first: most records do not have it.
+    # Look for the common beginning of the starts first: most records do not have it.
     common = max(size for size in range(len(first)) if last.startswith(first[:size]))
     begin = _START + first[:common]
 

@@ -1,169 +1,252 @@
-"""Which changes of alarms consumers have to be told of, for a range of windows.
+"""Which alarm changes have to be published for a range of windows.
 
-A range can't be looked at alone: whether its first row is a change depends on the row
-before it, and what it changes reaches up to each device's next row after it. So changes
-are derived, and compared with what was published, over just that stretch.
+A range can't be judged alone. Whether a row is a change depends on the rows before it, and a
+range decides about changes up to the next row with a level. So the changes are derived, and
+compared with the published ones, from the start of the range up to that row.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
-from headrace.models.alarm import (
-    AlarmChange,
-    ChangeKey,
+from headrace.models.alarm import SILENT, AlarmState, ChangeKey, PublishedChange
+from headrace.models.alarm_derivation import (
+    Comparison,
     DeviceHistory,
-    PublishedChange,
-    changes_of,
-    difference,
-    read_change,
-    silent_windows,
+    Verdict,
+    compare,
+    derive,
 )
-from headrace.models.window import WindowRange
+from headrace.models.silence import Gap, gaps_of, windows_of_silence
+from headrace.models.window import WindowRange, pieces_of
 from headrace.stages.markers import read_markers
+from headrace.stages.neighbours import END_OF_TIME, READINGS, Neighbours, find_neighbours
 from headrace.stages.pipeline import Pipeline
-from headrace.stages.published import records_since
-from headrace.storage.flux_values import Row
+from headrace.storage.flux_values import FluxValue
 
-__all__ = ["changes_to_publish"]
+__all__ = ["compare_changes"]
 
-_READINGS = "readings"
-_QUERIES_AT_ONCE = 2
+#: Markers that are read with one query.
+_MARKERS_AT_ONCE = 1440
+
+_Histories = dict[str, DeviceHistory]
 
 
 @dataclass
-class _Surroundings:
-    """What is known of a device around the range."""
+class _Rows:
+    """The rows of a device in the range."""
 
-    before: datetime | None = None
-    levels_before: dict[str, str] = field(default_factory=dict)
-    rows: list[tuple[datetime, dict[str, str]]] = field(default_factory=list)
-    after: datetime | None = None
-    levels_after: dict[str, str] = field(default_factory=dict)
-
-    def history(self, device: str) -> DeviceHistory:
-        following = [] if self.after is None else [(self.after, self.levels_after)]
-        return DeviceHistory(
-            device, self.before, self.levels_before, [*sorted(self.rows), *following]
-        )
+    starts: list[datetime] = field(default_factory=list)
+    verdicts: dict[str, list[Verdict]] = field(default_factory=lambda: defaultdict(list))
 
 
-def changes_to_publish(
-    windows: WindowRange, rows: Iterable[Mapping[str, Any]], pipeline: Pipeline
-) -> list[PublishedChange]:
-    """Compare the changes that follow from the stored rows with what was published.
+def compare_changes(
+    windows: WindowRange,
+    rows: Iterable[Mapping[str, Any]],
+    published: Mapping[ChangeKey, PublishedChange],
+    pipeline: Pipeline,
+) -> Comparison:
+    """Compare the changes that follow from the stored rows with the published ones.
 
     Parameters
     ----------
     windows
         The range.
     rows
-        Its rows as the bucket has them: ``_time`` is the window's start.
+        Its rows from the bucket, by time: ``_time`` is the window's start.
+    published
+        The newest revision of every published change of the range and of later windows.
     pipeline
         Profile and clients.
     """
     profile = pipeline.profile
-    devices = _look_around(windows, rows, pipeline)
-    histories = [seen.history(device) for device, seen in devices.items()]
-    known_to = _known_to(windows, pipeline)
-    computed = _computed(windows, histories, known_to, pipeline)
-    # Beyond the first row after the range nothing was looked at.
-    reaches = {
-        device: seen.after + windows.length
-        for device, seen in devices.items()
-        if seen.after is not None
+    own = _rows_by_device(rows, pipeline)
+    told = {known.change.device for known in published.values()}
+    fields = [READINGS, *(rule.writes for rule in profile.alarms)]
+    neighbours = find_neighbours(windows, {*own, *told}, fields, pipeline)
+    histories = _histories(own, told, neighbours, pipeline)
+    _look_further_ahead(windows, histories, own, published, pipeline)
+    computed = _computed(windows, histories, pipeline)
+    _look_further_back(windows, histories, computed, pipeline)
+    late = _late(windows, histories, computed, pipeline)
+    derivations = {
+        device: derive(history, windows, profile, computed, late)
+        for device, history in histories.items()
     }
-
-    def looked_at(change: AlarmChange) -> bool:
-        return windows.start <= change.window_start < reaches.get(change.device, known_to)
-
-    derived = [
-        change
-        for history in histories
-        for change in changes_of(history, profile, computed)
-        if looked_at(change)
-    ]
-    published: dict[ChangeKey, PublishedChange] = {}
-    for record in records_since(windows, profile.topics.alarms, pipeline.kafka):
-        known = read_change(profile, record.value)
-        if looked_at(known.change):
-            published[known.change.key] = known
-    return difference(derived, published)
+    return compare(derivations, published, profile)
 
 
-def _look_around(
-    windows: WindowRange, rows: Iterable[Mapping[str, Any]], pipeline: Pipeline
-) -> dict[str, _Surroundings]:
+def _rows_by_device(rows: Iterable[Mapping[str, Any]], pipeline: Pipeline) -> dict[str, _Rows]:
     profile = pipeline.profile
-    device_of = profile.id_field
-    devices: dict[str, _Surroundings] = defaultdict(_Surroundings)
-    rule_of = {rule.writes: rule.rule for rule in profile.alarms}
+    found: dict[str, _Rows] = defaultdict(_Rows)
     for row in rows:
-        levels = {rule: row[name] for name, rule in rule_of.items() if row.get(name) is not None}
-        devices[row[device_of]].rows.append((row["_time"], levels))
-    before, after = _neighbours([_READINGS, *rule_of], windows, pipeline)
-    for row in before[_READINGS]:
-        devices[row[device_of]].before = row["_time"]
-    for row in after[_READINGS]:
-        devices[row[device_of]].after = row["_time"]
-    for name, rule in rule_of.items():
-        for row in before[name]:
-            devices[row[device_of]].levels_before[rule] = row["_value"]
-        for row in after[name]:
-            seen = devices[row[device_of]]
-            if row["_time"] == seen.after:
-                seen.levels_after[rule] = row["_value"]
-    return devices
+        device = found[row[profile.id_field]]
+        device.starts.append(row["_time"])
+        for rule in profile.alarms:
+            if (level := row.get(rule.writes)) is not None:
+                device.verdicts[rule.rule].append((row["_time"], level))
+    return found
 
 
-def _neighbours(
-    fields: Sequence[str], windows: WindowRange, pipeline: Pipeline
-) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
-    """The last values before a range and the first ones after it, of each field and device."""
-    back = {"start": windows.start - pipeline.raw_retention, "stop": windows.start}
-    ahead = {"start": windows.stop, "stop": max(windows.stop, datetime.now(UTC)) + windows.length}
-    # Each is a small query that keeps one core of InfluxDB's busy.
-    with ThreadPoolExecutor(_QUERIES_AT_ONCE) as pool:
-        before, after = (
-            {field: pool.submit(pipeline.run, file, {**around, "field": field}) for field in fields}
-            for file, around in (("last_before.flux", back), ("first_after.flux", ahead))
+def _histories(
+    own: Mapping[str, _Rows], told: Collection[str], neighbours: Neighbours, pipeline: Pipeline
+) -> _Histories:
+    before, after = neighbours.before, neighbours.after
+    histories = {}
+    for device in {*own, *told, *before[READINGS], *after[READINGS]}:
+        rows = own.get(device, _Rows())
+        last, following = before[READINGS].get(device), after[READINGS].get(device)
+        verdicts = {}
+        for rule in pipeline.profile.alarms:
+            around = before[rule.writes].get(device), after[rule.writes].get(device)
+            verdicts[rule.rule] = [
+                *([around[0]] if around[0] else []),
+                *rows.verdicts.get(rule.rule, ()),
+                *([around[1]] if around[1] else []),
+            ]
+        histories[device] = DeviceHistory(
+            device,
+            [
+                *([last[0]] if last else []),
+                *rows.starts,
+                *([following[0]] if following else []),
+            ],
+            is_open=following is None,
+            verdicts=verdicts,
         )
-    return (
-        {field: asked.result() for field, asked in before.items()},
-        {field: asked.result() for field, asked in after.items()},
-    )
+    return histories
 
 
-def _known_to(windows: WindowRange, pipeline: Pipeline) -> datetime:
-    """Up to where windows are computed: the end of the range, or of a later window."""
-    params = {"start": windows.stop, "stop": max(windows.stop, datetime.now(UTC)) + windows.length}
-    newest: list[datetime] = [row["_time"] for row in pipeline.run("newest_window.flux", params)]
-    return max([windows.stop, *(start + windows.length for start in newest)])
+def _look_further_ahead(
+    windows: WindowRange,
+    histories: _Histories,
+    own: Mapping[str, _Rows],
+    published: Mapping[ChangeKey, PublishedChange],
+    pipeline: Pipeline,
+) -> None:
+    """Add the second row after the range, where a silence before it depends on the range.
+
+    A device that is only known because of its rows in the range can be silent after its
+    first row behind it.
+    """
+    profile = pipeline.profile
+    patience = windows_of_silence(profile) * windows.length
+    asked: dict[datetime, list[DeviceHistory]] = defaultdict(list)
+    for history in histories.values():
+        if history.is_open:
+            continue
+        first = history.rows[-1]
+        earlier = [start for start in history.rows if start < windows.start]
+        if earlier and first - earlier[-1] <= profile.silent.known:
+            continue
+        raised = published.get((history.device, SILENT, first + patience))
+        stands = raised is not None and raised.change.state is not AlarmState.WITHDRAWN
+        if history.device in own or stands:
+            asked[first].append(history)
+    for first, group in asked.items():
+        params: dict[str, FluxValue] = {
+            "start": first + windows.length,
+            "stop": END_OF_TIME,
+            "field": READINGS,
+        }
+        found = {
+            row[profile.id_field]: row["_time"] for row in pipeline.run("first_after.flux", params)
+        }
+        for history in group:
+            second = found.get(history.device)
+            rows = [*history.rows, *([second] if second else [])]
+            histories[history.device] = replace(history, rows=rows, is_open=second is None)
 
 
 def _computed(
-    windows: WindowRange, histories: Iterable[DeviceHistory], known_to: datetime, pipeline: Pipeline
-) -> Container[datetime]:
-    """Which windows are computed, of those in which a device may have fallen silent.
+    windows: WindowRange, histories: _Histories, pipeline: Pipeline
+) -> Collection[datetime]:
+    """Starts of the computed windows, of those in which a device may have become silent.
 
-    After Airflow was away, rows are far apart because windows are missing, not because
+    After an outage of Airflow rows are far apart because windows are missing, not because
     devices were silent.
     """
-    known = set(windows.starts())
-    asked = {
+    length = windows.length
+    around = windows_of_silence(pipeline.profile) * length
+    near = WindowRange(windows.start - around, windows.stop + around, length)
+    computed = {*windows.starts(), *read_markers(near, pipeline)}
+    further = {
         start
-        for history in histories
-        for silence in silent_windows(history, pipeline.profile)
-        # One that showed before the range matters only if it ends here.
-        if silence[-1] < known_to and (silence[-1] >= windows.start or history.rows)
-        for start in silence
-    } - known
-    if asked:
-        around = WindowRange(min(asked), max(asked) + windows.length, windows.length)
-        known |= read_markers(around, pipeline).keys()
-    return known
+        for history in histories.values()
+        for gap in gaps_of(history.rows, pipeline.profile)
+        if gap.ended is not None or gap.raised_in >= windows.start
+        for start in gap.without
+        if not near.start <= start < near.stop
+    }
+    for part in pieces_of(further, length, _MARKERS_AT_ONCE):
+        computed |= read_markers(part, pipeline).keys()
+    return computed
+
+
+def _look_further_back(
+    windows: WindowRange,
+    histories: _Histories,
+    computed: Collection[datetime],
+    pipeline: Pipeline,
+) -> None:
+    """Add the second row before the range, where it tells whether a silent device was known."""
+    profile = pipeline.profile
+    asked: dict[datetime, list[DeviceHistory]] = defaultdict(list)
+    for history in histories.values():
+        gap = next(gaps_of(history.rows, profile), None)
+        if gap is None or gap.previous is not None or gap.last >= windows.start:
+            continue
+        shows = gap.ended is not None or gap.raised_in >= windows.start
+        if shows and all(start in computed for start in gap.without):
+            asked[gap.last].append(history)
+    for last, group in asked.items():
+        params: dict[str, FluxValue] = {
+            "start": last - profile.silent.known,
+            "stop": last,
+            "field": READINGS,
+        }
+        found = {
+            row[profile.id_field]: row["_time"] for row in pipeline.run("last_before.flux", params)
+        }
+        for history in group:
+            if previous := found.get(history.device):
+                histories[history.device] = replace(history, rows=[previous, *history.rows])
+
+
+def _late(
+    windows: WindowRange,
+    histories: _Histories,
+    computed: Collection[datetime],
+    pipeline: Pipeline,
+) -> Collection[tuple[str, datetime]]:
+    """Devices, and last rows before gaps, of which readings from the gap came late.
+
+    The readings of a device whose clock is behind come after their windows were computed.
+    Asked only for silences that show in the range, and that earlier or later windows decide.
+    """
+    profile = pipeline.profile
+    asked: dict[datetime, tuple[Gap, set[str]]] = {}
+    for history in histories.values():
+        for gap in gaps_of(history.rows, profile):
+            if (
+                gap.raised_in >= windows.start
+                and not windows.start <= gap.without[0] <= gap.without[-1] < windows.stop
+                and gap.follows_known(profile.silent.known)
+                and all(start in computed for start in gap.without)
+            ):
+                asked.setdefault(gap.last, (gap, set()))[1].add(history.device)
+    late = set()
+    for last, (gap, devices) in asked.items():
+        params: dict[str, FluxValue] = {
+            "start": gap.without[0],
+            "stop": gap.without[-1] + windows.length,
+            "counted": profile.counted_field,
+        }
+        for row in pipeline.run("devices_with_raw.flux", params):
+            if row[profile.id_field] in devices:
+                late.add((row[profile.id_field], last))
+    return late

@@ -1,7 +1,7 @@
-"""Changes of alarms as a record in InfluxDB, from which those that stand are asked quickly.
+"""A record of alarm changes in InfluxDB, for the question which alarms are active.
 
-Consumers get changes from Kafka, in order and once. Which alarms stand at the moment would
-there be a question to weeks of changes; here it is one value a device and rule.
+Consumers get the changes from Kafka, each one once and in order. To find the active alarms
+there, weeks of changes would have to be read; here it is one value per device and rule.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from influxdb_client import Point
 
-from headrace.models.alarm import AlarmChange, AlarmState, PublishedChange
+from headrace.models.alarm import SILENT, AlarmChange, AlarmState, PublishedChange
 from headrace.models.reading import epoch_ns
 from headrace.models.window import parse_time, rfc3339
 from headrace.stages.pipeline import Pipeline
@@ -19,15 +19,15 @@ from headrace.stages.pipeline import Pipeline
 __all__ = ["read_standing", "write_changes"]
 
 _MEASUREMENT = "alarm"
-#: An alarm that has stood for longer is no news to anybody.
+#: Alarms that were raised longer ago are not shown.
 _LOOK_BACK = timedelta(days=365)
 
 
 def write_changes(changes: Collection[PublishedChange], pipeline: Pipeline) -> None:
-    """Record changes, over what was recorded of them before.
+    """Write published changes to the record, over earlier revisions of them.
 
-    Done before they are published: what is recorded and then not published is found
-    different again by the next attempt, and so recorded again.
+    Called after they were published, so that it never shows an alarm that consumers do not
+    have.
     """
     if not changes:
         return
@@ -42,14 +42,18 @@ def _point(id_field: str, change: AlarmChange) -> Point:
     withdrawn = change.state is AlarmState.WITHDRAWN
     fields = {"state": change.state.value, "alarm": change.level, "since": rfc3339(change.since)}
     for name, value in fields.items():
-        # What is withdrawn is passed over by every query that asks for the last value.
+        # Queries for the last value skip withdrawn changes.
         point.field(name, change.state.value if withdrawn else value)
     point.time(epoch_ns(change.window_start))
     return point
 
 
 def read_standing(now: datetime, pipeline: Pipeline) -> list[AlarmChange]:
-    """The changes that raised the alarms that stand, the newest first."""
+    """Return the changes that raised the active alarms, the newest first.
+
+    Alarms of rules that the profile no longer has are left out: nothing clears them any more.
+    """
+    rules = {SILENT, *(rule.rule for rule in pipeline.profile.alarms)}
     params = {"start": now - _LOOK_BACK, "stop": now + timedelta(days=1)}
     standing = [
         AlarmChange(
@@ -61,6 +65,7 @@ def read_standing(now: datetime, pipeline: Pipeline) -> list[AlarmChange]:
             window_start=row["_time"],
         )
         for row in pipeline.run("standing_alarms.flux", params)
+        if row["rule"] in rules
     ]
     standing.sort(key=lambda change: change.device)
     return sorted(standing, key=lambda change: change.since, reverse=True)

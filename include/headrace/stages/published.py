@@ -2,39 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
 
+from headrace.models.alarm import ChangeKey, PublishedChange, read_change
+from headrace.models.row import PublishedRow, RowKey, read_row, starts_within
 from headrace.models.window import WindowRange
-from headrace.storage.kafka import Kafka, Record
+from headrace.profile import Profile
+from headrace.stages.pipeline import Pipeline
+from headrace.storage.kafka import Record
 from headrace.storage.kafka_log import read_topic
+from headrace.storage.records import SkippedRecords, own_records
 
-__all__ = ["records_since"]
+__all__ = ["published_changes", "published_rows"]
 
 
-def records_since(
-    windows: WindowRange,
-    topic: str,
-    kafka: Kafka,
-    wanted: Callable[[bytes], bool] | None = None,
-) -> Iterator[Record]:
-    """Read committed records from the end of a range's first window on.
-
-    None about a window is stamped earlier than the window's end, see `Publisher.publish`.
+def published_rows(
+    windows: WindowRange, pipeline: Pipeline, skipped: SkippedRecords
+) -> dict[RowKey, PublishedRow]:
+    """Return the newest revision of each published row of a range.
 
     Parameters
     ----------
     windows
         The range.
-    topic
-        The topic.
-    kafka
-        The cluster.
-    wanted
-        Says by its value whether a record is wanted; every one is if not given.
+    pipeline
+        Profile and clients.
+    skipped
+        Counts records that Headrace did not write.
 
     Raises
     ------
     MissingResourceError, TransientError
         As `headrace.storage.kafka_log.read_topic`.
     """
-    return read_topic(kafka, topic, since=windows.start + windows.length, wanted=wanted)
+    profile = pipeline.profile
+    # A run over a day passes over a million records of other windows.
+    records = read_topic(
+        pipeline.kafka,
+        profile.topics.downsampled,
+        since=_first_stamp(windows),
+        wanted=starts_within(windows),
+    )
+    found: dict[RowKey, PublishedRow] = {}
+    for row in own_records(records, partial(_row, profile), skipped):
+        known = found.get(row.key)
+        if known is None or known.revision <= row.revision:
+            found[row.key] = row
+    return found
+
+
+def published_changes(
+    windows: WindowRange, pipeline: Pipeline, skipped: SkippedRecords
+) -> dict[ChangeKey, PublishedChange]:
+    """Return the newest revision of each published change of a range and of later windows.
+
+    Parameters and errors are those of `published_rows`.
+    """
+    profile = pipeline.profile
+    records = read_topic(pipeline.kafka, profile.topics.alarms, since=_first_stamp(windows))
+    found: dict[ChangeKey, PublishedChange] = {}
+    for item in own_records(records, partial(_change, profile), skipped):
+        known = found.get(item.change.key)
+        if known is None or known.revision <= item.revision:
+            found[item.change.key] = item
+    return found
+
+
+def _first_stamp(windows: WindowRange) -> datetime:
+    """Return the earliest timestamp of a record about a range.
+
+    `headrace.storage.kafka_transaction.Publisher.publish` stamps no record earlier than the
+    end of its window. Kafka finds the first offset with such a timestamp, so records after
+    it are found even if the publisher's clock was set back.
+    """
+    return windows.start + windows.length
+
+
+def _row(profile: Profile, record: Record) -> PublishedRow:
+    return read_row(profile, record.key, record.value)
+
+
+def _change(profile: Profile, record: Record) -> PublishedChange:
+    return read_change(profile, record.key, record.value)

@@ -1,11 +1,16 @@
-"""Rows as consumers have them."""
+"""Rows as records on their topic."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from headrace.models.foreign import ForeignReason, ForeignRecordError
 from headrace.models.row import read_row, row_content, row_value, starts_within
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
@@ -21,7 +26,7 @@ def value_of(profile: Profile, start: datetime, device: str = "generator1") -> b
 
 
 def test_a_row_is_read_as_it_was_written(profile: Profile) -> None:
-    row = read_row(profile, value_of(profile, NOON))
+    row = read_row(profile, b"generator1", value_of(profile, NOON))
     assert row.key == ("generator1", NOON)
     assert row.revision == 2
     assert row.content["window_end"] == "2026-01-31T12:01:00Z"
@@ -61,3 +66,56 @@ def test_a_device_can_t_pose_as_a_window(profile: Profile) -> None:
 @pytest.mark.parametrize("value", [b"", b"{}", b"[1]", b'{"window_start":"', b"\xff"])
 def test_what_is_no_row_is_about_no_window(value: bytes) -> None:
     assert not starts_within(WINDOWS)(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        (b"generator1", b"", ForeignReason.EMPTY),
+        (b"generator1", b"hello", ForeignReason.NOT_JSON),
+        (b"generator1", b'{"window_start":"2026-01-31T12:00:00Z', ForeignReason.NOT_JSON),
+        (b"generator1", b'{"a":' * 50_000, ForeignReason.NOT_JSON),
+        (b"generator1", b"[]", ForeignReason.NOT_AN_OBJECT),
+        (b"generator1", b"{}", ForeignReason.MISSING_FIELD),
+        (b"generator1", b'{"generatorID":"generator1"}', ForeignReason.MISSING_FIELD),
+        (b"generator2", b'{"generatorID":"generator1"}', ForeignReason.WRONG_KEY),
+    ],
+)
+def test_a_record_of_others_is_foreign(
+    profile: Profile, key: bytes, value: bytes, reason: ForeignReason
+) -> None:
+    with pytest.raises(ForeignRecordError) as caught:
+        read_row(profile, key, value)
+    assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("revision", [None, -1, 10**40, 1.5, "0", True, []])
+def test_a_revision_that_is_no_number_is_foreign(profile: Profile, revision: Any) -> None:
+    content = {**json.loads(value_of(profile, NOON)), "revision": revision}
+    with pytest.raises(ForeignRecordError, match="revision is"):
+        read_row(profile, b"generator1", json.dumps(content).encode())
+
+
+@given(key=st.binary(), value=st.binary())
+def test_any_bytes_are_a_row_or_foreign(profile: Profile, key: bytes, value: bytes) -> None:
+    _reads(profile, key, value)
+
+
+@given(cut=st.integers(0, 500), place=st.integers(0, 500), byte=st.integers(0, 255))
+def test_a_damaged_row_is_a_row_or_foreign(
+    profile: Profile, cut: int, place: int, byte: int
+) -> None:
+    value = bytearray(value_of(profile, NOON))
+    if place < len(value):
+        value[place] = byte
+    _reads(profile, b"generator1", bytes(value))
+    _reads(profile, b"generator1", bytes(value[:cut]))
+
+
+def _reads(profile: Profile, key: bytes, value: bytes) -> None:
+    try:
+        row = read_row(profile, key, value)
+    except ForeignRecordError:
+        return
+    assert row.key[0].encode() == key
+    assert isinstance(row.revision, int)

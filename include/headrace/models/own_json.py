@@ -1,0 +1,93 @@
+"""Parsing the JSON of records on our output topics, which others may write to as well.
+
+Every function raises `ForeignRecordError` for what Headrace does not write, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from headrace.errors import ConfigurationError
+from headrace.models.foreign import ForeignReason, ForeignRecordError
+from headrace.models.window import parse_time
+
+__all__ = ["device_of", "integer_of", "object_of", "text_of", "time_of"]
+
+#: Far more revisions than a record can have; a larger number is not ours.
+_MAX_INTEGER = 2**31 - 1
+#: Of a value at fault, this many characters are shown.
+_SHOWN = 40
+
+
+def object_of(value: bytes) -> dict[str, Any]:
+    """Parse a JSON object."""
+    if not value:
+        raise ForeignRecordError(ForeignReason.EMPTY)
+    try:
+        content = msgspec.json.decode(value)
+    except (msgspec.MsgspecError, ValueError) as exc:
+        raise ForeignRecordError(ForeignReason.NOT_JSON, str(exc)) from None
+    except RecursionError:
+        raise ForeignRecordError(ForeignReason.NOT_JSON, "nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ForeignRecordError(ForeignReason.NOT_AN_OBJECT, type(content).__name__)
+    return content
+
+
+def text_of(content: Mapping[str, Any], name: str) -> str:
+    """Return a field that is text."""
+    value = _field(content, name)
+    if not isinstance(value, str):
+        raise _wrong(name, value)
+    return value
+
+
+def integer_of(content: Mapping[str, Any], name: str) -> int:
+    """Return a field that is a number of things: a whole number, 0 or more."""
+    value = _field(content, name)
+    if type(value) is not int or not 0 <= value <= _MAX_INTEGER:
+        raise _wrong(name, value)
+    return value
+
+
+def time_of(content: Mapping[str, Any], name: str) -> datetime:
+    """Return a field that is an RFC 3339 time."""
+    text = text_of(content, name)
+    try:
+        return parse_time(text)
+    except ConfigurationError:
+        raise _wrong(name, text) from None
+
+
+def device_of(content: Mapping[str, Any], name: str, key: bytes) -> str:
+    """Return the device id, which is also the key of the record."""
+    device = text_of(content, name)
+    # Comparing bytes also refuses text that can't be encoded.
+    if device.encode("utf-8", "surrogatepass") != key:
+        raise ForeignRecordError(
+            ForeignReason.WRONG_KEY, f"key {key[:_SHOWN]!r}, {name} {device[:_SHOWN]!r}"
+        )
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        raise _wrong(name, device) from None
+    return device
+
+
+def _field(content: Mapping[str, Any], name: str) -> Any:
+    if name not in content:
+        raise ForeignRecordError(ForeignReason.MISSING_FIELD, name)
+    return content[name]
+
+
+def _wrong(name: str, value: object) -> ForeignRecordError:
+    try:
+        shown = repr(value)[:_SHOWN]
+    except (RecursionError, ValueError):
+        # Nested deeply, or a number of thousands of digits.
+        shown = type(value).__name__
+    return ForeignRecordError(ForeignReason.WRONG_VALUE, f"{name} is {shown}")
