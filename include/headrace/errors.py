@@ -92,4 +92,16 @@ class RawDataGoneError(PermanentError):
 
 
 class QualityError(PermanentError):
-    """A quality check has measured something worse than its fail level."""
+    """A quality check has measured something worse than its fail level.
+
+    Parameters
+    ----------
+    message
+        The checks and what they measured.
+    checks
+        Names of the failed checks.
+    """
+
+    def __init__(self, message: str, checks: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.checks = checks

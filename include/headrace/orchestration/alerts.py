@@ -1,10 +1,10 @@
-"""E-mails: one when a stage goes from good to failed, one when it recovers."""
+"""E-mails about stages: for each new cause of a failure, a daily reminder, and the recovery."""
 
 from __future__ import annotations
 
 import fcntl
 import html
-import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,63 +18,93 @@ from airflow.sdk import Variable, conf
 from headrace.errors import ConfigurationError
 from headrace.models.window import rfc3339
 from headrace.orchestration.connections import SMTP_CONN_ID, task_settings
+from headrace.orchestration.failing_stage import (
+    Decision,
+    FailingStage,
+    Failure,
+    MailKind,
+    Success,
+    causes_of,
+    decide,
+    error_text,
+    lately,
+    read_recoveries,
+    read_state,
+    recoveries_json,
+    recovers,
+)
+from headrace.orchestration.next_steps import next_step
 from headrace.orchestration.ranges import run_range
 
 __all__ = ["on_failure", "on_success"]
 
 _log = structlog.get_logger(__name__)
 
+_DESCRIPTION = "Causes for which this stage fails. Headrace deletes it when the stage recovers."
+_RECOVERED = "When this stage last recovered."
+_ALTERNATES = (
+    " It has recovered {times} times within a day. Its next recovery is mailed after it has "
+    "worked for two hours."
+)
+_SENTENCES = {
+    MailKind.FAILED: "This stage failed, and no further retry follows. While it fails, a mail "
+    "follows for each new cause, and a reminder once a day.",
+    MailKind.NEW_CAUSE: "This stage has failed since {since}. It now also fails for another "
+    "reason.",
+    MailKind.REMINDER: "This stage has failed since {since}, and still fails.",
+}
+
 
 def on_failure(context: Any) -> None:
-    """Mail that a stage has failed for good, unless that is known already.
+    """Send a mail about a stage that failed for good, if one is due.
 
-    Airflow calls it after the last try, and not for a retry. What is known is kept in an
-    Airflow Variable, where a person can see it, too.
+    Airflow calls this after the last try. The causes that are known are kept in an Airflow
+    Variable, where an operator can see them.
     """
     ti = context["ti"]
-    name = _variable(ti)
+    error = context.get("exception")
+    failure = Failure(datetime.now(UTC), ti.run_id, _piece(ti), causes_of(error))
     with _one_at_a_time():
-        failing = Variable.get(name, default=None)
-        if failing is not None:
-            _log.info("already reported", stage=ti.task_id, since=failing)
-            return
-        error = context.get("exception")
-        _send(
-            context,
-            f"[headrace] {ti.dag_id}.{ti.task_id} failed",
-            "A stage has failed for good. There will be no further mail about it until it works "
-            "again.",
-            {"error": _error_text(error)},
-        )
-        since = {"since": rfc3339(datetime.now(UTC)), "run": ti.run_id}
-        Variable.set(name, json.dumps(since), description="Set while this stage fails")
+        state = _read(ti)
+        decision = decide(state, failure, () if state else _recoveries(ti))
+        if decision.mail is None:
+            _log.info("known failure, no mail", stage=ti.task_id, causes=failure.causes)
+        else:
+            _send_failure(context, decision, decision.mail, error)
+        # After the mail: if it can't be sent, the next failure tries again.
+        Variable.set(_variable(ti), decision.state.to_json(), description=_DESCRIPTION)
 
 
 def on_success(context: Any) -> None:
-    """Mail that a stage works again, if it had failed."""
+    """Send a mail about a stage that works again, if it had failed."""
     ti = context["ti"]
-    name = _variable(ti)
-    if Variable.get(name, default=None) is None:
+    if Variable.get(_variable(ti), default=None) is None:
         return
     with _one_at_a_time():
-        failing = Variable.get(name, default=None)
-        if failing is None:
+        state = _read(ti)
+        if state is None:
             return
-        since = json.loads(failing)["since"]
-        _send(
-            context,
-            f"[headrace] {ti.dag_id}.{ti.task_id} works again",
-            f"A stage that had failed since {since} has succeeded.",
-            {},
-        )
-        Variable.delete(name)
+        left = recovers(state, Success(_started(ti), ti.run_id, _piece(ti)))
+        if left is None:
+            _send(
+                context,
+                f"[headrace] {ti.dag_id}.{ti.task_id} works again",
+                f"This stage had failed since {rfc3339(state.since)}. It has now succeeded.",
+                {},
+            )
+            now = datetime.now(UTC)
+            recovered = recoveries_json([*lately(state.recoveries, now), now])
+            Variable.set(_recovered(ti), recovered, description=_RECOVERED)
+            Variable.delete(_variable(ti))
+        elif left != state:
+            Variable.set(_variable(ti), left.to_json(), description=_DESCRIPTION)
 
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Keep other tasks of this machine waiting: pieces of a range fail at the same moment."""
-    path = Path(conf.get("logging", "base_log_folder")) / "alerts.lock"
-    with path.open("w") as lock:
+    """Keep other tasks on this machine waiting: pieces of a range fail at the same moment."""
+    folder = Path(conf.get("logging", "base_log_folder", fallback="") or tempfile.gettempdir())
+    with (folder / "alerts.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -83,20 +113,57 @@ def _variable(ti: Any) -> str:
     return f"headrace_failing__{ti.dag_id}__{ti.task_id}"
 
 
+def _recovered(ti: Any) -> str:
+    return f"headrace_recovered__{ti.dag_id}__{ti.task_id}"
+
+
+def _recoveries(ti: Any) -> tuple[datetime, ...]:
+    try:
+        return read_recoveries(Variable.get(_recovered(ti), default=None))
+    except ValueError:
+        return ()
+
+
+def _read(ti: Any) -> FailingStage | None:
+    try:
+        return read_state(Variable.get(_variable(ti), default=None))
+    except ValueError:
+        # Written by an older version, or by a person. It says that the stage fails.
+        _log.warning("unreadable Variable is replaced", variable=_variable(ti))
+        now = datetime.now(UTC)
+        return FailingStage(now, "", (), datetime.fromtimestamp(0, UTC), mailed=now)
+
+
+def _piece(ti: Any) -> int:
+    index = getattr(ti, "map_index", None)
+    return -1 if index is None else int(index)
+
+
+def _started(ti: Any) -> datetime:
+    moment = getattr(ti, "start_date", None)
+    return datetime.fromisoformat(moment.isoformat()) if moment else datetime.now(UTC)
+
+
 def _window_text(context: Mapping[str, Any]) -> str:
     _, profile = task_settings()
     try:
         return str(run_range(context, profile))
     except ConfigurationError as exc:
-        # The parameters may be what the failure is about.
+        # The parameters may be the cause of the failure.
         return f"none: {exc}"
 
 
-def _error_text(error: object) -> str:
-    if isinstance(error, BaseException):
-        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        return f"{type(error).__name__}: {error}{notes}"
-    return str(error or "the worker died")
+def _send_failure(context: Any, decision: Decision, kind: MailKind, error: object) -> None:
+    ti = context["ti"]
+    state = decision.state
+    more = {"error": error_text(error), "next step": next_step(error)}
+    others = [f"{name} (since {rfc3339(cause.since)})" for name, cause in state.causes.items()]
+    if kind is not MailKind.FAILED:
+        more["all causes"] = "\n".join(others)
+    sentence = _SENTENCES[kind].format(since=rfc3339(state.since))
+    if state.alternates:
+        sentence += _ALTERNATES.format(times=len(state.recoveries))
+    _send(context, f"[headrace] {ti.dag_id}.{ti.task_id} {kind.value}", sentence, more)
 
 
 def _send(context: Any, subject: str, sentence: str, more: Mapping[str, str]) -> None:
@@ -107,7 +174,7 @@ def _send(context: Any, subject: str, sentence: str, more: Mapping[str, str]) ->
         "task": ti.task_id,
         "run": ti.run_id,
         "window": _window_text(context),
-        "tries": f"{ti.try_number} of {ti.max_tries + 1}",
+        "try": f"{ti.try_number} of {ti.max_tries + 1}",
         **more,
     }
     rows = "".join(
@@ -116,13 +183,14 @@ def _send(context: Any, subject: str, sentence: str, more: Mapping[str, str]) ->
         for name, text in facts.items()
     )
     link = html.escape(ti.log_url, quote=True)
-    # Made anew for every mail: a notifier keeps what it has rendered.
-    SmtpNotifier(
+    # A new notifier for every mail: it keeps what it has rendered.
+    notifier = SmtpNotifier(
         smtp_conn_id=SMTP_CONN_ID,
         to=settings.alert_to,
         from_email=settings.alert_from,
         subject=subject,
         html_content=f"<p>{html.escape(sentence)}</p><table cellpadding='4'>{rows}</table>"
         f"<p><a href='{link}'>Open the log of this try</a></p>",
-    ).notify(context)
-    _log.info("mailed", to=settings.alert_to, subject=subject)
+    )
+    notifier.notify(context)
+    _log.info("mail sent", to=settings.alert_to, subject=subject)

@@ -1,28 +1,33 @@
-"""Which windows a run is about."""
+"""Which windows a run covers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+
 from headrace.errors import ConfigurationError
-from headrace.models.window import WindowRange, floor, parse_time
+from headrace.models.window import WindowRange, floor, parse_time, rfc3339
 from headrace.profile import Profile
 
 __all__ = ["data_interval", "given_range", "run_range"]
 
+_log = structlog.get_logger(__name__)
+
 
 def run_range(context: Mapping[str, Any], profile: Profile) -> WindowRange:
-    """Windows of a run: those its parameters name, or else those of its data interval.
+    """Windows of a run: those that its parameters name, otherwise those of its data interval.
 
-    Keyed on the data interval and never on the logical date, which for a run that
-    somebody starts by hand is another minute, or none.
+    The data interval is the key, never the logical date: a run started by hand has
+    another logical date, or none.
 
     Raises
     ------
     ConfigurationError
-        If the parameters are no range of windows, or the run has neither.
+        If the parameters name no window that has ended, or if the run has neither
+        parameters nor a data interval.
     """
     given = given_range(context, profile)
     if given is not None:
@@ -36,16 +41,26 @@ def run_range(context: Mapping[str, Any], profile: Profile) -> WindowRange:
 
 
 def data_interval(context: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
-    """Data interval of a run, if it has one that is not empty."""
+    """Data interval of a run; `None` if the run has none or an empty one."""
     start, stop = context.get("data_interval_start"), context.get("data_interval_end")
     if start is None or stop is None or start == stop:
         return None
-    # Airflow's moments are pendulum's, whose arithmetic is not that of datetime.
+    # Airflow passes pendulum's moments, whose arithmetic differs from datetime's.
     return parse_time(start.isoformat()), parse_time(stop.isoformat())
 
 
 def given_range(context: Mapping[str, Any], profile: Profile) -> WindowRange | None:
-    """Windows that the run's parameters name, or `None` if they name none."""
+    """Windows that the run's parameters name, or `None` if they name none.
+
+    The range ends with the last window that had ended when the run was requested: readings
+    of later windows are still arriving. A range that reaches further is cut there, with a
+    warning in the log.
+
+    Raises
+    ------
+    ConfigurationError
+        If only one of the two is given, or if no window of the range has ended.
+    """
     params = context.get("params") or {}
     start, stop = _moment(params.get("start")), _moment(params.get("stop"))
     if start is None and stop is None:
@@ -53,13 +68,33 @@ def given_range(context: Mapping[str, Any], profile: Profile) -> WindowRange | N
     if start is None or stop is None:
         msg = "give both start and stop, or neither"
         raise ConfigurationError(msg)
-    last = floor(stop, profile.window)
-    return WindowRange(
-        floor(start, profile.window),
-        # A stop in the middle of a window means the whole of that window.
-        last if last == stop else last + profile.window,
-        profile.window,
-    )
+    first, last = floor(start, profile.window), floor(stop, profile.window)
+    if last != stop:
+        # A stop inside a window includes that whole window.
+        last += profile.window
+    if first >= last:
+        msg = f"start {rfc3339(start)} must be before stop {rfc3339(stop)}"
+        raise ConfigurationError(msg)
+    ended = floor(_requested_at(context), profile.window)
+    if first >= ended:
+        msg = (
+            f"start {rfc3339(start)} is in the future: the last window that has ended stops at "
+            f"{rfc3339(ended)}. Choose an earlier start"
+        )
+        raise ConfigurationError(msg)
+    if last > ended:
+        _log.warning(
+            "range cut at the last window that has ended", stop=rfc3339(stop), used=rfc3339(ended)
+        )
+        last = ended
+    return WindowRange(first, last, profile.window)
+
+
+def _requested_at(context: Mapping[str, Any]) -> datetime:
+    """When the run was requested: the same for all its tasks and all their tries."""
+    moment = getattr(context.get("dag_run"), "run_after", None)
+    now = datetime.now(UTC)
+    return min(now, parse_time(moment.isoformat())) if moment is not None else now
 
 
 def _moment(value: object) -> datetime | None:
