@@ -1,4 +1,4 @@
-"""Airflow's processes, and the environment that they share."""
+"""Airflow's processes, and their environment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import urllib3
 from dotenv import dotenv_values
 from pydantic import SecretStr
+from sqlalchemy.engine import URL
 
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
@@ -21,6 +22,7 @@ from native.servers import LOOPBACK, Server
 __all__ = ["airflow_environment", "airflow_servers", "init_commands"]
 
 _CHECKOUT = HERE.parent
+_WILDCARDS = ("0.0.0.0", "::", "[::]")  # noqa: S104 - compared, not listened on
 
 
 def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
@@ -31,30 +33,27 @@ def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
     settings
         Addresses and secrets.
     folder
-        ``AIRFLOW_HOME``: logs, and the password of the UI's user.
+        ``AIRFLOW_HOME``: holds logs, and the password of the UI's user.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    base_url = f"http://{settings.airflow_host}:{settings.airflow_port}"
     shared = _read_env_file(HERE / "config" / "airflow.env")
     return {
         **shared,
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__DAGS_FOLDER": str(_CHECKOUT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(_CHECKOUT / "plugins"),
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.local_airflow_url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_user}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords(settings, folder)),
         "AIRFLOW__CORE__FERNET_KEY": _secret(settings.airflow_fernet_key),
         "AIRFLOW__API__HOST": settings.airflow_host,
         "AIRFLOW__API__PORT": str(settings.airflow_port),
-        "AIRFLOW__API__BASE_URL": base_url,
+        "AIRFLOW__API__BASE_URL": settings.public_airflow_url,
         "AIRFLOW__API__SECRET_KEY": _secret(settings.airflow_jwt_secret),
         "AIRFLOW__API_AUTH__JWT_SECRET": _secret(settings.airflow_jwt_secret),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
-            f"postgresql+psycopg2://airflow:{_secret(settings.postgres_password)}"
-            f"@{LOOPBACK}:{settings.postgres_port}/airflow"
-        ),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _database_url(settings),
         **_connections(settings),
+        **_no_proxy(settings),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
 
@@ -62,8 +61,8 @@ def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
 def airflow_servers(
     settings: Settings, folder: Path, environment: Mapping[str, str]
 ) -> list[Server]:
-    """Airflow's four processes, the api-server first: the others need it."""
-    health = f"http://{settings.airflow_host}:{settings.airflow_port}/api/v2/monitor/health"
+    """Airflow's four processes. The api-server is first: the others need it."""
+    health = f"{settings.local_airflow_url}/api/v2/monitor/health"
     airflow = str(Path(sys.executable).parent / "airflow")
 
     def process(*arguments: str, part: str | None = None) -> Server:
@@ -78,7 +77,7 @@ def airflow_servers(
 
     return [
         process("api-server"),
-        # The logs are read from the disk; nothing has to be served from a port for it.
+        # Logs are read from the disk, so no process needs to serve them.
         process("scheduler", "--skip-serve-logs", part="scheduler"),
         process("dag-processor", part="dag_processor"),
         process("triggerer", "--skip-serve-logs", part="triggerer"),
@@ -86,7 +85,7 @@ def airflow_servers(
 
 
 def init_commands() -> list[tuple[str, ...]]:
-    """What has to be done before Airflow starts, and does no harm when done again."""
+    """Commands that run before Airflow starts. They can be repeated."""
     airflow = str(Path(sys.executable).parent / "airflow")
     return [
         (airflow, "db", "migrate"),
@@ -95,7 +94,7 @@ def init_commands() -> list[tuple[str, ...]]:
 
 
 def _connections(settings: Settings) -> dict[str, str]:
-    """The servers as Airflow Connections, in the form that its environment takes."""
+    """The servers as Airflow Connections, in environment variables."""
     connections = {
         "KAFKA_DEFAULT": {
             "conn_type": "kafka",
@@ -111,6 +110,15 @@ def _connections(settings: Settings) -> dict[str, str]:
                 "token_file": str((settings.tokens_dir / "airflow.token").resolve()),
                 "ca_file": str(settings.influx_ca_file) if settings.influx_ca_file else None,
             },
+        },
+        # For the clean-up: Airflow hides its database from tasks.
+        "AIRFLOW_METADATA": {
+            "conn_type": "postgres",
+            "host": LOOPBACK,
+            "port": settings.postgres_port,
+            "login": "airflow",
+            "password": _secret(settings.postgres_password),
+            "schema": "airflow",
         },
         "SMTP_DEFAULT": {
             "conn_type": "smtp",
@@ -128,6 +136,33 @@ def _connections(settings: Settings) -> dict[str, str]:
     return {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()}
 
 
+def _database_url(settings: Settings) -> str:
+    """URL of Airflow's database. A password may hold any character."""
+    url = URL.create(
+        "postgresql+psycopg2",
+        "airflow",
+        _secret(settings.postgres_password),
+        LOOPBACK,
+        settings.postgres_port,
+        "airflow",
+    )
+    return url.render_as_string(hide_password=False)
+
+
+def _no_proxy(settings: Settings) -> dict[str, str]:
+    """Hosts that Airflow's processes reach directly, whatever ``http_proxy`` says.
+
+    A proxy cannot reach loopback addresses of this machine. Without this, every task fails
+    where a proxy is set.
+    """
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    host = settings.airflow_host
+    direct = [LOOPBACK, "localhost", "::1", *([] if host in _WILDCARDS else [host])]
+    value = ",".join(dict.fromkeys([*names, *direct]))
+    return {"no_proxy": value, "NO_PROXY": value}
+
+
 def _passwords(settings: Settings, folder: Path) -> Path:
     path = folder / "passwords.json"
     path.touch(mode=0o600)
@@ -137,7 +172,7 @@ def _passwords(settings: Settings, folder: Path) -> Path:
 
 def _secret(value: SecretStr | None) -> str:
     if value is None:
-        msg = "a secret of Airflow's is missing in .env: see `make env`"
+        msg = "a secret of Airflow is missing: `make env` writes all secrets into a new .env"
         raise ConfigurationError(msg)
     return value.get_secret_value()
 

@@ -9,78 +9,116 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from headrace.errors import TransientError
+from headrace.models.window import WindowRange
 from headrace.orchestration.connections import kafka_config, task_settings
 from headrace.orchestration.ranges import run_range
 from headrace.orchestration.spans import Span, span_of
 from headrace.stages.ingest_progress import catches_up, caught_up, end_of_topic
 from headrace.storage.kafka import Kafka
+from headrace.storage.kafka_log import Offsets
 
 __all__ = ["AwaitIngest", "SinkCaughtUpTrigger"]
 
-#: What the bridge took before the window's end is in Kafka so long after it.
-_GRACE = timedelta(milliseconds=500)
 _POLL_SECONDS = 0.5
-#: So long a task waits itself. While readings come, the newest are always on their way through
-#: the sink; to hand that over to the triggerer, and be started again, would take seconds.
+#: The task itself waits this long. Under load the newest readings are always on their way
+#: through the sink, and a round trip through the triggerer takes seconds.
 _PATIENCE = timedelta(seconds=2)
+#: Airflow's scheduler resumes a deferred task this long after the deadline, if no triggerer
+#: has done it.
+_SLACK = timedelta(seconds=5)
+_RETENTION = timedelta(days=2)
 _ENDS = "end_offsets"
+_DEADLINE = "deadline"
 
 
 class AwaitIngest(BaseOperator):
-    """Waits for the sink, and says whether the windows are settled.
+    """Waits for the sink, and passes on whether the windows are settled.
 
-    The ends of Kafka's partitions are taken once, half a second after the last window's
-    end, and kept across deferral and retries: what arrives later belongs to later
-    windows, and would put the goal further off with every look.
+    The task reads the end offset of every partition once, `Profile.grace` after the last
+    window's end, and keeps them across deferral and retries. Later records belong to later
+    windows; with new offsets at every try, the wait would never end.
+
+    The deadline is kept in the same way: neither a retry, nor a triggerer that hangs or is
+    not running, makes the wait longer than ``HEADRACE_SETTLE_LIMIT`` and a few seconds.
 
     Returns
     -------
     dict
-        ``start`` and ``stop`` of the run's windows, and ``settled``: whether the sink had
-        written everything, `False` after the limit.
+        ``start`` and ``stop`` of the run's windows, and ``settled``: `True` if the sink had
+        written everything before the deadline.
     """
 
     def execute(self, context: Any) -> Span:
-        """Wait a little here, and for a sink that is behind in the triggerer."""
+        """Wait here for a short time, then in the triggerer."""
         settings, profile = task_settings()
         windows = run_range(context, profile)
         kafka = Kafka(kafka_config())
-        wait = (windows.stop + _GRACE - datetime.now(UTC)).total_seconds()
+        wait = (windows.stop + profile.grace - datetime.now(UTC)).total_seconds()
         if wait > 0:
-            time.sleep(min(wait, _GRACE.total_seconds()))
+            time.sleep(min(wait, profile.grace.total_seconds()))
         store = context["task_state_store"]
         ends = store.get(_ENDS)
         if ends is None:
             taken = end_of_topic(kafka, profile.topics.raw)
             ends = {str(partition): offset for partition, offset in taken.items()}
-            store.set(_ENDS, ends, retention=timedelta(days=2))
-        goal = {int(partition): offset for partition, offset in ends.items()}
-        if not catches_up(kafka, profile.topics.raw, profile.sink_group, goal, _PATIENCE):
-            self.log.info("the sink is behind, waiting for it: %s", goal)
-            deadline = datetime.now(UTC) + settings.settle_limit
+            store.set(_ENDS, ends, retention=_RETENTION)
+        deadline = store.get(_DEADLINE)
+        if deadline is None:
+            deadline = time.time() + settings.settle_limit.total_seconds()
+            store.set(_DEADLINE, deadline, retention=_RETENTION)
+        # A clock that was ahead when the deadline was set must not make the wait longer.
+        left = min(timedelta(seconds=deadline - time.time()), settings.settle_limit)
+        patience = max(min(_PATIENCE, left), timedelta(0))
+        goal = _offsets(ends)
+        if not catches_up(kafka, profile.topics.raw, profile.sink_group, goal, patience):
+            left -= patience
+            if left <= timedelta(0):
+                return self._span(windows, settled=False)
+            self.log.info("waiting for the sink: %s", goal)
+            until = time.time() + left.total_seconds()
             self.defer(
-                trigger=SinkCaughtUpTrigger(
-                    profile.topics.raw, profile.sink_group, ends, deadline.timestamp()
-                ),
+                trigger=SinkCaughtUpTrigger(profile.topics.raw, profile.sink_group, ends, until),
                 method_name=self.resume.__name__,
+                timeout=left + _SLACK,
             )
         return span_of(windows, settled=True)
 
     def resume(self, context: Any, event: Mapping[str, Any]) -> Span:
-        """Go on after the wait."""
+        """Continue after the wait."""
         _, profile = task_settings()
-        settled = bool(event["settled"])
+        return self._span(run_range(context, profile), settled=bool(event["settled"]))
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any
+    ) -> Any:
+        """Continue after the wait, or after the time limit that the scheduler enforces."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[no-untyped-call, unused-ignore]
+        except TaskDeferralTimeout:
+            self.log.warning("the triggerer did not answer within the time limit")
+        _, profile = task_settings()
+        goal = _offsets(context["task_state_store"].get(_ENDS))
+        kafka = Kafka(kafka_config())
+        settled = caught_up(kafka, profile.topics.raw, profile.sink_group, goal)
+        return self._span(run_range(context, profile), settled=settled)
+
+    def _span(self, windows: WindowRange, *, settled: bool) -> Span:
         if not settled:
-            self.log.warning("gave up waiting for the sink: the windows are unsettled")
-        return span_of(run_range(context, profile), settled=settled)
+            self.log.warning("the sink is behind at the time limit: the windows are unsettled")
+        return span_of(windows, settled=settled)
+
+
+def _offsets(ends: Mapping[str, int]) -> Offsets:
+    return {int(partition): offset for partition, offset in ends.items()}
 
 
 class SinkCaughtUpTrigger(BaseTrigger):
-    """Fires when the sink has committed up to some offsets, or at the deadline.
+    """Fires when the sink has committed up to the given offsets, or at the deadline.
 
     Parameters
     ----------
@@ -89,7 +127,7 @@ class SinkCaughtUpTrigger(BaseTrigger):
     ends
         Offsets to reach, by partition.
     deadline
-        When to give up, in seconds since the epoch.
+        End of the wait, in seconds since the epoch.
     """
 
     def __init__(self, topic: str, group: str, ends: dict[str, int], deadline: float) -> None:
@@ -100,7 +138,7 @@ class SinkCaughtUpTrigger(BaseTrigger):
         self.deadline = deadline
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """What the triggerer needs to make this trigger again."""
+        """Class path and arguments, from which the triggerer creates this trigger."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -112,15 +150,15 @@ class SinkCaughtUpTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Ask again and again until it is so, or too late."""
-        goal = {int(partition): offset for partition, offset in self.ends.items()}
+        """Ask Kafka twice a second until the sink is there, or until the deadline."""
+        goal = _offsets(self.ends)
         kafka = Kafka(await sync_to_async(kafka_config)())
         while True:
             try:
                 settled = await asyncio.to_thread(caught_up, kafka, self.topic, self.group, goal)
             except TransientError as exc:
-                # Kafka may come back before the deadline; if not, that is the answer.
-                self.log.warning("can't ask Kafka how far the sink is: %s", exc)
+                # Kafka may come back before the deadline. If not, the windows are unsettled.
+                self.log.warning("Kafka does not say how far the sink is: %s", exc)
                 settled = False
             if settled or time.time() >= self.deadline:
                 yield TriggerEvent({"settled": settled})

@@ -1,7 +1,15 @@
-"""Keeping Airflow's own database and logs small, as an Airflow task."""
+"""Deletes old records and logs of Airflow, as an Airflow task.
+
+Airflow hides its database from tasks: their environment holds a URL that leads nowhere. So the
+task takes the address from the Connection `airflow_metadata`, which an operator provides on
+purpose, and runs Airflow's own command with it.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -10,49 +18,120 @@ from pathlib import Path
 import structlog
 from airflow.sdk import conf, task
 
-from headrace.errors import TransientError
+from headrace.errors import HeadraceError, TransientError
 from headrace.models.window import rfc3339
+from headrace.orchestration.connections import metadata_url
 from headrace.orchestration.stage_tasks import HEAL_POOL, stage_args
 
 __all__ = ["cleanup"]
 
 _log = structlog.get_logger(__name__)
 
+#: Age at which records and logs are deleted.
 KEPT = timedelta(days=30)
+#: Records that one transaction deletes.
+_BATCH = 10_000
+_FOUND = re.compile(r"^Found (\d+) rows meeting deletion criteria", re.MULTILINE)
+#: A folder that was changed less than this ago may be one that a starting task has just made.
+_NEW_FOLDER = timedelta(hours=1)
+#: What Airflow sets for a task's process, and what must not reach a command.
+_TASK_ONLY = (
+    "AIRFLOW__CORE__SQL_ALCHEMY_CONN",
+    "__AIRFLOW_SUPERVISOR_FD",
+    "_AIRFLOW_PROCESS_CONTEXT",
+    "_AIRFLOW_FORK_EXEC",
+)
 
 
 @task(**stage_args("cleanup"), pool=HEAL_POOL)
 def cleanup() -> dict[str, int]:
-    """Delete Airflow's records and logs that are older than 30 days.
+    """Delete records and logs of Airflow that are older than 30 days.
 
-    The live windows alone leave about six thousand task instances a day.
+    Live windows alone create about six thousand task instances a day. The records are
+    deleted by `airflow db clean`. It needs the address of Airflow's database in the
+    Connection `airflow_metadata`.
     """
     before = datetime.now(UTC) - KEPT
-    _clean_database(before)
-    return {"log_files": delete_old_logs(Path(conf.get("logging", "base_log_folder")), before)}
+    # Logs first: they can be deleted even if the database can't be reached.
+    files = delete_old_logs(Path(conf.get("logging", "base_log_folder")), before)
+    records = _clean_database(before)
+    _log.info("deleted old records and logs", records=records, log_files=files)
+    return {"records": records, "log_files": files}
 
 
-def _clean_database(before: datetime) -> None:
-    # A task has no access to the database; Airflow's own command has.
+def _clean_database(before: datetime) -> int:
     command = [
         *(sys.executable, "-m", "airflow", "db", "clean"),
         *("--clean-before-timestamp", rfc3339(before)),
-        *("--skip-archive", "--yes"),
+        *("--batch-size", str(_BATCH)),
+        *("--skip-archive", "--yes", "--error-on-cleanup-failure"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    environment = {name: value for name, value in os.environ.items() if name not in _TASK_ONLY}
+    environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = metadata_url()
+    done = subprocess.run(  # noqa: S603
+        command, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        msg = f"airflow db clean failed ({done.returncode}): {done.stderr[-2000:]}"
-        raise TransientError(msg)
+        raise _failure(done)
+    return sum(int(number) for number in _FOUND.findall(done.stdout))
+
+
+def _failure(done: subprocess.CompletedProcess[str]) -> HeadraceError:
+    # The reason is in the last lines; those before are the calls that led there.
+    reason = done.stderr.strip()[-2000:] or done.stdout.strip()[-2000:]
+    return TransientError(f"`airflow db clean` ended with {done.returncode}: {reason}")
 
 
 def delete_old_logs(folder: Path, before: datetime) -> int:
-    """Delete log files last written before some moment, and folders that are left empty."""
+    """Delete log files that were last written before some time, and folders left empty.
+
+    Other processes write and delete in the folder meanwhile: what has vanished counts as
+    deleted, and a folder that is no longer empty stays. Symbolic links are not followed.
+
+    Parameters
+    ----------
+    folder
+        Airflow's folder of logs. Files whose name does not contain ``.log`` stay.
+    before
+        A file that was written later stays.
+
+    Returns
+    -------
+    int
+        Number of deleted files.
+    """
     deleted = 0
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_file() and path.stat().st_mtime < before.timestamp():
-            path.unlink()
-            deleted += 1
-        elif path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-    _log.info("deleted old logs", files=deleted)
+    new = (datetime.now(UTC) - _NEW_FOLDER).timestamp()
+    for root, folders, files in os.walk(folder, topdown=False, followlinks=False):
+        path = Path(root)
+        # Before the first deletion in it, which changes it.
+        changed = _changed(path)
+        links = [name for name in folders if (path / name).is_symlink()]
+        for name in (*files, *links):
+            if _is_log(path / name) and _changed(path / name) < before.timestamp():
+                (path / name).unlink(missing_ok=True)
+                deleted += 1
+        if path != folder and changed < new:
+            _remove_if_empty(path)
     return deleted
+
+
+def _is_log(path: Path) -> bool:
+    return ".log" in path.name or path.is_symlink()
+
+
+def _changed(path: Path) -> float:
+    """Time of the last change; now if there is no such file any more."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return datetime.now(UTC).timestamp()
+
+
+def _remove_if_empty(path: Path) -> None:
+    try:
+        path.rmdir()
+    except OSError as exc:
+        # Not empty, or gone: both are as they should be.
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise

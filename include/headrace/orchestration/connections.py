@@ -1,4 +1,4 @@
-"""The servers as Airflow knows them: its Connections, made into our clients."""
+"""Clients of the servers, created from Airflow's Connections."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from airflow.providers.apache.kafka.hooks.produce import KafkaProducerHook
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+from sqlalchemy.engine import URL
 
 from headrace.errors import ConfigurationError
 from headrace.profile import Profile, load_profile
@@ -21,31 +23,40 @@ from headrace.storage.kafka import Kafka
 __all__ = [
     "INFLUXDB_CONN_ID",
     "KAFKA_CONN_ID",
+    "METADATA_CONN_ID",
     "SMTP_CONN_ID",
     "kafka_config",
+    "metadata_url",
     "open_pipeline",
     "task_settings",
 ]
 
 INFLUXDB_CONN_ID = "influxdb_default"
 KAFKA_CONN_ID = "kafka_default"
+METADATA_CONN_ID = "airflow_metadata"
 SMTP_CONN_ID = "smtp_default"
+
+_DATABASES = {
+    "postgres": "postgresql+psycopg2",
+    "postgresql": "postgresql+psycopg2",
+    "mysql": "mysql+mysqldb",
+}
 
 
 def task_settings() -> tuple[Settings, Profile]:
-    """Read the settings and the profile, inside a task or while a DAG is made."""
+    """Read the settings and the profile: inside a task, or while a DAG is created."""
     settings = load_settings()
     return settings, load_profile(settings.profile)
 
 
 @contextmanager
 def open_pipeline(timeout: timedelta) -> Iterator[Pipeline]:
-    """Open what the stages work with, for the length of a task.
+    """Open the clients of the stages, for the duration of a task.
 
     Parameters
     ----------
     timeout
-        Limit for one call of InfluxDB.
+        Time limit of one call to InfluxDB.
     """
     settings, profile = task_settings()
     with Influx(_influx_address(), timeout=timeout) as influx:
@@ -55,7 +66,7 @@ def open_pipeline(timeout: timedelta) -> Iterator[Pipeline]:
 
 
 def kafka_config() -> dict[str, Any]:
-    """Librdkafka's settings as the Kafka Connection has them."""
+    """Librdkafka's settings, from the Kafka Connection."""
     hook = KafkaProducerHook(kafka_config_id=KAFKA_CONN_ID)
     config: dict[str, Any] = hook.get_connection(KAFKA_CONN_ID).extra_dejson
     if not config.get("bootstrap.servers"):
@@ -64,11 +75,47 @@ def kafka_config() -> dict[str, Any]:
     return config
 
 
-def _influx_address() -> InfluxAddress:
-    """Where InfluxDB is: host, port and schema of the Connection, ``org`` in its extra.
+def metadata_url() -> str:
+    """SQLAlchemy URL of Airflow's database, from the Connection `airflow_metadata`.
 
-    The token is the Connection's password, or stands in the file that ``token_file`` in
-    its extra names.
+    Raises
+    ------
+    ConfigurationError
+        If there is no such Connection, or its database is of another kind.
+    """
+    try:
+        connection = BaseHook.get_connection(METADATA_CONN_ID)
+    except AirflowNotFoundException as exc:
+        msg = (
+            f"the Airflow Connection {METADATA_CONN_ID} is missing: create it with type "
+            "postgres, and with host, port, login, password and schema of Airflow's own database"
+        )
+        raise ConfigurationError(msg) from exc
+    driver = connection.extra_dejson.get("sqlalchemy_scheme") or _DATABASES.get(
+        connection.conn_type or ""
+    )
+    if driver is None:
+        msg = (
+            f"the Airflow Connection {METADATA_CONN_ID} has the type {connection.conn_type!r}: "
+            f"it must be one of {', '.join(_DATABASES)}"
+        )
+        raise ConfigurationError(msg)
+    url = URL.create(
+        driver,
+        connection.login,
+        connection.password,
+        connection.host,
+        connection.port,
+        connection.schema or "airflow",
+    )
+    return url.render_as_string(hide_password=False)
+
+
+def _influx_address() -> InfluxAddress:
+    """Address of InfluxDB: host, port and schema of the Connection, ``org`` in its extra.
+
+    The token is the Connection's password, or the content of the file that ``token_file``
+    in its extra names.
     """
     connection = BaseHook.get_connection(INFLUXDB_CONN_ID)
     extra = connection.extra_dejson

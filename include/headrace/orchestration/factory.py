@@ -1,21 +1,26 @@
-"""Makes the DAGs: what they have in common, and the schedules that follow the profile."""
+"""Creates the DAGs: their common arguments, and the schedules that follow the profile."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
 from headrace.errors import ConfigurationError
+from headrace.models.window import floor
 from headrace.orchestration.connections import task_settings
 from headrace.profile import Profile
 from headrace.settings import Settings
+from headrace.stages.ranges import installed_at_problem
 
 __all__ = [
     "cleanup_dag",
+    "cron_every",
     "quality_dag",
     "quality_dag_id",
+    "quality_interval",
     "reconcile_dag",
     "reconcile_dag_id",
     "windows_dag",
@@ -23,10 +28,15 @@ __all__ = [
 ]
 
 _OWNER = "headrace"
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+#: Live runs that may be active beside those that wait for the sink. A run retries for some
+#: minutes at most.
+_RETRYING_RUNS = 8
 
 
 def windows_dag_id(profile: Profile) -> str:
-    """Id of the DAG of live windows."""
+    """Id of the DAG of the live windows."""
     return f"{profile.name}_windows"
 
 
@@ -41,36 +51,34 @@ def quality_dag_id(profile: Profile) -> str:
 
 
 def windows_dag(doc: str) -> DAG:
-    """The DAG of live windows: one run a window, as soon as it has closed."""
+    """DAG of the live windows: one run for each window, as soon as it has ended."""
     settings, profile = task_settings()
-    minutes = profile.window // timedelta(minutes=1)
-    # Cron has no "every 60 minutes": an hour is once an hour.
-    cron = "0 * * * *" if minutes == 60 else f"*/{minutes} * * * *"  # noqa: PLR2004
     return _dag(
         windows_dag_id(profile),
         doc,
-        cron,
-        start_date=_installed_at(settings),
-        # Live means now: what was missed is for the reconcile, by the hour.
+        cron_every(profile.window),
+        settings,
+        # Live means now: the reconcile DAG computes missed windows.
         catchup=False,
-        # A run that is trying again must not keep the next window waiting.
-        max_active_runs=8,
+        # A run that retries, or waits for the sink, must not delay the next window.
+        max_active_runs=_RETRYING_RUNS + math.ceil(settings.settle_limit / profile.window),
         dagrun_timeout=timedelta(minutes=30),
         tags=["live"],
     )
 
 
 def reconcile_dag(doc: str) -> DAG:
-    """The DAG that heals: hourly, and for any past range from the UI."""
+    """DAG that heals: every hour, and for any past range from the UI."""
     settings, profile = task_settings()
     return _dag(
         reconcile_dag_id(profile),
         doc,
         "5 * * * *",
-        # So that the first run is due at once: it computes the windows between the
-        # installation and the first live run.
-        start_date=_installed_at(settings) - timedelta(hours=2),
-        catchup=True,
+        settings,
+        # The first run is due at once: it computes the windows before the first live run.
+        head_start=timedelta(hours=2),
+        # One run looks at everything that was missed: see `headrace.orchestration.heal_progress`.
+        catchup=False,
         max_active_runs=2,
         dagrun_timeout=timedelta(hours=6),
         tags=["heal"],
@@ -79,13 +87,13 @@ def reconcile_dag(doc: str) -> DAG:
 
 
 def quality_dag(doc: str) -> DAG:
-    """The DAG of the quality checks: every quarter of an hour, about that quarter."""
+    """DAG of the quality checks: one run for each quarter of an hour, or for longer windows."""
     settings, profile = task_settings()
     return _dag(
         quality_dag_id(profile),
         doc,
-        "*/15 * * * *",
-        start_date=_installed_at(settings),
+        cron_every(quality_interval(profile.window)),
+        settings,
         catchup=False,
         max_active_runs=2,
         dagrun_timeout=timedelta(minutes=30),
@@ -95,13 +103,13 @@ def quality_dag(doc: str) -> DAG:
 
 
 def cleanup_dag(doc: str) -> DAG:
-    """The DAG that keeps Airflow's own database and logs small."""
+    """DAG that deletes old records and logs of Airflow."""
     settings, _ = task_settings()
     return _dag(
         "airflow_cleanup",
         doc,
         "23 3 * * *",
-        start_date=_installed_at(settings),
+        settings,
         catchup=False,
         max_active_runs=1,
         dagrun_timeout=timedelta(hours=2),
@@ -109,16 +117,35 @@ def cleanup_dag(doc: str) -> DAG:
     )
 
 
-def _installed_at(settings: Settings) -> datetime:
-    """When the installation began: catching up, Airflow makes a run for each hour since."""
+def cron_every(interval: timedelta) -> str:
+    """Cron expression for each interval of whole minutes that divides an hour."""
+    minutes = interval // timedelta(minutes=1)
+    # Cron has no "every 60 minutes".
+    return "0 * * * *" if interval == _HOUR else f"*/{minutes} * * * *"
+
+
+def quality_interval(window: timedelta) -> timedelta:
+    """Shortest interval of at least 15 minutes that divides an hour into whole windows."""
+    minute = timedelta(minutes=1)
+    lengths = [number * minute for number in range(15, 61) if 60 % number == 0]
+    return next(length for length in lengths if not length % window)
+
+
+def _start_date(settings: Settings, now: datetime) -> datetime:
+    """Start of a DAG's schedule.
+
+    It lies before the installation, so that the first runs are due at once. No DAG catches
+    up, so an early date creates no further runs. A date in the future would stop every DAG
+    until then.
+    """
     if "installed_at" not in settings.model_fields_set:
         msg = "HEADRACE_INSTALLED_AT is not set: `make env` writes it into a new .env"
         raise ConfigurationError(msg)
-    return settings.installed_at
+    return min(settings.installed_at, floor(now, _DAY))
 
 
 def _range_params() -> dict[str, Param]:
-    """What a person fills in to start a run for some range."""
+    """Parameters of a run that an operator starts for a range."""
     moment: dict[str, Any] = {"type": ["null", "string"], "format": "date-time"}
     return {
         "start": Param(None, title="From", description="First window, UTC", **moment),
@@ -126,13 +153,26 @@ def _range_params() -> dict[str, Param]:
     }
 
 
-def _dag(dag_id: str, doc: str, cron: str, *, tags: list[str], **more: Any) -> DAG:
+def _dag(
+    dag_id: str,
+    doc: str,
+    cron: str,
+    settings: Settings,
+    *,
+    tags: list[str],
+    head_start: timedelta = timedelta(0),
+    **more: Any,
+) -> DAG:
+    now = datetime.now(UTC)
+    start = _start_date(settings, now)
+    problem = installed_at_problem(settings.installed_at, now)
     return DAG(
         dag_id,
         description=doc.strip().partition("\n")[0],
-        doc_md=doc,
-        # Said outright: a bare cron string makes runs without an interval.
+        doc_md=f"**Warning:** {problem}.\n\n{doc}" if problem else doc,
+        # Explicit: for a bare cron string, Airflow creates runs without an interval.
         schedule=CronDataIntervalTimetable(cron, timezone="UTC"),
+        start_date=start - head_start,
         default_args={"owner": _OWNER},
         tags=["headrace", *tags],
         **more,

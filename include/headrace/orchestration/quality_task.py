@@ -14,7 +14,7 @@ from headrace.errors import QualityError
 from headrace.models.quality import Verdict, report_table
 from headrace.models.window import WindowRange
 from headrace.orchestration.connections import open_pipeline, task_settings
-from headrace.orchestration.ranges import run_range
+from headrace.orchestration.ranges import given_range, run_range
 from headrace.orchestration.stage_tasks import stage_args
 from headrace.stages.pipeline import Pipeline
 
@@ -23,22 +23,27 @@ __all__ = ["check_quality"]
 _log = structlog.get_logger(__name__)
 
 _QUERY_LIMIT = timedelta(minutes=2)
-#: The live run of the last window is given so long after the window's end.
+#: The checks wait this long after the last window's end for its live run.
 _LIVE_LIMIT = timedelta(seconds=45)
 
 
 @task(**stage_args("check_quality"), pool="default_pool")
 def check_quality() -> list[dict[str, Any]]:
-    """Run the profile's checks over the run's windows, and fail if one is at its fail level.
+    """Run the profile's checks over the run's windows. Fail if a check is at its fail level.
 
-    The outcomes are in the bucket of quality data, measurement `check`. A failed check is
-    mailed as a table; it never makes a window count as missing.
+    The results are in the quality bucket, measurement `check`. If a check fails, a mail shows
+    them as a table. A failed check never makes a window count as missing.
     """
     from headrace.stages.quality import check_quality as stage  # noqa: PLC0415
     from headrace.stages.quality import write_results  # noqa: PLC0415
+    from headrace.stages.ranges import check_range  # noqa: PLC0415
 
     settings, profile = task_settings()
-    windows = run_range(get_current_context(), profile)
+    context = get_current_context()
+    windows = run_range(context, profile)
+    if given_range(context, profile) is not None:
+        now = datetime.now(UTC)
+        check_range(windows, now, now - settings.raw_retention)
     with open_pipeline(_QUERY_LIMIT) as pipeline:
         _await_live_run(windows, pipeline)
         drift = settings.max_clock_drift.total_seconds()
@@ -51,12 +56,12 @@ def check_quality() -> list[dict[str, Any]]:
     failed = [result.name for result in results if result.verdict is Verdict.FAIL]
     if failed:
         msg = f"{', '.join(failed)} at the fail level in {windows}\n\n{table}"
-        raise QualityError(msg)
+        raise QualityError(msg, checks=tuple(failed))
     return [asdict(result) for result in results]
 
 
 def _await_live_run(windows: WindowRange, pipeline: Pipeline) -> None:
-    """Give the live run of the last window its time: the two begin at the same moment."""
+    """Wait for the live run of the last window: both runs start at the same moment."""
     from headrace.stages.markers import read_markers  # noqa: PLC0415
 
     last = WindowRange(windows.stop - windows.length, windows.stop, windows.length)

@@ -1,4 +1,4 @@
-"""The stages as Airflow tasks. Their docstrings are what the UI shows of them."""
+"""The stages as Airflow tasks. Airflow's UI shows their docstrings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from airflow.sdk import get_current_context, task
 from headrace.orchestration.alerts import on_failure, on_success
 from headrace.orchestration.await_ingest import AwaitIngest
 from headrace.orchestration.connections import open_pipeline, task_settings
+from headrace.orchestration.heal_progress import heal_from, set_healed_until
 from headrace.orchestration.policies import POLICIES
-from headrace.orchestration.ranges import data_interval, given_range, run_range
+from headrace.orchestration.ranges import given_range
 from headrace.orchestration.spans import Span, span_of, windows_of
 
 __all__ = [
@@ -30,31 +31,31 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 
-#: One slot: one publisher at a time.
+#: It has one slot: one task publishes at a time.
 PUBLISH_POOL = "headrace_publish"
-#: What is not live runs here, so that live windows always find a slot.
+#: For everything but live windows, which therefore always find a slot.
 HEAL_POOL = "headrace_heal"
 LIVE_POOL = "default_pool"
 
-#: A window that closed less long ago is left to its live run.
+#: A window that ended less than this ago is left to its live run.
 _LIVE = timedelta(seconds=30)
 _QUERY_LIMIT = timedelta(minutes=3)
 
 
-def stage_args(stage: str, *, hands_on: bool = False) -> dict[str, Any]:
+def stage_args(stage: str, *, push_xcom: bool = False) -> dict[str, Any]:
     """Arguments that the tasks of a stage have in every DAG.
 
     Parameters
     ----------
     stage
         The stage.
-    hands_on
-        Whether a later task needs what it returns. What the others return is in their logs;
-        to keep it as an XCom, too, would be one more call for the next stage to wait for.
+    push_xcom
+        Whether a later task needs the result. Other results are in the logs only: an XCom
+        would be one more call that the next stage waits for.
     """
     return {
         "task_id": stage,
-        "do_xcom_push": hands_on,
+        "do_xcom_push": push_xcom,
         **POLICIES[stage].task_args(),
         "on_failure_callback": on_failure,
         "on_success_callback": on_success,
@@ -62,37 +63,43 @@ def stage_args(stage: str, *, hands_on: bool = False) -> dict[str, Any]:
 
 
 def await_ingest(pool: str = LIVE_POOL) -> AwaitIngest:
-    """Wait for the sink, and say which windows the run is about."""
+    """Wait for the sink, and pass on the windows of the run."""
     return AwaitIngest(
-        **stage_args("await_ingest", hands_on=True),
+        **stage_args("await_ingest", push_xcom=True),
         pool=pool,
         doc_md="Waits until the sink has written what Kafka held when the window closed, for "
         "at most HEADRACE_SETTLE_LIMIT. After that the window is computed *unsettled*, and "
-        "the next reconcile does it again.",
+        "the next reconcile run computes it again.",
     )
 
 
-@task(**stage_args("find", hands_on=True), pool=HEAL_POOL)
+@task(**stage_args("find", push_xcom=True), pool=HEAL_POOL)
 def find_windows(awaited: Span) -> list[Span]:
     """Find the windows to compute.
 
-    A scheduled run looks back as far as HEADRACE_HEAL_HORIZON for windows that are
-    missing, unsettled, unpublished or changed by late readings. A backfill, or a run
-    started by hand, takes its whole range. Either way in pieces of sixty windows.
+    A scheduled run looks for windows that are missing, unsettled, unpublished or changed by
+    late readings. It looks back as far as HEADRACE_HEAL_HORIZON before the last scheduled
+    run, so that the first run after a long stop finds everything, but never beyond
+    HEADRACE_RAW_RETENTION. A backfill run, or a run started by hand, computes its whole
+    range. Either way the windows are computed in pieces of sixty; a longer range has larger
+    pieces.
     """
+    from headrace.stages.clocks import earlier_clock  # noqa: PLC0415
     from headrace.stages.heal import expected_windows, windows_to_heal  # noqa: PLC0415
     from headrace.stages.ranges import check_range, cut_range  # noqa: PLC0415
 
     context = get_current_context()
     settings, profile = task_settings()
     if context["dag_run"].run_type == "scheduled" and given_range(context, profile) is None:
-        interval = data_interval(context)
-        begin = (interval[1] if interval else datetime.now(UTC)) - settings.heal_horizon
         with open_pipeline(_QUERY_LIMIT) as pipeline:
-            windows = expected_windows(begin, datetime.now(UTC), _LIVE, pipeline)
+            now = earlier_clock(pipeline)
+            begin = heal_from(context["ti"].dag_id, now, settings)
+            windows = expected_windows(begin, now, _LIVE, pipeline)
             found = windows_to_heal(windows, settings.installed_at, pipeline) if windows else []
+        set_healed_until(context["ti"].dag_id, now)
     else:
-        windows, now = run_range(context, profile), datetime.now(UTC)
+        windows = windows_of(awaited, profile)
+        now = datetime.now(UTC)
         check_range(windows, now, now - settings.raw_retention)
         found = cut_range(windows)
     _log.info("windows to compute", ranges=[str(item) for item in found])
@@ -101,7 +108,7 @@ def find_windows(awaited: Span) -> list[Span]:
 
 @task(**stage_args("downsample"), pool=LIVE_POOL)
 def downsample(span: Span) -> dict[str, Any]:
-    """Compute one row a device and window, inside InfluxDB, and mark the windows."""
+    """Compute one row for each device and window, inside InfluxDB, and record the windows."""
     from headrace.stages.downsample import downsample as stage  # noqa: PLC0415
 
     with open_pipeline(_QUERY_LIMIT) as pipeline:
@@ -114,7 +121,7 @@ def downsample(span: Span) -> dict[str, Any]:
 
 @task(**stage_args("evaluate_alarms"), pool=LIVE_POOL)
 def evaluate_alarms(span: Span) -> dict[str, Any]:
-    """Give every row its level under every rule of the profile, in Flux."""
+    """Write the level of every row under every alarm rule of the profile, in Flux."""
     from headrace.stages.alarms import evaluate_alarms as stage  # noqa: PLC0415
 
     with open_pipeline(_QUERY_LIMIT) as pipeline:
@@ -125,9 +132,9 @@ def evaluate_alarms(span: Span) -> dict[str, Any]:
 
 @task(**stage_args("republish"), pool=PUBLISH_POOL)
 def republish(span: Span) -> dict[str, Any]:
-    """Publish to Kafka, in one transaction, what consumers do not have yet.
+    """Publish to Kafka what consumers do not have yet, in one transaction per window range.
 
-    Doing it again publishes nothing again: what is out is read from the topics.
+    A repeated run publishes nothing twice: it reads from the topics what is published.
     """
     from headrace.stages.republish import republish as stage  # noqa: PLC0415
 
@@ -143,10 +150,10 @@ def _run_name() -> str:
 
 
 def compute(span: Any, *, pool: str = LIVE_POOL, priority: int = 1) -> None:
-    """Wire the stages of a span: the same for live, healed, backfilled and manual runs.
+    """Wire the stages of a span: the same for live, healing, backfill and manual runs.
 
-    A later stage goes before an earlier one of another span, or a run over a day would
-    publish nothing before all of it is downsampled.
+    A later stage of one span goes before an earlier stage of another span. Otherwise a run
+    over a day would publish nothing before the whole day is downsampled.
     """
 
     def at(step: int) -> dict[str, Any]:
