@@ -1,4 +1,4 @@
-"""One Airflow for all end-to-end tests: it takes most of a minute to start."""
+"""One Airflow for all end-to-end tests: it takes about a minute to start."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from tests.support.backbone import Backbone
 from tests.support.installation import PROJECT
 from tests.support.ranges import hours_ago, windows
 
+#: Where operators reach Airflow. In these tests, links only have to lead there.
+PUBLIC_URL = "http://airflow.example.org"
+
 
 @pytest.fixture(scope="session")
 def missed() -> WindowRange:
-    """Two hours of windows, in which the installation was there and Airflow was not."""
+    """Two hours of windows, during which the installation ran without Airflow."""
     return windows(hours_ago(2), 119)
 
 
@@ -24,9 +27,9 @@ def missed() -> WindowRange:
 def running_airflow(
     running_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory, missed: WindowRange
 ) -> Iterator[AirflowStack]:
-    """Airflow, its workers, Flux that a test may spoil, and nothing that publishes.
+    """Airflow without bridge and sink, with Flux files that a test may change.
 
-    One device, `early`, has reported in each of the windows that Airflow has missed.
+    One device, `early`, has a reading in each of the windows that Airflow missed.
     """
     running_backbone.ensure_running()
     folder = tmp_path_factory.mktemp("airflow")
@@ -37,6 +40,13 @@ def running_airflow(
         {
             "HEADRACE_INSTALLED_AT": rfc3339(missed.start),
             "HEADRACE_FLUX_DIR": str(folder / "flux"),
+            "HEADRACE_SETTLE_LIMIT": "15s",
+            # A proxy that is not there: Airflow reaches its servers without it.
+            "http_proxy": "http://127.0.0.1:9",
+            "https_proxy": "http://127.0.0.1:9",
+            # Served on every address, and links lead to a host of the operator's.
+            "HEADRACE_AIRFLOW_HOST": "0.0.0.0",  # noqa: S104
+            "HEADRACE_AIRFLOW_URL": PUBLIC_URL,
         },
     )
     try:
@@ -49,7 +59,7 @@ def running_airflow(
 
 @pytest.fixture
 def airflow(running_airflow: AirflowStack, backbone: Backbone) -> AirflowStack:
-    """Airflow on servers that are all up, and an empty mailbox."""
+    """Airflow with all servers running, and an empty mailbox."""
     assert backbone
     running_airflow.mailbox.mails.clear()
     return running_airflow

@@ -77,6 +77,8 @@ class AirflowStack:
         self.mailbox = Mailbox()
         self.port = free_port()
         self.postgres_port = free_port()
+        # Every character that means something in a URL.
+        self.postgres_password = "p@ss/word?#%25: word"
         ours = {name: value for name, value in self.env.items() if name.startswith("HEADRACE_")}
         theirs = {name: value for name, value in self.env.items() if name not in ours}
         self.installation = Installation(
@@ -89,7 +91,7 @@ class AirflowStack:
                 "HEADRACE_AIRFLOW_JWT_SECRET": "a-secret-that-is-long-enough-" * 3,
                 "HEADRACE_AIRFLOW_FERNET_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
                 "HEADRACE_POSTGRES_PORT": str(self.postgres_port),
-                "HEADRACE_POSTGRES_PASSWORD": "the-password",
+                "HEADRACE_POSTGRES_PASSWORD": self.postgres_password,
                 "HEADRACE_SMTP_PORT": str(self.mailbox.port),
                 "HEADRACE_ALERT_TO": "operators@example.org",
                 **ours,
@@ -100,7 +102,7 @@ class AirflowStack:
             self.backbone.programs.postgres,
             self.backbone.folder / f"postgres{self.postgres_port}",
             port=self.postgres_port,
-            password="the-password",
+            password=self.postgres_password,
         )
         log = self.folder / "log"
         self.postgres = Process(postgres, log / "postgres.log")

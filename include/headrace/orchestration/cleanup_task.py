@@ -102,10 +102,12 @@ def delete_old_logs(folder: Path, before: datetime) -> int:
     """
     deleted = 0
     new = (datetime.now(UTC) - _NEW_FOLDER).timestamp()
-    for root, folders, files in os.walk(folder, topdown=False, followlinks=False):
-        path = Path(root)
-        # Before the first deletion in it, which changes it.
-        changed = _changed(path)
+    # Times of folders are read before the first deletion, which changes them.
+    found = [
+        (Path(root), _changed(Path(root)), folders, files)
+        for root, folders, files in os.walk(folder, followlinks=False)
+    ]
+    for path, changed, folders, files in reversed(found):
         links = [name for name in folders if (path / name).is_symlink()]
         for name in (*files, *links):
             if _is_log(path / name) and _changed(path / name) < before.timestamp():

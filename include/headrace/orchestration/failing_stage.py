@@ -106,11 +106,10 @@ class Success:
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """One reason for which a stage fails: when it was first, last and last mailed."""
+    """One reason for which a stage fails: when it was first and last seen."""
 
     since: datetime
     seen: datetime
-    mailed: datetime | None = None
 
 
 class FailingStage(msgspec.Struct, frozen=True):
@@ -126,6 +125,8 @@ class FailingStage(msgspec.Struct, frozen=True):
         Known causes.
     mailed
         When the last mail went out.
+    mails
+        When the mails of the last day about causes went out.
     recoveries
         When the stage recovered within the day before it failed.
     """
@@ -136,17 +137,13 @@ class FailingStage(msgspec.Struct, frozen=True):
     last: datetime
     causes: dict[str, Cause] = {}
     mailed: datetime | None = None
+    mails: tuple[datetime, ...] = ()
     recoveries: tuple[datetime, ...] = ()
 
     @property
     def alternates(self) -> bool:
         """Whether the stage fails and recovers again and again."""
         return len(self.recoveries) >= MOST_RECOVERIES_A_DAY
-
-    def mailed_within_a_day(self, now: datetime) -> int:
-        """Number of causes that were mailed within a day."""
-        mailed = [cause.mailed for cause in self.causes.values() if cause.mailed]
-        return sum(1 for moment in mailed if moment > now - REMINDER_INTERVAL)
 
     def to_json(self) -> str:
         """Write the state for an Airflow Variable."""
@@ -163,13 +160,10 @@ class Decision:
         The new state, if no mail is due or once it is sent.
     mail
         The mail that is due, if one is.
-    causes
-        The causes that it is about.
     """
 
     state: FailingStage
     mail: MailKind | None
-    causes: tuple[str, ...] = ()
 
 
 def read_state(text: str | None) -> FailingStage | None:
@@ -226,7 +220,7 @@ def decide(
     known = state.causes if state else {}
     # A clock that was ahead must not keep the mails back until it is that late again.
     causes = {name: c for name, c in known.items() if abs(now - c.seen) < REMINDER_INTERVAL}
-    new = tuple(name for name in failure.causes if name not in causes)
+    new = any(name not in causes for name in failure.causes)
     for name in failure.causes:
         before = causes.get(name)
         causes[name] = _seen_again(before, now) if before else Cause(now, now)
@@ -239,15 +233,15 @@ def decide(
         now,
         _newest(causes),
         state.mailed if state else None,
+        lately(state.mails if state else (), now),
         state.recoveries if state else lately(recoveries, now),
     )
     if after.mailed is None:
-        return Decision(_mailed(after, new, now), MailKind.FAILED, failure.causes)
-    if new and after.mailed_within_a_day(now) < MOST_CAUSES_A_DAY:
-        return Decision(_mailed(after, new, now), MailKind.NEW_CAUSE, new)
+        return _mailed(after, MailKind.FAILED)
+    if new and len(after.mails) < MOST_CAUSES_A_DAY:
+        return _mailed(after, MailKind.NEW_CAUSE)
     if abs(now - after.mailed) >= REMINDER_INTERVAL:
-        every = tuple(after.causes)
-        return Decision(_mailed(after, every, now), MailKind.REMINDER, every)
+        return _mailed(after, MailKind.REMINDER)
     return Decision(after, None)
 
 
@@ -295,12 +289,9 @@ def _seen_again(cause: Cause, now: datetime) -> Cause:
     return msgspec.structs.replace(cause, seen=now)
 
 
-def _mailed(state: FailingStage, causes: tuple[str, ...], now: datetime) -> FailingStage:
-    known = {
-        name: msgspec.structs.replace(cause, mailed=now) if name in causes else cause
-        for name, cause in state.causes.items()
-    }
-    return msgspec.structs.replace(state, causes=known, mailed=now)
+def _mailed(state: FailingStage, kind: MailKind) -> Decision:
+    mails = (*state.mails, state.last)
+    return Decision(msgspec.structs.replace(state, mailed=state.last, mails=mails), kind)
 
 
 def _newest(causes: dict[str, Cause]) -> dict[str, Cause]:

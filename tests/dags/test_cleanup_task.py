@@ -1,0 +1,167 @@
+"""Old logs are deleted while other processes write and delete; the database is found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from headrace.errors import ConfigurationError, TransientError
+from headrace.orchestration import cleanup_task, connections
+from headrace.orchestration.cleanup_task import delete_old_logs
+
+BEFORE = datetime.now(UTC) - timedelta(days=30)
+OLD = time.time() - 40 * 86400
+
+
+def write(path: Path, *, old: bool) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a line")
+    if old:
+        make_old(path)
+    return path
+
+
+def make_old(*paths: Path) -> None:
+    for path in paths:
+        os.utime(path, (OLD, OLD), follow_symlinks=False)
+
+
+def test_old_logs_and_their_folders_go_and_everything_else_stays(tmp_path: Path) -> None:
+    gone = [
+        write(tmp_path / "dag_id=a/run_id=1/task_id=t/attempt=1.log", old=True),
+        write(tmp_path / "dag_id=a/run_id=1/task_id=t/attempt=1.log.trigger.7.log", old=True),
+        write(tmp_path / "dag_processor/2026-01-01/a.py.log", old=True),
+    ]
+    stay = [
+        write(tmp_path / "dag_id=a/run_id=2/attempt=1.log", old=False),
+        write(tmp_path / "dag_id=a/run_id=3/attempt=1.log", old=True),
+        write(tmp_path / "alerts.lock", old=True),
+        write(tmp_path / "notes.txt", old=True),
+    ]
+    # A log that is written to again.
+    os.utime(stay[1])
+    # A folder that a starting task has just made.
+    (tmp_path / "dag_id=a/run_id=4").mkdir()
+    for folder in (gone[0].parent, gone[0].parents[1], gone[2].parent):
+        make_old(folder)
+    assert delete_old_logs(tmp_path, BEFORE) == len(gone)
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in stay)
+    for folder in (gone[0].parents[1], gone[2].parent):
+        assert not folder.exists()
+    assert (tmp_path / "dag_id=a/run_id=4").is_dir()
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside/a.log", old=True)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "latest").symlink_to(tmp_path / "outside")
+    (logs / "dangling.log").symlink_to(tmp_path / "nothing")
+    (logs / "new").symlink_to(tmp_path / "outside")
+    make_old(logs / "latest", logs / "dangling.log")
+    assert delete_old_logs(logs, BEFORE) == 2
+    assert outside.exists()
+    assert [path.name for path in logs.iterdir()] == ["new"]
+
+
+def test_files_and_folders_that_vanish_meanwhile_are_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number in range(3):
+        path = write(tmp_path / f"run_id={number}/a.log", old=True)
+        make_old(path.parent)
+    walk = os.walk
+
+    def walk_while_others_delete(*args: Any, **kwargs: Any) -> Any:
+        for root, folders, files in walk(*args, **kwargs):
+            yield root, folders, files
+            if root.endswith("run_id=1"):
+                (Path(root) / "a.log").unlink()
+                Path(root).rmdir()
+            if root.endswith("run_id=2"):
+                write(Path(root) / "b.log", old=False)
+
+    monkeypatch.setattr(os, "walk", walk_while_others_delete)
+    assert delete_old_logs(tmp_path, BEFORE) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["run_id=2"]
+
+
+def test_no_folder_of_logs_is_no_error(tmp_path: Path) -> None:
+    assert delete_old_logs(tmp_path / "nothing", BEFORE) == 0
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    found = SimpleNamespace(
+        conn_type="postgres",
+        host="db",
+        port=5432,
+        login="airflow",
+        password="p@ss/word?#%",
+        schema="",
+        extra_dejson={},
+    )
+    monkeypatch.setattr(connections.BaseHook, "get_connection", lambda _: found)
+    return found
+
+
+def test_the_command_gets_the_database_that_the_connection_names(
+    monkeypatch: pytest.MonkeyPatch, connection: SimpleNamespace
+) -> None:
+    assert connection.host == "db"
+    calls: list[dict[str, Any]] = []
+
+    def run(command: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(kwargs["env"])
+        output = (
+            "Found 12 rows meeting deletion criteria.\nx\nFound 3 rows meeting deletion criteria"
+        )
+        return subprocess.CompletedProcess(command, 0, output, "")
+
+    # As Airflow sets them for a task.
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
+    monkeypatch.setenv("AIRFLOW__CORE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
+    monkeypatch.setattr(subprocess, "run", run)
+    assert cleanup_task._clean_database(BEFORE) == 15
+    (environment,) = calls
+    assert "airflow-db-not-allowed:///" not in environment.values()
+    assert (
+        environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+        == "postgresql+psycopg2://airflow:p%40ss%2Fword%3F%23%25@db:5432/airflow"
+    )
+
+
+def test_a_command_that_fails_is_retried_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, connection: SimpleNamespace
+) -> None:
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "connection refused")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(TransientError, match="ended with 1: connection refused") as info:
+        cleanup_task._clean_database(BEFORE)
+    assert connection.password not in str(info.value)
+
+
+def test_a_missing_connection_says_what_to_create(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_connection(name: str) -> None:
+        raise AirflowNotFoundException(name)
+
+    monkeypatch.setattr(connections.BaseHook, "get_connection", get_connection)
+    with pytest.raises(ConfigurationError, match="airflow_metadata is missing: create it"):
+        connections.metadata_url()
+
+
+def test_a_database_of_an_unknown_kind_is_refused(connection: SimpleNamespace) -> None:
+    connection.conn_type = "redis"
+    with pytest.raises(ConfigurationError, match="'redis': it must be one of postgres"):
+        connections.metadata_url()

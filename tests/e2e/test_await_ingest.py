@@ -1,0 +1,66 @@
+"""A window waits for the sink no longer than its limit, whatever else hangs."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from confluent_kafka import TopicPartition
+
+from headrace.models.reading import epoch_ns
+from headrace.models.window import rfc3339
+from headrace.stages.ingest_progress import end_of_topic
+from headrace.stages.markers import read_markers
+from tests.support.airflow import AirflowStack
+from tests.support.ranges import hours_ago, windows
+
+#: Time for Airflow to start the tasks, on a busy machine, beside the limit itself.
+OVERHEAD_SECONDS = 60
+
+
+def test_a_frozen_triggerer_and_a_stopped_sink_cost_the_time_limit_at_most(
+    airflow: AirflowStack,
+) -> None:
+    installation = airflow.installation
+    profile, kafka = installation.profile, installation.kafka
+    range_ = windows(hours_ago(8), 1)
+    installation.store(("waiting", range_.start, {}))
+    producer = kafka.producer()
+    producer.produce(
+        profile.topics.raw, b"{}", b"waiting", headers={"time_ns": str(epoch_ns(range_.start))}
+    )
+    assert producer.flush(10) == 0
+    triggerer = airflow.processes["triggerer"]
+    limit = installation.settings.settle_limit.total_seconds()
+    triggerer.signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        run = airflow.trigger("reconcile", start=rfc3339(range_.start), stop=rfc3339(range_.stop))
+        airflow.wait_for_task("reconcile", run, "await_ingest", ("deferred",))
+        done = airflow.wait_for_run("reconcile", run, limit + OVERHEAD_SECONDS)
+        taken = time.monotonic() - begun
+    finally:
+        triggerer.signal(signal.SIGCONT)
+        _commit_everything(airflow)
+    assert done["state"] == "success"
+    assert taken >= limit
+    (task,) = [t for t in airflow.tasks("reconcile", run) if t["task_id"] == "await_ingest"]
+    # The time limit is no failure: nothing is retried and nobody gets a mail.
+    assert task["try_number"] == 1
+    assert airflow.mailbox.subjects("await_ingest") == []
+    with installation.pipeline() as pipeline:
+        marker = read_markers(range_, pipeline)[range_.start]
+    assert not marker.settled
+    assert marker.rows == 1
+
+
+def _commit_everything(airflow: AirflowStack) -> None:
+    """Commit what no sink has read, so that later windows do not wait for it."""
+    profile, kafka = airflow.installation.profile, airflow.installation.kafka
+    ends = end_of_topic(kafka, profile.topics.raw)
+    consumer = kafka.consumer(profile.sink_group)
+    try:
+        offsets = [TopicPartition(profile.topics.raw, part, end) for part, end in ends.items()]
+        consumer.commit(offsets=offsets, asynchronous=False)
+    finally:
+        consumer.close()
