@@ -24,8 +24,9 @@ from tests.support.browser import chromium
 from tests.support.processes import wait_for
 from tests.support.ranges import MINUTE, hours_ago, windows
 
-#: What a device may call itself, if its broker lets it, and the same as a tag of line protocol.
+#: Ids that a device may choose, if its broker allows them; one also as a tag of line protocol.
 HOSTILE = "<img src=x onerror=document.title='taken'>"
+MARKUP = "[red]x"
 HOSTILE_TAG = HOSTILE.replace(" ", r"\ ").replace("=", r"\=")
 
 COMPLETE, CORRECTED, UNSETTLED, MISSING, FAILED = range(5)
@@ -33,7 +34,7 @@ COMPLETE, CORRECTED, UNSETTLED, MISSING, FAILED = range(5)
 
 @dataclass
 class Scene:
-    """Five windows, one of each state, computed by one run of Airflow's and then changed."""
+    """Five windows, one in each state: computed by one run of Airflow, and then changed."""
 
     airflow: AirflowStack
     begin: datetime
@@ -58,11 +59,12 @@ def scene(running_airflow: AirflowStack) -> Iterator[Scene]:
             # Low until the third window, which clears its alarm.
             ("page2", moment, {"fuel": 400 if moment < moments[2] else 900}),
             (HOSTILE_TAG, moment, {"fuel": 400}),
+            (MARKUP, moment, {"fuel": 400}),
         )
     run = airflow.heal(begin, begin + 5 * MINUTE)
     assert run["state"] == "success"
     scene = Scene(airflow, begin, run["dag_run_id"])
-    # The hourly run would mend what follows.
+    # The hourly run would heal what follows.
     airflow.request("PATCH", f"/dags/{airflow.name}_reconcile", {"is_paused": True})
     installation.store(("page1", moments[CORRECTED] + timedelta(seconds=9), {"fuel": 650}))
     compute(scene, CORRECTED, settled=True)
@@ -86,7 +88,7 @@ def compute(scene: Scene, index: int, *, settled: bool) -> None:
 
 @pytest.fixture(scope="module")
 def browser(scene: Scene) -> Iterator[Chrome]:
-    """A browser whose user has logged in, as a person does."""
+    """A browser whose user has logged in."""
     with chromium() as window:
         window.get(f"{scene.url}/auth/login?next=/headrace/")
         wait_for(lambda: window.find_elements(By.NAME, "username"), 60)[0].send_keys("admin")
@@ -119,7 +121,7 @@ def rows(browser: Chrome) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("path", ["", "windows", "alarms", "page.js", "icon.svg"])
-def test_nobody_reads_it_without_a_login(airflow: AirflowStack, path: str) -> None:
+def test_the_page_needs_a_login(airflow: AirflowStack, path: str) -> None:
     url = f"http://127.0.0.1:{airflow.port}/headrace/{path}"
     assert urllib3.request("GET", url, retries=False).status == 401
     wrong = {"Authorization": "Bearer not-a-token"}
@@ -134,7 +136,7 @@ def test_each_window_shows_its_state_and_leads_to_its_run(scene: Scene, browser:
         for state in ("complete", "corrected", "unsettled", "missing", "quality-failed")
     ]
     tip = cell(browser, scene, CORRECTED).get_attribute("data-tip")
-    assert "4 readings of 3 devices, revision 1" in tip
+    assert "5 readings of 4 devices, revision 1" in tip
     assert "failed: freshness" in cell(browser, scene, FAILED).get_attribute("data-tip")
     # The legend counts what the strip shows.
     for state in ("corrected", "unsettled", "missing", "quality-failed"):
@@ -147,13 +149,16 @@ def test_each_window_shows_its_state_and_leads_to_its_run(scene: Scene, browser:
     wait_for(lambda: "downsample" in browser.find_element(By.TAG_NAME, "body").text, 60)
 
 
-def test_alarms_that_stand_are_listed_and_ids_are_only_text(scene: Scene, browser: Chrome) -> None:
+def test_standing_alarms_are_listed_and_ids_are_shown_as_text(
+    scene: Scene, browser: Chrome
+) -> None:
     open_page(browser, f"{scene.url}/headrace/")
     alarms = {row[0]: row for row in rows(browser) if row[1] == "fuel"}
     since = scene.begin.strftime("%Y-%m-%d %H:%M")
     assert alarms[HOSTILE][:4] == [HOSTILE, "fuel", "refuel", since]
     assert alarms[HOSTILE][4].startswith("7 h ")
-    # Its alarm was cleared.
+    assert alarms[MARKUP][0] == MARKUP
+    # The alarm of this device was cleared.
     assert "page2" not in alarms
     assert browser.find_elements(By.TAG_NAME, "img") == []
     assert browser.title == "Windows · Headrace"
@@ -178,7 +183,7 @@ def link(scene: Scene, task: str, piece: int = -1) -> str:
     return str(links["Windows"])
 
 
-def test_a_server_that_is_away_is_said_in_words(scene: Scene, browser: Chrome) -> None:
+def test_an_unavailable_server_is_reported_in_a_sentence(scene: Scene, browser: Chrome) -> None:
     backbone = scene.airflow.backbone
     backbone.influxdb.kill()
     try:
@@ -194,5 +199,5 @@ def test_a_server_that_is_away_is_said_in_words(scene: Scene, browser: Chrome) -
 
 
 def errors(browser: Chrome) -> list[str]:
-    """What the browser complained of: a script that failed, or one that it was told to block."""
+    """Errors in the browser's log: scripts that failed, or that the page's policy blocked."""
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

@@ -1,4 +1,4 @@
-"""The link that leads from a task instance to its windows on the page."""
+"""The link from a task instance to its windows on the page."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ _NOT_MAPPED = -1
 
 
 class WindowLink(BaseOperatorLink):
-    """Leads to the page, with the windows of the task instance marked on it.
+    """Leads to the page, where the windows of the task instance are marked.
 
-    Airflow asks for it in the api-server, when somebody opens the task instance: the
-    tasks themselves have no part in it, and it is there before they run.
+    The api-server computes it when a user opens the task instance. Tasks do not take part,
+    so the link exists before they run.
     """
 
-    # The operators of the stages. Other DAGs may have such tasks, too: theirs get no link.
+    # The operators of the stages. Tasks of other DAGs get no link.
     operators = [AwaitIngest, _PythonDecoratedOperator]  # noqa: RUF012 - Airflow says how
 
     @property
     def name(self) -> str:
-        """What the button says."""
+        """Text of the button."""
         return "Windows"
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Path of the page for a task instance; empty if it has nothing to do with windows."""
+        """Path of the page for a task instance; empty for a task of another DAG."""
         del operator
         _, profile = task_settings()
         ours = (windows_dag_id(profile), reconcile_dag_id(profile), quality_dag_id(profile))
@@ -66,25 +66,29 @@ def _windows_of_task(
     if ti_key.map_index != _NOT_MAPPED:
         return _windows_of_piece(session, ti_key, profile)
     run = session.execute(
-        select(DagRun.conf, DagRun.data_interval_start, DagRun.data_interval_end).where(
-            DagRun.dag_id == ti_key.dag_id, DagRun.run_id == ti_key.run_id
-        )
+        select(
+            DagRun.conf, DagRun.data_interval_start, DagRun.data_interval_end, DagRun.run_after
+        ).where(DagRun.dag_id == ti_key.dag_id, DagRun.run_id == ti_key.run_id)
     ).one_or_none()
     if run is None:
         return None
-    conf, start, stop = run
-    context = {"params": conf, "data_interval_start": start, "data_interval_end": stop}
+    context = {
+        "params": run.conf,
+        "data_interval_start": run.data_interval_start,
+        "data_interval_end": run.data_interval_end,
+        "dag_run": run,
+    }
     try:
         return run_range(context, profile)
     except ConfigurationError:
-        # The task itself fails for it, and says why.
+        # The task itself fails for this reason, and reports it.
         return None
 
 
 def _windows_of_piece(
     session: Session, ti_key: TaskInstanceKey, profile: Profile
 ) -> WindowRange | None:
-    """One piece of a reconcile, as its first task handed it out."""
+    """Windows of one piece of a reconcile run, from the XCom of its first task."""
     pieces = XComModel.get_many(
         run_id=ti_key.run_id, key="return_value", task_ids=_FINDER, dag_ids=ti_key.dag_id, limit=1
     )
