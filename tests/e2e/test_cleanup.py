@@ -53,7 +53,7 @@ def make_old(airflow: AirflowStack, run_id: str, folder: Path) -> None:
         os.utime(path, (moment, moment))
 
 
-@pytest.mark.runs("dag:airflow_cleanup")
+@pytest.mark.runs("dag:cleanup")
 def test_old_records_and_logs_are_deleted_and_new_ones_stay(airflow: AirflowStack) -> None:
     range_ = windows(hours_ago(9), 1)
     old, old_logs = run_range(airflow, range_)

@@ -59,6 +59,7 @@ def create_backfill(airflow: AirflowStack, range_: WindowRange, **more: Any) -> 
     return int(planned)
 
 
+@pytest.mark.runs("cli:status")
 def test_two_hours_without_airflow(airflow: AirflowStack, missed: WindowRange) -> None:
     """Nobody asked for these windows: the first reconcile after the start has found them."""
     assert revisions(airflow, "early") == once(missed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from headrace.models.window import WindowRange, rfc3339
 from tests.support.airflow import AirflowStack
 from tests.support.processes import wait_for
@@ -21,6 +23,7 @@ def judge(airflow: AirflowStack, range_: WindowRange) -> dict[str, Any]:
     return airflow.wait_for_run("quality", run)
 
 
+@pytest.mark.runs("dag:quality")
 def test_a_failed_check_is_mailed_as_a_table(airflow: AirflowStack, missed: WindowRange) -> None:
     """All generators but one stop reporting for five minutes."""
     installation = airflow.installation

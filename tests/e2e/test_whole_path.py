@@ -23,6 +23,7 @@ def ingest(running_airflow: AirflowStack) -> list[Process]:
     return workers
 
 
+@pytest.mark.runs("dag:windows")
 def test_each_window_comes_out_once(airflow: AirflowStack, ingest: list[Process]) -> None:
     assert all(worker.alive for worker in ingest)
     # The first window is cut short by the start; the next one is whole.
@@ -65,3 +66,8 @@ def test_each_window_comes_out_once(airflow: AirflowStack, ingest: list[Process]
     assert {row["generatorID"]: row["_value"] for row in stored} == {
         row["generatorID"]: row["fuel"] for row in rows
     }
+
+
+@pytest.mark.runs("cli:bridge", "cli:sink", "cli:simulate")
+def test_the_workers_end_when_they_are_told_to(ingest: list[Process]) -> None:
+    assert [worker.stop(60) for worker in reversed(ingest)] == [0, 0, 0]

@@ -483,6 +483,7 @@ def test_nobody_takes_a_bridge_s_session_by_its_name(
 
 
 @pytest.mark.long
+@pytest.mark.runs("cli:provision")
 def test_a_second_bridge_has_a_login_of_its_own(
     guarded: Guarded, installation: Installation
 ) -> None:
@@ -518,6 +519,7 @@ def test_a_second_bridge_has_a_login_of_its_own(
 
 
 @pytest.mark.long
+@pytest.mark.runs("cli:login")
 def test_a_login_is_given_and_taken_away(guarded: Guarded, installation: Installation) -> None:
     done = installation.headrace("login", "pump7")
     password = re.search(r"pump7\W+([\w-]+)", done.stdout)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from confluent_kafka import TopicPartition
 from influxdb_client import BucketRetentionRules
 
@@ -45,6 +46,7 @@ def audited(installation: Installation, start: datetime, stop: datetime) -> dict
     return content
 
 
+@pytest.mark.runs("cli:audit", "cli:replay")
 def test_what_is_lost_is_named_and_replay_brings_it_back(installation: Installation) -> None:
     start_ingest(installation)
     now = datetime.now(UTC).replace(microsecond=0)
@@ -164,6 +166,7 @@ def test_dead_letters_go_through_again_once_their_cause_is_mended(
     assert "time_ahead" not in shown
 
 
+@pytest.mark.runs("cli:dead-letters")
 def test_dead_letters_are_shown_as_text(installation: Installation) -> None:
     """The newest, of one reason if so asked, and with nothing that a terminal would obey."""
     none = installation.headrace("dead-letters")
