@@ -68,7 +68,7 @@ def _state_dir(checkout: Path) -> Path:
 
 _TEMPLATE = """\
 # Settings of this installation, written by `make env`. Both ways of running read it.
-# docs/settings.md lists every setting; what is not here has its default.
+# docs/reference/settings.md lists every setting; what is not here has its default.
 
 # When the installation began: no window before it is expected.
 HEADRACE_INSTALLED_AT={installed_at}

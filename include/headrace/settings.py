@@ -166,7 +166,7 @@ class Settings(
         return init_settings, env_settings, dotenv_settings
 
 
-#: The settings by group, in the order of ``docs/settings.md``.
+#: The settings by group, in the order of ``docs/reference/settings.md``.
 GROUPS = tuple(
     base
     for base in Settings.__bases__
@@ -244,7 +244,7 @@ def _refuse_unknown(names: Iterable[str]) -> None:
     known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
     known |= {f"{ENV_PREFIX}{name.upper()}_FILE" for name in SECRETS}
     for name in sorted(set(names) - known):
-        hint = did_you_mean(name, sorted(known), "docs/settings.md lists all settings")
+        hint = did_you_mean(name, sorted(known), "docs/reference/settings.md lists all settings")
         msg = f"{name} is not a setting: {hint}"
         raise ConfigurationError(msg)
 

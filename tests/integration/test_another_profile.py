@@ -1,4 +1,4 @@
-"""Another kind of device is another file: the profile and the rule of ``docs/profiles.md``."""
+"""Another kind of device needs only the profile and the rule of ``docs/connect-a-fleet.md``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WINDOW = timedelta(minutes=5)
 
 
 def block(language: str) -> str:
-    text = (PROJECT / "docs" / "profiles.md").read_text()
+    text = (PROJECT / "docs" / "connect-a-fleet.md").read_text()
     match = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
     assert match is not None
     return match[1]

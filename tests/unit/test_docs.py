@@ -11,16 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 import headrace.cli
-import headrace.profile
 from headrace.cli.app import app
 from headrace.errors import ConfigurationError
 from headrace.models.reading import ReadingCodec, epoch_ns
 from headrace.profile import Profile, load_profile
 from headrace.settings import ENV_PREFIX, GROUPS, SECRETS, Settings
-from native import docs
+from native import docs, docs_logs, docs_profile, docs_tables
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
@@ -140,7 +138,7 @@ def test_every_setting_is_in_one_group() -> None:
     ],
 )
 def test_durations_are_written_as_they_are_read(length: timedelta, text: str) -> None:
-    assert docs.duration_text(length) == text
+    assert docs_tables.duration_text(length) == text
 
 
 def test_every_decision_is_listed() -> None:
@@ -157,12 +155,12 @@ def test_every_decision_is_listed() -> None:
 @pytest.fixture
 def pumps(tmp_path: Path) -> Profile:
     path = tmp_path / "pumps.yaml"
-    path.write_text(block_of("docs/profiles.md", "yaml"))
+    path.write_text(block_of("docs/connect-a-fleet.md", "yaml"))
     return load_profile(path)
 
 
 def test_the_example_profile_takes_the_example_reading(pumps: Profile) -> None:
-    payload = block_of("docs/profiles.md", "json")
+    payload = block_of("docs/connect-a-fleet.md", "json")
     reading = json.loads(payload)
     taken = datetime.fromisoformat(reading["time"]) + timedelta(seconds=1)
     limit = timedelta(minutes=5)
@@ -172,14 +170,38 @@ def test_the_example_profile_takes_the_example_reading(pumps: Profile) -> None:
     line = codec.line(payload.encode(), b"%d" % time_ns)
     assert line.startswith(b"pump,pumpID=p17 flow=412.5,pressure=6.1,motor_temperature=58.0 ")
     template = pumps.mqtt.topic.replace("+", "[^/]+").replace("{id}", reading["pumpID"])
-    assert re.search(f"`{template}`", text_of("docs/profiles.md"))
+    assert re.search(f"`{template}`", text_of("docs/connect-a-fleet.md"))
 
 
 def test_every_entry_of_a_profile_is_explained() -> None:
-    models = [item for item in vars(headrace.profile).values() if isinstance(item, type)]
-    entries = {
-        name for model in models if issubclass(model, BaseModel) for name in model.model_fields
+    assert {path for path, _, _ in docs_profile.entries()} <= set(docs_profile.MEANINGS)
+
+
+def test_every_warning_and_error_is_explained() -> None:
+    logged = {item.text for item in docs_logs.logged()}
+    assert logged == set(docs_logs.EXPLANATIONS)
+
+
+def test_every_command_is_in_the_reference() -> None:
+    shown = set(re.findall(r"(?m)^## headrace (\S+)$", text_of("docs/reference/cli.md")))
+    assert shown == commands()
+
+
+def test_every_page_is_in_the_index() -> None:
+    linked = {
+        (PROJECT / "docs" / link.partition("#")[0]).resolve()
+        for link in _LINK.findall(text_of("docs/README.md"))
     }
-    firsts = re.findall(r"(?m)^\| (`.+?`) \|", text_of("docs/profiles.md"))
-    explained = {part for cell in firsts for part in re.split(r"[`., ]+", cell)}
-    assert entries <= explained
+    pages = {*(PROJECT / "docs").glob("*.md"), *(PROJECT / "docs" / "reference").glob("*.md")}
+    assert pages - {PROJECT / "docs" / "README.md"} <= linked
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("docs/")])
+def test_tests_named_in_the_documents_exist(name: str) -> None:
+    file = ""
+    for path, test in re.findall(r"`(?:tests/)?([\w/]+\.py)?(?:::(\w+))?`", text_of(name)):
+        file = path or file
+        if path.startswith(("unit/", "integration/", "e2e/", "dags/")) or (test and file):
+            source = PROJECT / "tests" / file
+            assert source.exists(), f"{file} is named in {name}"
+            assert not test or f"def {test}(" in source.read_text(encoding="utf-8"), test

@@ -23,7 +23,8 @@ __all__ = ["app", "main", "run_worker", "start"]
 app = typer.Typer(
     name="headrace",
     help="Moves the readings of an IoT fleet from MQTT through Kafka into InfluxDB. "
-    "Settings come from the environment (HEADRACE_*) and from .env; docs/settings.md lists them.",
+    "Settings come from the environment (HEADRACE_*) and from .env; "
+    "docs/reference/settings.md lists them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

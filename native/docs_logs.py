@@ -1,0 +1,152 @@
+"""The log reference for the documents: every warning and error that the code logs."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from native.docs_tables import table
+
+__all__ = ["EXPLANATIONS", "LogMessage", "log_messages", "logged"]
+
+_PACKAGE = Path(__file__).resolve().parents[1] / "include" / "headrace"
+_LEVELS = {"warning": "warning", "error": "error", "exception": "error", "critical": "error"}
+_LOGGERS = {"_log", "log", "logger", "_logger"}
+
+#: What each message means, and what an operator does. A test fails if one is missing here.
+EXPLANATIONS: dict[str, tuple[str, str]] = {
+    "can't ask Kafka how far the sink is: %s": (
+        "A window was computed unsettled, because Kafka did not answer.",
+        "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
+    ),
+    "could not acknowledge the last readings": (
+        (
+            "The connection to the broker broke while the bridge stopped. The broker sends these "
+            "readings again, and the bridge recognises them."
+        ),
+        "Nothing.",
+    ),
+    "does not work": (
+        "A dependency of the worker is unavailable. `condition` names it, `problem` says why.",
+        "Restore the dependency; the worker retries and logs its recovery.",
+    ),
+    "foreign record skipped": (
+        (
+            "Someone else wrote a record to a topic that Headrace reads. Logged once per topic "
+            "and reason."
+        ),
+        "Find the writer; `topic`, `partition` and `offset` lead to the record.",
+    ),
+    "gave up waiting for the sink: the windows are unsettled": (
+        (
+            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows were computed from "
+            "the readings stored so far."
+        ),
+        "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
+    ),
+    "InfluxDB refuses readings that Kafka no longer keeps, so they are lost": (
+        (
+            "InfluxDB refused readings, and Kafka had already deleted their records, so they can't "
+            "become dead letters. `one_of_them` is the line of one."
+        ),
+        (
+            "Correct the cause of the refusal; keep outages of InfluxDB shorter than "
+            "`HEADRACE_KAFKA_RETENTION`."
+        ),
+    ),
+    "Kafka does not take a record, trying again": (
+        (
+            "Kafka rejected a record for a reason that does not concern its content, such as denied "
+            "access or a missing topic."
+        ),
+        "Correct what `problem` says; for missing topics run `headrace provision`.",
+    ),
+    "no room for more: leaving the broker, which keeps the session": (
+        (
+            "Kafka has been slow or unavailable for 15 s and the bridge's buffer is full. The broker "
+            "queues the messages."
+        ),
+        "Restore Kafka; the bridge reconnects by itself.",
+    ),
+    "partitions lost": (
+        (
+            "The sink was away from its consumer group for too long, and Kafka gave its partitions to "
+            "others. Uncommitted readings are written again."
+        ),
+        "If it repeats, check the load on the sink's host.",
+    ),
+    "stopped before InfluxDB had everything; Kafka keeps it": (
+        (
+            "The sink's `HEADRACE_DRAIN_LIMIT` ended before InfluxDB had stored everything. The next "
+            "start writes these readings."
+        ),
+        "Nothing.",
+    ),
+    "stopped before Kafka had everything; the broker will send it again": (
+        (
+            "The bridge's `HEADRACE_DRAIN_LIMIT` ended before Kafka had stored everything. The broker "
+            "sends these readings again at the next start."
+        ),
+        "Nothing.",
+    ),
+    "the broker refuses a device": (
+        "A simulated device could not log in.",
+        "Run `headrace provision`, then `make reload-logins`.",
+    ),
+}
+
+
+@dataclass(frozen=True, order=True)
+class LogMessage:
+    """A message that the code logs.
+
+    Parameters
+    ----------
+    text
+        The constant phrase.
+    level
+        ``warning`` or ``error``.
+    fields
+        Names of the fields beside it.
+    """
+
+    text: str
+    level: str
+    fields: tuple[str, ...]
+
+
+def log_messages() -> str:
+    """Every warning and error, with its meaning and what to do."""
+    rows = []
+    for item in logged():
+        meaning, action = EXPLANATIONS.get(item.text, ("", ""))
+        fields = ", ".join(f"`{name}`" for name in item.fields)
+        rows.append([f"`{item.text}`", item.level, fields, meaning, action])
+    return table(["message", "level", "fields", "meaning", "what to do"], rows)
+
+
+def logged() -> list[LogMessage]:
+    """Find the warnings and errors in the package, in the order of the alphabet."""
+    found: dict[str, LogMessage] = {}
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        for item in _calls(ast.parse(path.read_text(encoding="utf-8"))):
+            known = found.get(item.text, item)
+            fields = dict.fromkeys((*known.fields, *item.fields))
+            found[item.text] = LogMessage(item.text, known.level, tuple(fields))
+    return sorted(found.values(), key=lambda item: item.text.lower())
+
+
+def _calls(tree: ast.Module) -> Iterator[LogMessage]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner = node.func.value
+        name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+        if name not in _LOGGERS or node.func.attr not in _LEVELS or not node.args:
+            continue
+        text = node.args[0]
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            fields = tuple(item.arg for item in node.keywords if item.arg)
+            yield LogMessage(text.value, _LEVELS[node.func.attr], fields)

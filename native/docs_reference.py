@@ -1,0 +1,165 @@
+"""Reference tables for the documents: settings, commands, metrics, reasons, errors, retries."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+
+import typer
+from prometheus_client import Metric
+from pydantic.fields import FieldInfo
+from typer.core import TyperArgument, TyperOption
+
+import headrace.cli
+from headrace.cli.app import app
+from headrace.errors import PermanentError
+from headrace.ingest.metrics import BridgeMetrics, SinkMetrics
+from headrace.models.deadletter import Reason
+from headrace.models.window import rfc3339
+from headrace.orchestration.policies import POLICIES
+from headrace.settings import ENV_PREFIX, GROUPS, SECRETS
+from native.docs_tables import duration_text, table
+
+__all__ = [
+    "cli",
+    "dead_letter_reasons",
+    "metrics",
+    "permanent_errors",
+    "retry_policies",
+    "settings",
+]
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_MIB = 1 << 20
+
+
+def settings() -> str:
+    """Every setting, group by group."""
+    parts = []
+    for group in GROUPS:
+        title = (group.__doc__ or "").rstrip(".")
+        rows = [
+            [
+                f"`{ENV_PREFIX}{name.upper()}`",
+                _default(field),
+                field.description or "",
+                "secret" if name in SECRETS else "",
+            ]
+            for name, field in group.model_fields.items()
+        ]
+        parts += [f"## {title}", table(["setting", "default", "meaning", ""], rows)]
+    return "\n\n".join(parts)
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value == ():
+        return ""
+    if isinstance(value, Path) and value.is_absolute():
+        value = value.relative_to(_CHECKOUT)
+    if isinstance(value, timedelta):
+        value = duration_text(value)
+    if isinstance(value, datetime):
+        value = rfc3339(value)
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        value = str(value).lower()
+    if isinstance(value, int) and value >= _MIB and not value % _MIB:
+        return f"`{value}` ({value // _MIB} MiB)"
+    return f"`{value}`"
+
+
+def cli() -> str:
+    """Every command of ``headrace``, with its arguments and options."""
+    for module in pkgutil.iter_modules(headrace.cli.__path__, "headrace.cli."):
+        importlib.import_module(module.name)
+    parts = []
+    for info in sorted(app.registered_commands, key=_command_name):
+        name = _command_name(info)
+        alone = typer.Typer(add_completion=False)
+        alone.registered_commands.append(info)
+        command = typer.main.get_command(alone)
+        rows = list(_parameters(command.params))
+        arguments = "".join(
+            f" <{item.name}>{'...' if item.nargs != 1 else ''}"
+            for item in command.params
+            if isinstance(item, TyperArgument)
+        )
+        parts += [f"## headrace {name}", f"```\nheadrace {name}{arguments}\n```"]
+        parts.append(inspect.cleandoc(command.help or ""))
+        if rows:
+            parts.append(table(["argument or option", "default", "meaning"], rows))
+    return "\n\n".join(parts)
+
+
+def _command_name(info: typer.models.CommandInfo) -> str:
+    return str(info.name or getattr(info.callback, "__name__", ""))
+
+
+def _parameters(params: Iterable[object]) -> Iterator[list[str]]:
+    for item in params:
+        if isinstance(item, TyperArgument):
+            yield [f"`{item.name}`", "required", item.help or ""]
+        elif isinstance(item, TyperOption):
+            names = ", ".join(f"`{name}`" for name in item.opts)
+            empty = item.default is None or item.default is False or item.is_flag
+            default = "required" if item.required else "" if empty else f"`{item.default}`"
+            yield [names, default, item.help or ""]
+
+
+def dead_letter_reasons() -> str:
+    """Every reason that a dead letter may have."""
+    return table(["`reason`", "meaning"], [[f"`{item.value}`", item.meaning] for item in Reason])
+
+
+def metrics() -> str:
+    """Every metric of the workers, without those that the Prometheus client adds."""
+    rows = []
+    for registry in (BridgeMetrics().registry, SinkMetrics().registry):
+        rows += [
+            [f"`{_exposed(metric)}`", metric.type, metric.documentation]
+            for metric in registry.collect()
+            if metric.name.startswith("headrace_")
+        ]
+    return table(["metric", "type", "meaning"], rows)
+
+
+def _exposed(metric: Metric) -> str:
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+
+
+def retry_policies() -> str:
+    """How often, how soon and after which errors each stage is retried."""
+    rows = [
+        [
+            f"`{stage}`",
+            str(policy.tries),
+            duration_text(policy.delay),
+            f"x {policy.backoff:g}, at most {duration_text(policy.max_delay)}"
+            if policy.backoff > 1
+            else "",
+            duration_text(policy.time_limit),
+            ", ".join(f"`{error.__name__}`" for error in policy.never),
+            policy.why,
+        ]
+        for stage, policy in POLICIES.items()
+    ]
+    header = ["stage", "tries", "delay", "backoff", "limit of one try", "never retried", "why"]
+    return table(header, rows)
+
+
+def permanent_errors() -> str:
+    """The errors that are never retried."""
+    return table(
+        ["error", "meaning"],
+        [
+            [f"`{error.__name__}`", " ".join((error.__doc__ or "").split("\n\n")[0].split())]
+            for error in PermanentError.__subclasses__()
+        ],
+    )
