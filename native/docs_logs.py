@@ -41,8 +41,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "gave up waiting for the sink: the windows are unsettled": (
         (
-            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows were computed from "
-            "the readings stored so far."
+            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows were computed "
+            "from the readings stored so far."
         ),
         "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
     ),
@@ -58,36 +58,36 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "Kafka does not take a record, trying again": (
         (
-            "Kafka rejected a record for a reason that does not concern its content, such as denied "
-            "access or a missing topic."
+            "Kafka rejected a record for a reason that does not concern its content, such as "
+            "denied access or a missing topic."
         ),
         "Correct what `problem` says; for missing topics run `headrace provision`.",
     ),
     "no room for more: leaving the broker, which keeps the session": (
         (
-            "Kafka has been slow or unavailable for 15 s and the bridge's buffer is full. The broker "
-            "queues the messages."
+            "Kafka has been slow or unavailable for 15 s and the bridge's buffer is full. The "
+            "broker queues the messages."
         ),
         "Restore Kafka; the bridge reconnects by itself.",
     ),
     "partitions lost": (
         (
-            "The sink was away from its consumer group for too long, and Kafka gave its partitions to "
-            "others. Uncommitted readings are written again."
+            "The sink was away from its consumer group for too long, and Kafka gave its partitions "
+            "to others. Uncommitted readings are written again."
         ),
         "If it repeats, check the load on the sink's host.",
     ),
     "stopped before InfluxDB had everything; Kafka keeps it": (
         (
-            "The sink's `HEADRACE_DRAIN_LIMIT` ended before InfluxDB had stored everything. The next "
-            "start writes these readings."
+            "The sink's `HEADRACE_DRAIN_LIMIT` ended before InfluxDB had stored everything. The "
+            "next start writes these readings."
         ),
         "Nothing.",
     ),
     "stopped before Kafka had everything; the broker will send it again": (
         (
-            "The bridge's `HEADRACE_DRAIN_LIMIT` ended before Kafka had stored everything. The broker "
-            "sends these readings again at the next start."
+            "The bridge's `HEADRACE_DRAIN_LIMIT` ended before Kafka had stored everything. The "
+            "broker sends these readings again at the next start."
         ),
         "Nothing.",
     ),
