@@ -21,6 +21,13 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         "A window was computed unsettled, because Kafka did not answer.",
         "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
     ),
+    "clocks differ": (
+        (
+            "The clocks of an Airflow task and of InfluxDB differ by more than 5 s. The stage "
+            "uses the earlier one."
+        ),
+        "Synchronise both hosts with NTP.",
+    ),
     "could not acknowledge the last readings": (
         (
             "The connection to the broker broke while the bridge stopped. The broker sends these "
@@ -28,7 +35,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Nothing.",
     ),
-    "does not work": (
+    "dependency unavailable": (
         "A dependency of the worker is unavailable. `condition` names it, `problem` says why.",
         "Restore the dependency; the worker retries and logs its recovery.",
     ),
@@ -63,7 +70,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Correct what `problem` says; for missing topics run `headrace provision`.",
     ),
-    "no room for more: leaving the broker, which keeps the session": (
+    "buffer full: leaving the broker, which keeps the session": (
         (
             "Kafka has been slow or unavailable for 15 s and the bridge's buffer is full. The "
             "broker queues the messages."
@@ -76,6 +83,13 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
             "to others. Uncommitted readings are written again."
         ),
         "If it repeats, check the load on the sink's host.",
+    ),
+    "session taken over by another client": (
+        (
+            "Another client connected with the client id in `bridge`. The bridge waits, and reads "
+            "from Kafka what the other has stored before it connects again."
+        ),
+        "Stop the other client, or give each bridge its own `HEADRACE_BRIDGE_ID`.",
     ),
     "stopped before InfluxDB had everything; Kafka keeps it": (
         (
@@ -94,6 +108,17 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     "the broker refuses a device": (
         "A simulated device could not log in.",
         "Run `headrace provision`, then `make reload-logins`.",
+    ),
+    "worker failed and must be restarted": (
+        (
+            "The process can't continue, but a new one can. It ends after 5 s with a non-zero "
+            "exit code, and the supervisor starts another. `kind` is `fatal` or `transient`."
+        ),
+        "Nothing. If it repeats, correct what `problem` says.",
+    ),
+    "worker failed unexpectedly and must be restarted": (
+        "An error that nobody expected. The log has its traceback. The supervisor restarts it.",
+        "Report the traceback.",
     ),
 }
 
