@@ -24,6 +24,7 @@ from native.docs_profile import profile
 from native.docs_reference import (
     cli,
     dead_letter_reasons,
+    make_targets,
     metrics,
     permanent_errors,
     retry_policies,
@@ -40,6 +41,7 @@ PIECES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "profile": profile,
     "cli": cli,
+    "make-targets": make_targets,
     "dead-letter-reasons": dead_letter_reasons,
     "metrics": metrics,
     "log-messages": log_messages,

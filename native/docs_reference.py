@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import Enum
@@ -28,6 +29,7 @@ from native.docs_tables import duration_text, table
 __all__ = [
     "cli",
     "dead_letter_reasons",
+    "make_targets",
     "metrics",
     "permanent_errors",
     "retry_policies",
@@ -91,7 +93,7 @@ def cli() -> str:
             for item in command.params
             if isinstance(item, TyperArgument)
         )
-        parts += [f"## headrace {name}", f"```\nheadrace {name}{arguments}\n```"]
+        parts += [f"### headrace {name}", f"```\nheadrace {name}{arguments}\n```"]
         parts.append(inspect.cleandoc(command.help or ""))
         if rows:
             parts.append(table(["argument or option", "default", "meaning"], rows))
@@ -111,6 +113,13 @@ def _parameters(params: Iterable[object]) -> Iterator[list[str]]:
             empty = item.default is None or item.default is False or item.is_flag
             default = "required" if item.required else "" if empty else f"`{item.default}`"
             yield [names, default, item.help or ""]
+
+
+def make_targets() -> str:
+    """Every target of the Makefile, as ``make help`` explains it."""
+    text = (_CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    found = re.findall(r"(?m)^([a-z-]+):[^#\n]*## (.+)$", text)
+    return table(["target", "effect"], [[f"`make {name}`", what] for name, what in found])
 
 
 def dead_letter_reasons() -> str:

@@ -183,7 +183,7 @@ def test_every_warning_and_error_is_explained() -> None:
 
 
 def test_every_command_is_in_the_reference() -> None:
-    shown = set(re.findall(r"(?m)^## headrace (\S+)$", text_of("docs/reference/cli.md")))
+    shown = set(re.findall(r"(?m)^### headrace (\S+)$", text_of("docs/reference/cli.md")))
     assert shown == commands()
 
 
