@@ -1,6 +1,6 @@
 """Every setting: its default, what it allows and what it is for.
 
-``docs/settings.md`` is generated from these groups.
+``docs/reference/settings.md`` is generated from these groups.
 """
 
 from __future__ import annotations
