@@ -198,6 +198,9 @@ class Bridge:
         if self._retirement is not None:
             self._retirement.connected(resumed=resumed)
         _log.info("connected to the broker", session="resumed" if resumed else "new")
+        for shortfall in self._session.shortfalls:
+            _log.warning("broker grants less than requested", shortfall=shortfall)
+        self._health.note("broker_shortfalls", list(self._session.shortfalls))
         return resumed
 
     def _read_kafka(self) -> bool:
