@@ -155,6 +155,12 @@ class LyingBroker:
         if kind == _PUBREC:
             client.send(packet(_PUBREL | 0x02, packet_id.to_bytes(2, "big")))
 
+    def wake_clients(self) -> None:
+        """Send each client a packet that means nothing."""
+        for client in list(self._clients):
+            with suppress(OSError):
+                client.send(b"\xd0\x00")
+
     def _accept(self) -> None:
         while True:
             try:

@@ -9,6 +9,7 @@ from headrace.errors import ConfigurationError
 from headrace.models.deadletter import Reason, RejectedReadingError, Rejection
 from headrace.models.reading import ReadingCodec
 from headrace.profile import MqttTopics
+from headrace.storage.mqtt_stream import MALFORMED_TOPIC
 from headrace.storage.topic_filters import overlap
 
 __all__ = ["Route", "Router", "filters_within", "status_filter_of"]
@@ -69,6 +70,9 @@ class Router(dict[bytes, Route]):
 
     def __missing__(self, topic: bytes) -> Route:
         """Parse a topic as it stands in the packet."""
+        if topic == MALFORMED_TOPIC:
+            rejection = Rejection(Reason.MALFORMED_PACKET, "the broker sent it more than once")
+            return Route("", None, ("topic", b""), rejection=rejection)
         text = topic.decode("utf-8", "backslashreplace")
         header = ("topic", text.encode())
         if not _is_utf8(topic):

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     TIME_TOO_OLD = "time_too_old"
     TIME_AHEAD = "time_ahead"
     TOO_MANY_DEVICES = "too_many_devices"
+    MALFORMED_PACKET = "malformed_packet"
     KAFKA_REFUSED = "kafka_refused"
     INFLUX_REFUSED = "influx_refused"
 
@@ -56,6 +57,8 @@ _MEANINGS = {
     Reason.TIME_AHEAD: "`time` is too far ahead of the bridge's clock",
     Reason.TOO_MANY_DEVICES: "the id is new, and HEADRACE_MAX_NEW_DEVICES or "
     "HEADRACE_MAX_DEVICES is reached",
+    Reason.MALFORMED_PACKET: "the MQTT packet cannot be parsed; the payload is the packet after "
+    "its length",
     Reason.KAFKA_REFUSED: "Kafka refuses the record; `detail` has its reason",
     Reason.INFLUX_REFUSED: "InfluxDB refuses the point; `detail` has its reason",
 }

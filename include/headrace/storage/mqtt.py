@@ -351,6 +351,10 @@ class MqttSession:
         properties: Properties | None,
     ) -> None:
         del userdata
+        if self._answered:
+            msg = f"the MQTT broker at {self._address} answers the connection twice"
+            self._failure = ServerUnavailableError(msg)
+            return
         self._answered = True
         if reason.is_failure:
             server = getattr(properties, "ServerReference", None)
@@ -398,6 +402,7 @@ class MqttSession:
         """Whether this is the answer to the last request, and agrees with every filter."""
         if message_id != self._request:
             return False
+        self._request = 0
         if len(reasons) != len(self._filters):
             msg = f"the MQTT broker at {self._address} answers {len(reasons)} filters, not all"
             self._failure = ServerUnavailableError(msg)

@@ -1,0 +1,400 @@
+"""Whatever a broker sends: the bridge lives, nothing is lost or stored twice, memory is bounded.
+
+A property-based test: hypothesis makes up what the broker sends, over real sockets. It takes
+HOSTILE_SECONDS (20), which can be an hour. A failure prints how to run it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import resource
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import Message
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from headrace.ingest import bridge as bridge_module
+from headrace.ingest import bridge_monitor as monitor_module
+from headrace.ingest.backoff import Backoff
+from headrace.ingest.bridge import Bridge
+from headrace.ingest.bridge_monitor import BridgeMonitor
+from headrace.ingest.health import Health
+from headrace.ingest.inflight import InFlight
+from headrace.ingest.intake import Intake
+from headrace.ingest.metrics import BridgeMetrics
+from headrace.ingest.outbox import Outbox
+from headrace.ingest.presence import PresenceRegistry
+from headrace.ingest.redelivery import Bookmarks, RecentPackets, fingerprint_of
+from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES
+from headrace.models.reading import ReadingCodec
+from headrace.profile import Profile
+from headrace.storage.kafka import Record
+from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
+from tests.support.devices import reading
+from tests.support.lying_broker import Client, LyingBroker
+from tests.support.packets import packet, publish_packet, text, user_properties
+
+SECONDS = float(os.environ.get("HOSTILE_SECONDS", "20"))
+#: The bridge's clock runs so much faster than ours, so that its pauses are short.
+SPEED = 100.0
+BRIDGE = "bridge-1"
+GOOD = b"emergency_generator/good"
+_DUP, _PUBREC = 0x08, 0x50
+_PATIENCE = 30.0
+
+
+@dataclass
+class Step:
+    """What the broker does next.
+
+    Parameters
+    ----------
+    data
+        The packet.
+    packet_id
+        Packet id; the packet is sent again until it is acknowledged. 0: sent once.
+    counted
+        How often Kafka must have it in the end; `None` if that does not matter.
+    closes
+        Whether the broker closes the connection afterwards.
+    """
+
+    data: bytes
+    packet_id: int = 0
+    counted: int | None = None
+    closes: bool = False
+
+
+@dataclass
+class RedeliveringBroker(LyingBroker):
+    """Takes its steps in order, and repeats at each connection what is not acknowledged."""
+
+    steps: list[Step] = field(default_factory=list)
+    piece: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.done: set[int] = set()
+        self.sent: set[int] = set()
+        self.play = self._play
+
+    def _play(self, client: Client) -> None:
+        client.piece = self.piece
+        acknowledged = {packet_id for _, packet_id in self.acknowledged}
+        for number, step in enumerate(self.steps):
+            if step.packet_id in acknowledged if step.packet_id else number in self.done:
+                continue
+            data = step.data
+            if step.packet_id in self.sent:
+                data = bytes([data[0] | _DUP]) + data[1:]
+            self.done.add(number)
+            if step.packet_id:
+                self.sent.add(step.packet_id)
+            client.send(data)
+            if step.closes:
+                client.close()
+                return
+
+
+class InstantKafka:
+    """Keeps records, and confirms them at the next poll."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._waiting: list[tuple[Record, Any]] = []
+
+    def produce(self, topic: str, value: bytes | None, key: bytes | None, **rest: Any) -> None:
+        headers = {
+            name: item.encode() if isinstance(item, str) else item for name, item in rest["headers"]
+        }
+        record = SimpleNamespace(topic=topic, value=value or b"", key=key or b"", headers=headers)
+        self._waiting.append((cast("Record", record), rest["on_delivery"]))
+
+    def poll(self, seconds: float) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            time.sleep(min(seconds, 0.002))
+        for record, report in waiting:
+            self.records.append(record)
+            place = SimpleNamespace(
+                topic=lambda record=record: record.topic, partition=lambda: 0, offset=lambda: 0
+            )
+            report(None, cast("Message", place))
+
+    def discard(self) -> None:
+        self._waiting.clear()
+
+    def outbox(self) -> Outbox:
+        kafka = SimpleNamespace(batching=self, isolated=self, poll=self.poll, discard=self.discard)
+        return cast("Outbox", kafka)
+
+
+class RecallOfRecords:
+    """Reads what Kafka holds, from memory."""
+
+    def __init__(self, kafka: InstantKafka, recent: RecentPackets, intake: Intake) -> None:
+        self._kafka, self._recent, self._intake = kafka, recent, intake
+        self._read = 0
+        self._known: set[Any] = set()
+
+    def read(self) -> int:
+        new = self._kafka.records[self._read :]
+        self._read += len(new)
+        kept = [record for record in new if record.topic != "generator_status"]
+        self._known |= {fingerprint_of(record, BRIDGE.encode()) for record in kept} - {None}
+        return len(kept)
+
+    def apply(self, *, resumed: bool) -> None:
+        self._recent.reset(self._known)
+        self._intake.recalled()
+        if not resumed:
+            self._recent.forget()
+
+
+@contextmanager
+def running_bridge(
+    broker: LyingBroker, kafka: InstantKafka, profile: Profile, codec: ReadingCodec
+) -> Iterator[list[BaseException]]:
+    """A bridge in a thread; gives what it raised."""
+
+    def clock() -> float:
+        return time.monotonic() * SPEED
+
+    session = MqttSession(
+        MqttAddress("127.0.0.1", broker.port),
+        BRIDGE,
+        (
+            Subscription("emergency_generator/+"),
+            Subscription("emergency_generator/+/status", retained=True),
+        ),
+        keepalive=timedelta(seconds=30),
+        session_expiry=timedelta(days=7),
+        receive_maximum=1000,
+        keep_bytes=MAX_DEAD_LETTER_BYTES,
+    )
+    in_flight, recent, metrics = InFlight(1 << 24), RecentPackets(), BridgeMetrics()
+    health, stop = Health("bridge", ["mqtt", "kafka"]), threading.Event()
+    outbox = kafka.outbox()
+    intake = Intake(
+        profile,
+        codec,
+        outbox,
+        in_flight,
+        recent,
+        PresenceRegistry({}),
+        metrics,
+        bridge=BRIDGE,
+        max_clock_drift=timedelta(seconds=5),
+    )
+    bookmarks = cast("Bookmarks", SimpleNamespace(save=lambda _: None))
+    bridge = Bridge(
+        session,
+        outbox,
+        intake,
+        in_flight,
+        recent,
+        RecallOfRecords(kafka, recent, intake),
+        BridgeMonitor(intake, in_flight, bookmarks, metrics, health),
+        health,
+        bridge=BRIDGE,
+        stop=stop,
+        drain_limit=timedelta(seconds=10),
+        reconnect=Backoff(0.2, 5.0, clock=clock),
+        taken_over=Backoff(5.0, 60.0, factor=3.0, good_after=300.0, clock=clock),
+    )
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            bridge.run()
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the test fails for it
+            raised.append(exc)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (bridge_module, monitor_module):
+            patch.setattr(module, "time", SimpleNamespace(monotonic=clock))
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield raised
+        finally:
+            stop.set()
+            broker.wake_clients()
+            thread.join(_PATIENCE)
+            assert not thread.is_alive(), "the bridge hangs"
+
+
+# --- What a broker may send --------------------------------------------------------------
+
+DEVICES = st.sampled_from([b"g1", b"g2", "gener\u00e4tor".encode(), b"x" * 300, b" ", b"a,b\\"])
+TOPICS = st.one_of(
+    DEVICES.map(lambda device: b"emergency_generator/" + device),
+    DEVICES.map(lambda device: b"emergency_generator/" + device + b"/status"),
+    st.sampled_from(
+        [
+            b"", b"/", b"emergency_generator", b"emergency_generator/", b"$SYS/broker/uptime",
+            b"emergency_generator/a/b/c", b"\xff\xfe", b"emergency_generator/a\x00b", b"+", b"#",
+            b"t" * 65_535, b"emergency_generator/" + b"/" * 1000,
+        ]
+    ),
+)  # fmt: skip
+NOISE = st.sampled_from(
+    [
+        b"\xd0\x00", b"\x40\x02\x00\x07", b"\x40\x04\x00\x07\x10\x00", b"\x62\x02\x00\x07",
+        b"\x90\x04\xff\xff\x00\x01", b"\xb0\x04\xff\xff\x00\x00", b"\x20\x03\x00\x00\x00",
+        b"\x20\x03\x00\x87\x00", b"\x00\x00", b"\x10\x02ab", b"\x82\x00", b"\xf0\x02\x18\x00",
+        b"\xff\xff\xff\xff\xff\xff", b"\x90\x00", b"\xd0\x01x",
+    ]
+)  # fmt: skip
+REASONS = st.integers(0, 255).map(lambda code: packet(0xE0, bytes([code])))
+MALFORMED = st.sampled_from(
+    [
+        lambda number: packet(0x36, text(GOOD) + number + b"\x00QoS 3"),
+        lambda number: packet(0x32, text(GOOD) + number),
+        lambda number: packet(0x32, text(GOOD) + number + b"\xff\xff\xff\xff\xff"),
+        lambda number: packet(0x32, text(GOOD) + number + b"\x7f" + number),
+        lambda number: packet(0x32, text(GOOD) + number + b"\xff\xff\xff\x7f" + bytes(250_000)),
+    ]
+)
+
+
+@st.composite
+def properties(draw: st.DrawFn) -> bytes:
+    one = st.one_of(
+        st.sampled_from(
+            [
+                b"\x01\x01", b"\x02\x00\x00\x00\x3c", b"\x03" + text(b"application/json"),
+                b"\x08" + text(b"answer"), b"\x09" + text(b"\x00\xff"), b"\x0b\x07",
+                b"\x0b\xff\xff\xff\x7f", b"\x23\x00\x01", b"\xfe",
+            ]
+        ),
+        st.builds(user_properties, st.integers(1, 4), st.sampled_from([0, 5, 60_000, 65_535])),
+    )  # fmt: skip
+    return b"".join(draw(st.lists(one, max_size=4)))
+
+
+@st.composite
+def publishes(draw: st.DrawFn, number: int) -> Step:
+    topic = draw(TOPICS)
+    device = topic.split(b"/")[1].decode("utf-8", "replace") if topic.count(b"/") else "g1"
+    content = json.dumps(reading(device, fuel=number)).encode()
+    payload = draw(
+        st.one_of(
+            st.just(content),
+            st.just(b"%d online" % number),
+            st.just(b"online"),
+            st.binary(max_size=40).map(lambda data: data + b"%d" % number),
+            st.sampled_from([1, 1000, 70_000, 400_000]).map(lambda n: b"%d" % number + b"p" * n),
+            st.just(b""),
+        )
+    )
+    qos = draw(st.sampled_from([0, 1, 1, 1, 2]))
+    flags = draw(st.sampled_from([0, 0, 0x01]))
+    data = publish_packet(topic, payload, qos, number, flags, draw(properties()))
+    status = topic.endswith(b"/status")
+    counted = None if status or not payload or not qos else 1
+    return Step(data, number if qos else 0, counted)
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> list[Step]:
+    steps = []
+    for number in range(1, 1 + draw(st.integers(0, 8))):
+        kind = draw(st.sampled_from(["publish"] * 6 + ["noise", "reason", "close", "malformed"]))
+        if kind == "publish":
+            steps.append(draw(publishes(number)))
+        elif kind == "malformed":
+            make = draw(MALFORMED)
+            steps.append(Step(make(number.to_bytes(2, "big")), number, 1))
+        elif kind == "noise":
+            steps.append(Step(draw(NOISE)))
+        elif kind == "reason":
+            steps.append(Step(draw(REASONS)))
+        else:
+            steps.append(Step(b"", closes=True))
+    number = 1000
+    good = json.dumps(reading("good", fuel=number)).encode()
+    return [*steps, Step(publish_packet(GOOD, good, 1, number), number, 1)]
+
+
+def check(steps: list[Step], piece: int, profile: Profile, codec: ReadingCodec) -> None:
+    """Let a bridge meet a broker, and check what became of each message."""
+    kafka = InstantKafka()
+    wanted = {step.packet_id for step in steps if step.packet_id}
+    with RedeliveringBroker(steps=steps, piece=piece) as broker:
+        with running_bridge(broker, kafka, profile, codec) as raised:
+            deadline = time.monotonic() + _PATIENCE
+            while missing := wanted - {packet_id for _, packet_id in broker.acknowledged}:
+                assert not raised, repr(raised[0])
+                assert time.monotonic() < deadline, f"not acknowledged: {missing}"
+                time.sleep(0.002)
+        assert not raised, repr(raised[0])
+    stored = Counter(int(record.headers["packet_id"]) for record in kafka.records)
+    for step in steps:
+        if step.counted is not None:
+            assert stored[step.packet_id] == step.counted, step.packet_id
+    good = [record for record in kafka.records if record.headers["packet_id"] == b"1000"]
+    assert [record.topic for record in good] == [profile.topics.raw]
+    assert all(kind == _PUBREC for kind, number in broker.acknowledged if number in twice(steps))
+
+
+def twice(steps: list[Step]) -> set[int]:
+    """Packet ids at QoS 2."""
+    return {step.packet_id for step in steps if step.data[:1] and step.data[0] & 0xF6 == 0x34}
+
+
+def memory() -> int:
+    """Memory of this process, without what was freed, in MiB."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() >> 20
+
+
+def bounded(seconds: float) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=max(50, int(20 * seconds)),
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+        print_blob=True,
+    )
+
+
+def test_the_bridge_survives_any_broker(profile: Profile, codec: ReadingCodec) -> None:
+    deadline = time.monotonic() + SECONDS
+    examples = 0
+    held: list[int] = []
+
+    @bounded(SECONDS)
+    @given(steps=scripts(), piece=st.sampled_from([0, 0, 1, 7, 50_000]))
+    def any_broker(steps: list[Step], piece: int) -> None:
+        nonlocal examples
+        if time.monotonic() > deadline:
+            return
+        if sum(len(step.data) for step in steps) > 100_000:
+            # Byte by byte it would take minutes.
+            piece = piece and 50_000
+        check(steps, piece, profile, codec)
+        examples += 1
+        if examples % 20 == 0:
+            held.append(memory())
+
+    any_broker()
+    print(f"{examples} brokers; memory {held} MiB")  # noqa: T201
+    assert examples >= SECONDS / 10
+    # What hypothesis itself keeps grows, too.
+    assert memory() - held[0] < 64
