@@ -25,12 +25,14 @@ from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox
+from headrace.ingest.presence import PresenceRegistry
 from headrace.ingest.redelivery import Bookmarks, Fingerprint, RecentPackets, digest_of
 from headrace.ingest.retirement import Retirement
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.storage.mqtt import MqttSession
 from headrace.storage.mqtt_stream import DUP, Publish
+from headrace.storage.records import SkippedRecords
 from tests.support.devices import reading
 
 __all__ = ["Broker", "KafkaInMemory", "World"]
@@ -156,7 +158,9 @@ class KafkaInMemory:
     def packets(self, bridge: bytes) -> set[Fingerprint]:
         headers = [(dict(record["headers"]), record["value"]) for record in self.records]
         return {
-            Fingerprint(int(found["time_ns"]), int(found["packet_id"]), digest_of(value))
+            Fingerprint(
+                int(found["seq"]), int(found["time_ns"]), int(found["packet_id"]), digest_of(value)
+            )
             for found, value in headers
             if found["bridge"] == bridge
         }
@@ -189,7 +193,7 @@ class FakeOutbox:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.usual = self.alone = Producer(world)
+        self.batching = self.isolated = Producer(world)
 
     def poll(self, seconds: float) -> None:
         self.world.call("poll")
@@ -197,10 +201,10 @@ class FakeOutbox:
             self.world.wait(seconds)
 
     def deliver(self) -> int:
-        return self.usual.poll()
+        return self.batching.poll()
 
     def discard(self) -> None:
-        self.usual.waiting.clear()
+        self.batching.waiting.clear()
 
 
 class RecallFromMemory:
@@ -219,7 +223,9 @@ class RecallFromMemory:
         return len(new)
 
     def apply(self, *, resumed: bool) -> None:
-        self.recent.reset(self.known if resumed else ())
+        self.recent.reset(self.known)
+        if not resumed:
+            self.recent.forget()
 
 
 @dataclass
@@ -289,14 +295,15 @@ class BridgeUnderTest:
         self.health = Health("bridge", ["mqtt", "kafka"])
         self.in_flight = InFlight(1 << 24)
         recent = RecentPackets()
-        metrics = BridgeMetrics()
+        self.skipped = SkippedRecords()
+        self.metrics = metrics = BridgeMetrics()
         self.intake = Intake(
             world.profile,
             world.codec,
             cast("Outbox", outbox),
             self.in_flight,
             recent,
-            RollCall({}),
+            PresenceRegistry({}),
             metrics,
             bridge=name,
             max_clock_drift=timedelta(seconds=5),
@@ -311,14 +318,16 @@ class BridgeUnderTest:
             self.in_flight,
             recent,
             self.recall,
-            BridgeMonitor(self.intake, self.in_flight, bookmarks, metrics, self.health),
+            BridgeMonitor(
+                self.intake, self.in_flight, bookmarks, self.skipped, metrics, self.health
+            ),
             self.health,
             bridge=name,
             stop=self.stop,
             drain_limit=timedelta(seconds=10),
             retirement=self.retirement,
             reconnect=Backoff(0.2, 5.0, clock=world.clock),
-            taken_over=Backoff(5.0, 60.0, factor=3.0, good_after=300.0, clock=world.clock),
+            taken_over=Backoff(3.0, 60.0, factor=2.5, good_after=120.0, clock=world.clock),
         )
 
     def run(self) -> HeadraceError | None:

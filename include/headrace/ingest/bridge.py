@@ -111,8 +111,9 @@ class Bridge:
         self._reconnect = reconnect or Backoff(0.2, 5.0)
         # The first pause is shorter than `Retirement` waits, so that a bridge that still
         # runs stops its own retirement.
-        self._taken_over = taken_over or Backoff(5.0, 60.0, factor=3.0, good_after=300.0)
+        self._taken_over = taken_over or Backoff(3.0, 60.0, factor=2.5, good_after=120.0)
         self._was_connected = False
+        self._had_session = False
         #: Whether Kafka may hold messages of the session that `recent` does not know.
         self._must_recall = True
         self._full_since: float | None = None
@@ -198,9 +199,15 @@ class Bridge:
         if self._retirement is not None:
             self._retirement.connected(resumed=resumed)
         _log.info("connected to the broker", session="resumed" if resumed else "new")
+        if self._had_session and not resumed and self._retirement is None:
+            _log.error(
+                "the broker lost the session, and with it what it had queued",
+                bridge=self._bridge,
+            )
+        self._had_session = True
         for shortfall in self._session.shortfalls:
-            _log.warning("broker grants less than requested", shortfall=shortfall)
-        self._health.note("broker_shortfalls", list(self._session.shortfalls))
+            _log.warning("the broker grants less than requested", shortfall=shortfall)
+        self._health.note("shortfalls", list(self._session.shortfalls))
         return resumed
 
     def _read_kafka(self) -> bool:

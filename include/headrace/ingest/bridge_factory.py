@@ -27,6 +27,7 @@ from headrace.settings import Settings
 from headrace.storage.kafka import Kafka
 from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
 from headrace.storage.mqtt_probe import session_exists
+from headrace.storage.records import SkippedRecords
 
 __all__ = ["bridge_subscriptions", "make_session", "run_bridge"]
 
@@ -86,6 +87,7 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
         in_flight = InFlight(settings.bridge_buffer_bytes)
         recent = RecentPackets()
         presence: dict[str, Presence] = {}
+        skipped = SkippedRecords()
         devices = DeviceLimits(settings.max_new_devices, settings.max_devices)
         intake = Intake(
             profile,
@@ -114,9 +116,10 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
                 recent,
                 presence,
                 devices,
+                skipped,
                 intake.recalled,
             ),
-            BridgeMonitor(intake, in_flight, bookmarks, metrics, health),
+            BridgeMonitor(intake, in_flight, bookmarks, skipped, metrics, health),
             health,
             bridge=settings.bridge_id,
             stop=stop,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from datetime import UTC, datetime
 
 from headrace.ingest.health import Health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.redelivery import Bookmarks
+from headrace.models.foreign import ForeignReason
+from headrace.models.window import rfc3339
+from headrace.storage.records import SkippedRecords
 
 __all__ = ["BridgeMonitor"]
 
@@ -28,6 +33,8 @@ class BridgeMonitor:
         Messages between the broker and Kafka.
     bookmarks
         Offsets of the bridge's newest acknowledged messages.
+    skipped
+        Records that were read and that Headrace did not write.
     metrics, health
         Where the report goes.
     """
@@ -37,12 +44,15 @@ class BridgeMonitor:
         intake: Intake,
         in_flight: InFlight,
         bookmarks: Bookmarks,
+        skipped: SkippedRecords,
         metrics: BridgeMetrics,
         health: Health,
     ) -> None:
         self._intake = intake
         self._in_flight = in_flight
         self._bookmarks = bookmarks
+        self._skipped = skipped
+        self._skipped_counted: Counter[tuple[str, ForeignReason]] = Counter()
         self._metrics = metrics
         self._health = health
         self._next_tick = 0.0
@@ -77,11 +87,26 @@ class BridgeMonitor:
         drifting = self._intake.drifting()
         self._metrics.drifting.set(len(drifting))
         self._health.note("drifting", {name: drift.seconds for name, drift in drifting.items()})
+        self._count_skipped()
+        jump = self._intake.last_jump
+        if jump is not None:
+            at = rfc3339(datetime.fromtimestamp(jump.at_ns / 1e9, UTC))
+            self._health.note("clock_jump", {"seconds": jump.seconds, "at": at})
+
+    def _count_skipped(self) -> None:
+        new = self._skipped.counts - self._skipped_counted
+        for (topic, reason), number in new.items():
+            self._metrics.skipped.labels(topic, reason.value).inc(number)
+        self._skipped_counted += new
 
     def _judge_kafka(self, delivered: int, *, connected: bool) -> None:
         now = time.monotonic()
         waiting = self._in_flight.count
-        if delivered or not waiting:
+        problem = self._intake.problem
+        if problem is not None:
+            # Other records may still be delivered meanwhile.
+            self._health.problem("kafka", problem)
+        elif delivered or not waiting:
             self._progress = now
             if delivered or connected:
                 self._health.fine("kafka")

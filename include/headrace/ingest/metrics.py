@@ -42,6 +42,12 @@ class BridgeMetrics:
             ["kind"],
             registry=self.registry,
         )
+        self.skipped = Counter(
+            "headrace_bridge_skipped_records",
+            "Records on our topics that Headrace did not write",
+            ["topic", "reason"],
+            registry=self.registry,
+        )
         self.clock_jumps = Counter(
             "headrace_bridge_clock_jumps",
             "Jumps of the system clock by more than a second",

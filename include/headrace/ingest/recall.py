@@ -57,6 +57,8 @@ class KafkaRecall:
         Last known state of each device; filled in place.
     devices
         Accepts the devices that Kafka has records of: they are not new.
+    skipped
+        Counts the records that Headrace did not write.
     recalled
         Called when `recent` was told what Kafka holds.
     """
@@ -70,6 +72,7 @@ class KafkaRecall:
         recent: RecentPackets,
         presence: dict[str, Presence],
         devices: DeviceLimits,
+        skipped: SkippedRecords,
         recalled: Callable[[], None] = lambda: None,
     ) -> None:
         self._kafka = kafka
@@ -81,7 +84,7 @@ class KafkaRecall:
         self._presence = presence
         self._devices = devices
         self._recalled = recalled
-        self._skipped = SkippedRecords()
+        self._skipped = skipped
         self._read_to: dict[str, Offsets] = {}
         self._known: set[Fingerprint] = set()
 
@@ -123,7 +126,9 @@ class KafkaRecall:
         self._recent.reset(self._known)
         self._recalled()
         if not resumed:
+            # Packet ids of another session say nothing about this one.
             self._recent.forget()
+            self._known.clear()
 
     def _add(self, found: Iterable[Fingerprint]) -> int:
         new = set(found) - self._known
