@@ -206,7 +206,7 @@ class Bridge:
             )
         self._had_session = True
         for shortfall in self._session.shortfalls:
-            _log.warning("the broker grants less than requested", shortfall=shortfall)
+            _log.warning("broker grants less than requested", shortfall=shortfall)
         self._health.note("shortfalls", list(self._session.shortfalls))
         return resumed
 
