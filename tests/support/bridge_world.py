@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import pytest
 from confluent_kafka import Message
-from headrace.ingest.roll_call import RollCall
 
 from headrace.errors import HeadraceError, ServerUnavailableError, SessionTakenOverError
 from headrace.ingest import bridge as bridge_module
