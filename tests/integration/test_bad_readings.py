@@ -16,8 +16,8 @@ from tests.support.processes import wait_for
 DEVICE = "generator1"
 
 
-def in_json(**changes: Any) -> bytes:
-    return json.dumps(reading(DEVICE, **changes)).encode()
+def in_json(device: str = DEVICE, **changes: Any) -> bytes:
+    return json.dumps(reading(device, **changes)).encode()
 
 
 def bad_readings() -> list[tuple[str, bytes, Reason]]:
@@ -25,6 +25,7 @@ def bad_readings() -> list[tuple[str, bytes, Reason]]:
     now = datetime.now(UTC)
     return [
         (DEVICE, b"not json", Reason.NOT_JSON),
+        (DEVICE, in_json(fuel=...).decode().encode("utf-16"), Reason.NOT_JSON),
         (DEVICE, b"[1, 2, 3]", Reason.NOT_AN_OBJECT),
         (DEVICE, in_json(fuel=...), Reason.MISSING_FIELD),
         (DEVICE, in_json(fuel="full"), Reason.WRONG_TYPE),
@@ -35,6 +36,7 @@ def bad_readings() -> list[tuple[str, bytes, Reason]]:
         (DEVICE, in_json(note="x" * 70_000), Reason.TOO_LARGE),
         (DEVICE, in_json(note="y" * 900_000), Reason.TOO_LARGE),
         (DEVICE, in_json(time="half past"), Reason.TIME_INVALID),
+        (DEVICE, in_json(time=int(now.timestamp())), Reason.TIME_INVALID),
         (DEVICE, in_json(time=rfc3339(now - timedelta(days=31))), Reason.TIME_TOO_OLD),
         (DEVICE, in_json(time=rfc3339(now + timedelta(minutes=6))), Reason.TIME_AHEAD),
     ]
@@ -48,6 +50,9 @@ def test_bad_ones_go_to_the_dead_letters_and_good_ones_pass(installation: Instal
     for number, (device, payload, _) in enumerate(bad):
         messages.append((f"{installation.name}/{device}", payload))
         messages.append((f"{installation.name}/{DEVICE}", in_json(fuel=1000 + number)))
+    # A byte order mark is skipped, and a message that only clears what is retained is ignored.
+    messages.append((f"{installation.name}/marked", b"\xef\xbb\xbf" + in_json("marked")))
+    messages.append((f"{installation.name}/{DEVICE}", b""))
     with Publisher(installation.backbone.mqtt_port) as publisher:
         publisher.send_all(messages)
     topics = installation.profile.topics
@@ -63,15 +68,19 @@ def test_bad_ones_go_to_the_dead_letters_and_good_ones_pass(installation: Instal
         assert letter.headers["topic"].decode() == f"{installation.name}/{device}"
         assert letter.headers["detail"]
         assert int(letter.headers["time_ns"]) > 0
-    good = wait_for(lambda: p if len(p := installation.points("fuel")) >= len(bad) else [])
-    assert sorted(value for _, _, value in good) == [1000.0 + number for number in range(len(bad))]
+    good = wait_for(lambda: p if len(p := installation.points("fuel")) > len(bad) else [])
+    assert sorted((device, value) for device, _, value in good) == [
+        *((DEVICE, 1000.0 + number) for number in range(len(bad))),
+        ("marked", 700.0),
+    ]
     # Counted, by reason; and every message was acknowledged.
     port = installation.bridge_port
     for reason in {reason for _, _, reason in bad}:
         expected = sum(other is reason for _, _, other in bad)
         name = "headrace_bridge_rejected"
         assert installation.metric(port, name, reason=reason.value) == expected
-    assert installation.metric(port, "headrace_bridge_received") == 2 * len(bad)
+    assert installation.metric(port, "headrace_bridge_received") == 2 * len(bad) + 1
+    assert installation.metric(port, "headrace_bridge_ignored", kind="empty") == 1
     assert installation.health(port)["healthy"]
 
 

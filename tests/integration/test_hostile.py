@@ -59,7 +59,7 @@ class Hostile:
         self._payloads: list[Callable[[str], bytes]] = [
             self._noise, self._cut, self._flipped, self._nested, self._odd_number, self._odd_time,
             self._duplicate_key, self._nul, self._not_an_object, self._long, self._no_utf8,
-            self._claims_another, self._wrong_case, self._good,
+            self._claims_another, self._wrong_case, self._good, self._marked, self._wide,
         ]  # fmt: skip
 
     def message(self) -> Message:
@@ -98,6 +98,13 @@ class Hostile:
 
     def _good(self, device: str) -> bytes:
         return self._content(device)
+
+    def _marked(self, device: str) -> bytes:
+        return b"\xef\xbb\xbf" + self._content(device)
+
+    def _wide(self, device: str) -> bytes:
+        encoding = self._random.choice(["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+        return self._content(device).decode().encode(encoding)
 
     def _noise(self, device: str) -> bytes:
         del device
@@ -179,7 +186,9 @@ def publish(installation: Installation, count: int, seed: int) -> Counter[Messag
             info = publisher.send(
                 topic, payload, chance.randint(0, 1), retain=chance.random() < 0.02
             )
-            sent[topic, payload] += 1
+            if payload:
+                # One without payload only clears what is retained.
+                sent[topic, payload] += 1
             if number % 10 == 0:
                 time = start - timedelta(milliseconds=number)
                 payload = json.dumps(reading(GOOD, fuel=number, time=rfc3339(time))).encode()
