@@ -110,3 +110,30 @@ def test_a_record_that_no_bridge_checked_is_rejected_by_the_sink(
         f"{topics.raw}/0/0",
         f"{topics.raw}/0/2",
     ]
+
+
+def test_a_missing_dead_letter_topic_is_named_and_holds_up_no_good_reading(
+    installation: Installation,
+) -> None:
+    """MQTT wants acknowledgements in order, so only Receive Maximum bounds what still passes."""
+    topics, port = installation.profile.topics, installation.bridge_port
+    worker = installation.worker("bridge")
+    worker.start()
+    admin = installation.kafka.admin()
+    admin.delete_topics([topics.dead_letter])[topics.dead_letter].result()
+    topic = f"{installation.name}/{DEVICE}"
+    with Publisher(installation.backbone.mqtt_port) as publisher:
+        publisher.send_all([(topic, b"bad"), *((topic, in_json(fuel=n)) for n in range(100))])
+    wait_for(lambda: len(installation.records(topics.raw)) == 100, 20)
+
+    def state() -> str:
+        return str(installation.health(port)["conditions"]["kafka"]["state"])
+
+    wait_for(lambda: topics.dead_letter in state(), 40)
+    assert "headrace provision" in state()
+    assert worker.log.read_text().count("Kafka does not accept records, retrying") == 1
+    installation.provision()
+    wait_for(lambda: installation.healthy(port), 40)
+    assert [letter.value for letter in installation.records(topics.dead_letter)] == [b"bad"]
+    assert len(installation.records(topics.raw)) == 100
+    assert worker.alive

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from confluent_kafka import Message
 
-from headrace.models.deadletter import RejectedReadingError
+from headrace.models.deadletter import RejectedReadingError, Rejection
 from headrace.models.event_time import TIME_HEADER, event_time
 from headrace.models.lost import LostRecords
 from headrace.models.reading import ReadingCodec
@@ -58,7 +58,7 @@ class Batch:
         self.partition = partition
         self.start = self.stop = start
         self.lines: list[bytes] = []
-        self.rejected: list[tuple[Record, RejectedReadingError]] = []
+        self.rejected: list[tuple[Record, Rejection]] = []
         self.lost: list[LostRecords] = []
         self.payload_bytes = 0
         self.begun = time.monotonic()
@@ -95,7 +95,7 @@ class Batch:
                 time_ns = event_time(header, message.timestamp()[1])
                 self.lines.append(codec.line(message.value() or b"", time_ns))
             except RejectedReadingError as exc:
-                self.rejected.append((Record.of(message), exc))
+                self.rejected.append((Record.of(message), exc.rejection))
 
 
 def _header_times(messages: Iterable[Message]) -> tuple[bytes, ...] | None:

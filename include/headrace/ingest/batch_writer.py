@@ -9,7 +9,7 @@ from headrace.errors import HeadraceError, RefusedError
 from headrace.ingest.batch import Batch
 from headrace.ingest.dead_letters import Rejected, Unstored, until_it_works
 from headrace.ingest.health import Health
-from headrace.models.deadletter import Reason, RejectedReadingError
+from headrace.models.deadletter import Reason, RejectedReadingError, Rejection
 from headrace.models.event_time import TIME_HEADER, event_time
 from headrace.models.lost import LostRecords
 from headrace.models.reading import ReadingCodec
@@ -55,7 +55,8 @@ def write_halving(
             write(b"\n".join(lines[start:stop]))
         except RefusedError as exc:
             if stop - start == 1:
-                refused[start] = exc
+                # Its traceback holds this frame, and so all the lines.
+                refused[start] = exc.with_traceback(None)
             else:
                 middle = (start + stop) // 2
                 ranges += [(middle, stop), (start, middle)]
@@ -174,7 +175,7 @@ class BatchWriter:
             ):
                 line = self._line(record)
                 if line in refused:
-                    rejection = RejectedReadingError(Reason.INFLUX_REFUSED, str(refused[line]))
+                    rejection = Rejection(Reason.INFLUX_REFUSED, str(refused[line]))
                     found.append((record, rejection))
                     missing.discard(line)
             if missing:

@@ -21,7 +21,7 @@ from tenacity.nap import sleep_using_event
 from headrace.errors import FatalError, HeadraceError, MissingResourceError, ServerTimeoutError
 from headrace.ingest.health import Health
 from headrace.ingest.metrics import SinkMetrics
-from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES, RejectedReadingError
+from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES, Rejection
 from headrace.models.event_time import TIME_HEADER, event_time
 from headrace.models.lost import LostRecords
 from headrace.profile import Profile
@@ -44,7 +44,7 @@ _KEPT_BYTES = 4096
 _NAMED = 20
 
 #: A record that can't be stored, and why.
-Rejected = tuple[Record, RejectedReadingError]
+Rejected = tuple[Record, Rejection]
 
 
 @dataclass
@@ -84,7 +84,7 @@ class _Letter:
     reason: str | None = None
 
     @classmethod
-    def of(cls, record: Record, rejection: RejectedReadingError) -> _Letter:
+    def of(cls, record: Record, rejection: Rejection) -> _Letter:
         kept = dict(record.headers)
         # A record without a time has the time of its arrival. `replay` needs it.
         kept.setdefault(TIME_HEADER, event_time(None, record.timestamp_ms))

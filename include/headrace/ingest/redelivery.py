@@ -286,8 +286,8 @@ def fingerprint_of(record: Record, bridge: bytes) -> Fingerprint | None:
     taken = headers.get("taken_ns", headers.get("time_ns"))
     if headers.get("bridge") != bridge or packet_id is None or taken is None:
         return None
-    if packet_id == b"0":
-        # A message at QoS 0 is never sent again.
+    if packet_id == b"0" or "source" in headers:
+        # A message at QoS 0 is never sent again. A dead letter with a source is the sink's.
         return None
     number = _number("packet_id", packet_id)
     if not 0 < number < _PACKET_IDS:

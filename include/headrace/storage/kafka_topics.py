@@ -47,7 +47,12 @@ def topic_configs(profile: Profile, settings: Settings) -> dict[str, dict[str, s
     return {
         topics.raw: arrived,
         topics.dead_letter: arrived,
-        topics.status: {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"},
+        topics.status: {
+            "cleanup.policy": "compact",
+            "min.cleanable.dirty.ratio": "0.1",
+            # A bridge whose clock is far ahead would have its records refused.
+            "message.timestamp.type": "LogAppendTime",
+        },
         topics.downsampled: dated,
         topics.alarms: dated,
     }

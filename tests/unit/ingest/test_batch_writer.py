@@ -43,3 +43,22 @@ def test_written_lines_are_gone_without_a_search_for_cycles() -> None:
         assert there() is None
     finally:
         gc.enable()
+
+
+def test_refused_lines_are_gone_without_a_search_for_cycles() -> None:
+    """The error of a refused line, which is kept, would hold every frame it passed through."""
+    lines = Lines([b"a", b"b"])
+    there = weakref.ref(lines)
+
+    def refuse(_: bytes) -> None:
+        msg = "refused"
+        raise RefusedError(msg)
+
+    gc.disable()
+    try:
+        refused = write_halving(refuse, lines)
+        del lines
+        assert set(refused) == {0, 1}
+        assert there() is None
+    finally:
+        gc.enable()

@@ -195,6 +195,7 @@ def test_a_foreign_record_with_the_name_of_the_bridge_is_skipped(
 def test_records_of_others_are_passed_over() -> None:
     assert fingerprint_of(record("soon", bridge="other"), b"b") is None
     assert fingerprint_of(record(0), b"b") is None
+    assert fingerprint_of(record(7, source="raw/0/5"), b"b") is None
     assert fingerprint_of(record(None), b"b") is None
 
 

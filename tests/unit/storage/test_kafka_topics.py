@@ -67,7 +67,7 @@ def test_only_topics_that_devices_fill_are_stamped_by_arrival(profile: Profile) 
     assert stamped == {
         topics.raw: "LogAppendTime",
         topics.dead_letter: "LogAppendTime",
-        topics.status: None,
+        topics.status: "LogAppendTime",
         topics.downsampled: "CreateTime",
         topics.alarms: "CreateTime",
     }
