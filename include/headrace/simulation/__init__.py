@@ -1,1 +1,1 @@
-"""A simulated fleet of emergency fuel generators, for trying things out."""
+"""A simulated fleet of emergency fuel generators, for demonstrations and tests."""

@@ -1,4 +1,4 @@
-"""A fleet of simulated devices, each with an MQTT session of its own, in one thread."""
+"""A simulated fleet in one thread: each device has its own MQTT session."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Device", "Fleet", "FleetPlan"]
 _log = structlog.get_logger(__name__)
 
 _KEEPALIVE_SECONDS = 45
-#: A device that is offline keeps so many readings at most.
+#: An offline device keeps at most this many readings.
 _BUFFERED_READINGS = 10_000
 _RECONNECT_SECONDS = (2.0, 10.0)
 _MISC_SECONDS = 5.0
@@ -47,17 +47,19 @@ class FleetPlan:
     Parameters
     ----------
     size
-        How many generators.
+        Number of generators.
     interval
-        Least and greatest seconds between two readings; each generator has its own.
+        Shortest and longest time between two readings, in seconds. Each generator has its
+        own interval.
     seed
         The same seed gives the same readings.
     offline_chance
-        Chance, at each reading, that a generator loses its connection.
+        Probability, at each reading, that a generator loses its connection.
     offline_seconds
-        For how long, at least and at most. It sends later what it measured meanwhile.
+        Shortest and longest time offline, in seconds. The generator sends the readings of
+        that time later.
     qos
-        Quality of service of its readings.
+        Quality of service of the readings.
     """
 
     size: int
@@ -76,11 +78,11 @@ class Device:
     number
         Its number, from 1.
     plan
-        How it behaves.
+        Behaviour of the fleet.
     topics
-        Where it publishes.
+        Topics to publish to.
     address
-        The broker. With logins on, a device's login is its id.
+        The broker. If it requires logins, a device's login is its id.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Device:
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"headrace-{name}",
-            # So that the broker keeps track of what it has of this device.
+            # The broker keeps the session, and so which messages it has received.
             clean_session=False,
             protocol=MQTTv311,
         )
@@ -114,7 +116,7 @@ class Device:
         self.client.on_connect = self._on_connect
 
     def connect(self) -> bool:
-        """Try to connect; the broker's answer comes later."""
+        """Open the connection; the broker answers later."""
         try:
             self.client.connect(self._address.host, self._address.port, _KEEPALIVE_SECONDS)
         except OSError:
@@ -122,23 +124,23 @@ class Device:
         return True
 
     def cut(self) -> None:
-        """Lose the connection without a word, so that the broker sends the Last Will."""
+        """Drop the connection without a DISCONNECT, so that the broker sends the Last Will."""
         self.connected = False
         sock = self.client.socket()
         if sock is not None:
             sock.close()
 
     def leave(self) -> None:
-        """Say goodbye and disconnect."""
+        """Publish `offline` and disconnect."""
         self.connected = False
         self.client.publish(self._status_topic, "offline", qos=1, retain=True)
         self.client.disconnect()
 
     def measure(self, now: float) -> int:
-        """Take a reading, and send it or keep it; returns how many were sent."""
+        """Take a reading, and send or keep it. Returns the number of readings sent."""
         reading = self.generator.read()
         if not self.connected or now < self.offline_until:
-            # The broker will not know when this was: the device has to say.
+            # It is sent later, so it needs its own time.
             self._buffer.append({**reading, "time": rfc3339(datetime.now(UTC))})
             return 0
         self._send(reading)
@@ -157,9 +159,7 @@ class Device:
     ) -> None:
         del userdata, flags, properties
         if reason.is_failure:
-            _log.warning(
-                "the broker refuses a device", device=self.generator.device, why=str(reason)
-            )
+            _log.warning("broker refuses device", device=self.generator.device, reason=str(reason))
             return
         self.connected = True
         client.publish(self._status_topic, "online", qos=1, retain=True)
@@ -173,12 +173,11 @@ class Fleet:
     Parameters
     ----------
     plan
-        How it behaves.
+        Behaviour of the fleet.
     topics
-        Where the devices publish.
+        Topics to publish to.
     addresses
-        The broker, one address a device or one for all: with logins on, each device has
-        its own.
+        The broker: one address for all devices, or one each if the broker requires logins.
     """
 
     def __init__(
@@ -195,7 +194,7 @@ class Fleet:
         self._sent = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Measure and send until told to stop."""
+        """Measure and send until `stop` is set."""
         now = time.monotonic()
         for number, device in enumerate(self._devices):
             heapq.heappush(self._due, (now, number, "connect"))
@@ -215,7 +214,7 @@ class Fleet:
             if now >= next_report:
                 next_report = now + _REPORT_SECONDS
                 online = sum(device.connected for device in self._devices)
-                _log.info("fleet", online=online, of=len(self._devices), sent=self._sent)
+                _log.info("fleet status", online=online, of=len(self._devices), sent=self._sent)
         for device in self._devices:
             with suppress(OSError, ValueError):
                 device.leave()
@@ -244,7 +243,7 @@ class Fleet:
         return True
 
     def _lost(self, device: Device) -> None:
-        """Forget a connection, and try again later."""
+        """Close a connection, and schedule the next attempt."""
         sock = self._sockets.pop(device, None)
         if sock is not None:
             with suppress(KeyError, ValueError):

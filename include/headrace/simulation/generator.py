@@ -1,4 +1,4 @@
-"""One emergency fuel generator: what it would report."""
+"""A simulated emergency fuel generator and its readings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Generator"]
 
 
 class _Band(NamedTuple):
-    """What a generator does at a load: ranges of whole numbers, both ends included."""
+    """Ranges of a generator's values from a load on: whole numbers, both ends included."""
 
     from_load: int
     temperature: tuple[int, int]
@@ -18,7 +18,7 @@ class _Band(NamedTuple):
     fuel_used: tuple[int, int]
 
 
-#: From the highest load down; the first that the load reaches applies.
+#: From the highest load down: the first band whose `from_load` is reached applies.
 _BANDS = (
     _Band(75, (210, 300), (2000, 2600), (90, 130)),
     _Band(50, (200, 210), (1100, 2000), (75, 90)),
@@ -28,21 +28,21 @@ _BANDS = (
 )
 _FIRST_FUEL = (900, 1000)
 _REFILL = (500, 1000)
-#: A box that lies within the contiguous United States.
+#: A box within the contiguous United States.
 _LATITUDES = (32.5, 42.0)
 _LONGITUDES = (-114.0, -83.0)
 
 
 @dataclass
 class Generator:
-    """A generator with a place, a load that varies, and a tank.
+    """A generator with a location, a varying load, and a fuel tank.
 
     Parameters
     ----------
     device
         Its id.
     random
-        Where its numbers come from: the same seed gives the same readings.
+        Source of its numbers: the same seed gives the same readings.
     """
 
     device: str
@@ -57,7 +57,7 @@ class Generator:
         self.fuel = self.random.randint(*_FIRST_FUEL)
 
     def read(self) -> dict[str, Any]:
-        """Take a reading: load, what follows from it, and the fuel that is left."""
+        """Take a reading: the load, the values that depend on it, and the remaining fuel."""
         load = self.random.randint(0, 100)
         band = next(band for band in _BANDS if load >= band.from_load)
         if self.fuel:
