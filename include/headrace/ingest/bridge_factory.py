@@ -19,7 +19,7 @@ from headrace.ingest.presence import PresenceRegistry
 from headrace.ingest.recall import KafkaRecall
 from headrace.ingest.redelivery import Bookmarks, RecentPackets
 from headrace.ingest.retirement import Retirement
-from headrace.ingest.routing import filters_within, status_filter_of
+from headrace.ingest.routing import filters_within, status_filters
 from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES
 from headrace.models.presence import Presence
 from headrace.profile import Profile, load_profile
@@ -35,10 +35,9 @@ __all__ = ["bridge_subscriptions", "make_session", "run_bridge"]
 def bridge_subscriptions(settings: Settings, profile: Profile) -> tuple[Subscription, ...]:
     """What the bridge subscribes to: readings, and the presence of their devices."""
     readings = filters_within(profile.mqtt, settings.mqtt_topics)
-    statuses = dict.fromkeys(status_filter_of(profile.mqtt, item) for item in readings)
     return (
         *(Subscription(item) for item in readings),
-        *(Subscription(item, retained=True) for item in statuses),
+        *(Subscription(item, retained=True) for item in status_filters(profile.mqtt, readings)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -12,7 +13,7 @@ from headrace.profile import MqttTopics
 from headrace.storage.mqtt_stream import MALFORMED_TOPIC
 from headrace.storage.topic_filters import overlap
 
-__all__ = ["Route", "Router", "filters_within", "status_filter_of"]
+__all__ = ["Route", "Router", "filters_within", "status_filters"]
 
 _PLACEHOLDER = "{id}"
 #: Limits the memory. A larger fleet has its topics parsed again now and then.
@@ -151,7 +152,30 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
     return filters or (topics.readings_filter,)
 
 
-def status_filter_of(topics: MqttTopics, readings_filter: str) -> str:
+def status_filters(topics: MqttTopics, readings: Iterable[str]) -> tuple[str, ...]:
+    """Find the filters for the presence of the devices that filters of readings match.
+
+    Returns
+    -------
+    tuple of str
+        Filters that do not overlap. They may match more devices than the bridge has.
+    """
+    kept: list[str] = []
+    for item in (_status_filter_of(topics, item) for item in readings):
+        if not any(_covers(other, item) for other in kept):
+            kept = [*(other for other in kept if not _covers(item, other)), item]
+    if any(overlap(first, second) for first, second in combinations(kept, 2)):
+        return (topics.status_filter,)
+    return tuple(kept)
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Whether a filter matches every topic that another matches."""
+    pairs = zip(_split_share(wide)[1].split("/"), _split_share(narrow)[1].split("/"), strict=True)
+    return all(level in ("+", other) for level, other in pairs)
+
+
+def _status_filter_of(topics: MqttTopics, readings_filter: str) -> str:
     """The filter for the presence of the devices that a filter of readings matches."""
     share, bare = _split_share(readings_filter)
     levels = bare.split("/")

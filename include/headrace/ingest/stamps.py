@@ -58,6 +58,7 @@ class StampClock:
         self.on_jump = on_jump
         self._difference_ns = wall_ns() - monotonic_ns()
         self._next_ns = 0
+        self._continued_ns = 0
 
     def take(self, count: int) -> int:
         """Reserve stamps that follow one another by a nanosecond, and return the first."""
@@ -82,8 +83,11 @@ class StampClock:
         """Continue after the newest stamp of an earlier process.
 
         A stamp far ahead of the clock is not followed: the clock was wrong then, or is wrong
-        now. It is reported as a jump.
+        now. It is reported as a jump, once.
         """
+        if stamp_ns == self._continued_ns:
+            return
+        self._continued_ns = stamp_ns
         now_ns = self.check()
         if stamp_ns > now_ns + _TOLERANCE_NS:
             self.on_jump(ClockJump((now_ns - stamp_ns) / 1e9, now_ns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.errors import ConfigurationError
-from headrace.ingest.routing import Router, filters_within
+from headrace.ingest.routing import Router, filters_within, status_filters
 from headrace.models.deadletter import Reason
 from headrace.models.reading import ReadingCodec
 from headrace.profile import MqttTopics, Profile
@@ -86,6 +86,25 @@ def test_filters_of_a_bridge(profile: Profile) -> None:
     assert filters_within(profile.mqtt, ()) == ("emergency_generator/+",)
     own = ("emergency_generator/generator1", "$share/a/emergency_generator/generator2")
     assert filters_within(profile.mqtt, own) == own
+
+
+@pytest.mark.parametrize(
+    ("topic", "status", "readings", "expected"),
+    [
+        ("a/{id}", "a/{id}/s", ("a/x", "a/y"), ("a/x/s", "a/y/s")),
+        ("a/{id}", "a/{id}/s", ("$share/g/a/+",), ("$share/g/a/+/s",)),
+        ("+/{id}/r", "s/{id}/t", ("a/+/r", "b/+/r"), ("s/+/t",)),
+        ("+/{id}/r", "s/{id}/t", ("a/x/r", "b/+/r"), ("s/+/t",)),
+        ("+/{id}/r", "s/{id}/t", ("$share/g/a/x/r", "b/x/r"), ("$share/g/s/x/t",)),
+        ("+/+/{id}", "+/{id}", ("a/x/+", "+/y/q"), ("+/+",)),
+    ],
+)
+def test_filters_of_presence_do_not_overlap(
+    topic: str, status: str, readings: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    topics = MqttTopics(topic=topic, status_topic=status)
+    filters_within(topics, readings)
+    assert status_filters(topics, readings) == expected
 
 
 @pytest.mark.parametrize("item", ["#", "emergency_generator/#", "other/+", "emergency_generator"])
