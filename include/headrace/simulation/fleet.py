@@ -159,7 +159,9 @@ class Device:
     ) -> None:
         del userdata, flags, properties
         if reason.is_failure:
-            _log.warning("broker refuses device", device=self.generator.device, reason=str(reason))
+            _log.warning(
+                "the broker refuses a device", device=self.generator.device, reason=str(reason)
+            )
             return
         self.connected = True
         client.publish(self._status_topic, "online", qos=1, retain=True)
