@@ -1,4 +1,4 @@
-"""Counting what became of readings, and sending them through again."""
+"""Counting what became of readings, and sending them again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def settled(installation: Installation, records: int) -> None:
 def audited(installation: Installation, start: datetime, stop: datetime) -> dict[str, Any]:
     done = installation.headrace("audit", "--from", rfc3339(start), "--to", rfc3339(stop), "--json")
     content: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == (1 if content["lost"] else 0), done.stderr
+    lost = content["lost"] or content["deleted"]
+    assert done.returncode == (1 if lost else 0), done.stderr
     return content
 
 
@@ -124,6 +125,129 @@ def test_audit_says_when_kafka_no_longer_holds_everything(installation: Installa
     assert not counts["complete"]
     assert "partitions [0]" in counts["note"]
     assert counts["foreign"] == 30 - counts["readings"] > 0
+
+
+def test_records_that_kafka_deleted_before_the_sink_came_are_reported(
+    installation: Installation,
+) -> None:
+    """In the log, the metrics, /healthz, the dead letters, the audit and the status."""
+    topics = installation.profile.topics
+    installation.worker("bridge").start()
+    sink = installation.worker("sink")
+    sink.start()
+    send(installation, *(reading(f"g{n}", fuel=n) for n in range(30)))
+    settled(installation, 30)
+    sink.stop()
+    send(installation, *(reading(f"g{n}", fuel=n) for n in range(30)))
+    wait_for(lambda: len(installation.records(topics.raw)) == 60)
+    admin = installation.kafka.admin()
+    for future in admin.delete_records([TopicPartition(topics.raw, 0, -1)]).values():
+        future.result()
+    left = [record for record in installation.records(topics.raw) if record.partition == 0]
+    assert left == []
+    sink.start()
+    (report,) = wait_for(lambda: installation.records(topics.dead_letter))
+    first, stop = (int(report.headers[name]) for name in ("offset_start", "offset_stop"))
+    gone = stop - first
+    assert gone > 0
+    wait_for(lambda: sink_lag(installation.kafka, topics.raw, installation.profile.sink_group) == 0)
+    assert sink.log.read_text().count("records deleted before they were written") == 1
+    assert installation.metric(installation.sink_port, "headrace_sink_lost") == gone
+    (noted,) = installation.health(installation.sink_port)["lost"]
+    assert (noted["partition"], noted["start"], noted["stop"]) == (0, first, stop)
+    now = datetime.now(UTC)
+    counts = audited(installation, now - HOUR, now + HOUR)
+    (named,) = counts["deleted"]
+    assert (named["topic"], named["start"], named["stop"]) == (topics.raw, first, stop)
+    table = installation.headrace(
+        "audit", "--from", rfc3339(now - HOUR), "--to", rfc3339(now), COLUMNS="200"
+    )
+    assert table.returncode == 1
+    assert f"{first} to {stop - 1}" in table.stdout
+    # Reported once, and after a restart still known.
+    sink.stop()
+    sink.start()
+    assert len(installation.records(topics.dead_letter)) == 1
+    status = json.loads(installation.headrace("status", "--json").stdout)
+    assert [(item["start"], item["stop"]) for item in status["sink"]["lost"]] == [(first, stop)]
+    assert any(f"offsets {first} to {stop - 1}" in problem for problem in status["problems"])
+    # It is no rejected reading.
+    assert "no dead letters" in installation.headrace("dead-letters").stdout
+
+
+def test_what_others_write_to_our_topics_is_skipped(installation: Installation) -> None:
+    """Garbage, tombstones and odd keys: no command ends with a traceback, no reading is lost."""
+    topics = installation.profile.topics
+    start_ingest(installation)
+    send(installation, reading("[red]g1", fuel=1), reading("g2", fuel="not a number"))
+    settled(installation, 1)
+    good = json.dumps(reading("g3", fuel=3)).encode()
+    unequal: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]] = [
+        (b"x", b"hello", []),
+        (b"x", b"[]", []),
+        (b"x", None, []),
+        (None, None, []),
+        (b"\xff\xfe", b"\xff\xfe\x00", [("reason", b"\xff"), ("time_ns", b"9" * 5000)]),
+        (b"x", b"{}", [("reason", b"replayed")]),
+        (b"x", b"{}", [("reason", b"kafka_deleted"), ("source", b"x/y/z")]),
+        (b"x", b"{}", [("reason", b"bad_mood"), ("reason", b"wrong_type")]),
+        (b"other", good, [("time_ns", b"+5")]),
+        (b"other", good, [("time_ns", b"1_000")]),
+        (b"other", good, [("time_ns", "\u0661".encode())]),
+        (b"other", good, [("time_ns", b"9" * 30)]),
+        (b"other", good, [("time_ns", None)]),
+        # A good reading with the wrong key is stored under the id in its payload.
+        (b"other", good, []),
+    ]
+    producer = installation.kafka.producer()
+    for topic in (topics.raw, topics.dead_letter, topics.status):
+        for key, value, headers in unequal:
+            producer.produce(topic, value, key, headers=headers)
+    assert producer.flush(30) == 0
+    settled(installation, 1 + len(unequal))
+    wait_for(lambda: len(installation.points("fuel")) == 2)
+    now = datetime.now(UTC)
+    counts = audited(installation, now - HOUR, now + HOUR)
+    assert (counts["points"], counts["lost"], counts["foreign"]) == (2, 0, 0)
+    assert counts["skipped"] == 13
+    for command in (("dead-letters",), ("status",), ("replay", "--dead-letter")):
+        done = installation.headrace(*command, COLUMNS="200")
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode in (0, 1)
+    again = json.loads(installation.headrace("status", "--json").stdout)
+    assert again["kafka"]["skipped"][topics.status] >= 9
+    # What a device chose is text.
+    with installation.admin_influx() as influx:
+        influx.delete(installation.profile.buckets.raw, now - HOUR, now + HOUR, "genData")
+    done = installation.headrace(
+        "audit", "--from", rfc3339(now - HOUR), "--to", rfc3339(now + HOUR), COLUMNS="200"
+    )
+    assert "[red]g1" in done.stdout
+
+
+def test_records_are_kept_by_their_arrival(installation: Installation) -> None:
+    """A device's date decides neither when Kafka deletes a record nor where audit finds it."""
+    start_ingest(installation)
+    begun = datetime.now(UTC) - timedelta(seconds=5)
+    old = datetime.now(UTC).replace(microsecond=0) - timedelta(days=8)
+    send(installation, reading(fuel=1, time=rfc3339(old)), reading(fuel="?", time=rfc3339(old)))
+    settled(installation, 1)
+    topics = installation.profile.topics
+    for topic in (topics.raw, topics.dead_letter):
+        (record,) = wait_for(lambda topic=topic: installation.records(topic))
+        assert record.timestamp_ms > begun.timestamp() * 1000
+    counts = audited(installation, old - HOUR, old + HOUR)
+    assert (counts["readings"], counts["points"], counts["lost"]) == (1, 1, 0)
+    now = datetime.now(UTC)
+    assert audited(installation, now - HOUR, now + HOUR)["readings"] == 0
+    with installation.admin_influx() as influx:
+        influx.delete(installation.profile.buckets.raw, old - HOUR, old + HOUR, "genData")
+    assert audited(installation, old - HOUR, old + HOUR)["lost"] == 1
+    done = installation.headrace(
+        "replay", "--from", rfc3339(old - HOUR), "--to", rfc3339(old + HOUR)
+    )
+    assert done.returncode == 0, done.stderr
+    assert audited(installation, old - HOUR, old + HOUR)["lost"] == 0
 
 
 def test_dead_letters_go_through_again_once_their_cause_is_mended(

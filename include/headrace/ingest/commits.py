@@ -1,4 +1,4 @@
-"""The sink's commits: sent without waiting, and sent again when Kafka did not take them."""
+"""The sink's commits: sent without waiting, and retried if they fail."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["Commits"]
 
 _log = structlog.get_logger(__name__)
 
-#: While the group is being rebalanced commits fail; it takes about so long.
+#: Commits fail during a rebalance, which takes about this long.
 _AGAIN_SECONDS = 0.5
 
 
 class Commits:
-    """Up to where readings are written, and whether Kafka knows.
+    """Tracks up to where readings are written, and what of it is committed.
 
-    A commit that failed is made up for by the next one, unless no more readings come: so
-    it is sent again by itself.
+    The next commit makes up for a failed one. A failed commit is also retried without a
+    next one, because no more readings may come.
 
     Parameters
     ----------
     topic
-        The topic that is read.
+        The raw topic.
     """
 
     def __init__(self, topic: str) -> None:
@@ -37,22 +37,22 @@ class Commits:
         self._again_at: float | None = None
 
     def written(self, offsets: Mapping[int, int]) -> None:
-        """Note, by partition, the offset before which everything is written."""
+        """Note by partition the offset before which everything is written."""
         self._written.update(offsets)
 
     def drop(self, partitions: Iterable[int]) -> None:
-        """Never commit for partitions that are no longer ours."""
+        """Commit nothing more for partitions that another sink has."""
         for partition in partitions:
             self._written.pop(partition, None)
             self._confirmed.pop(partition, None)
 
     def send_if_failed(self, consumer: Consumer) -> None:
-        """Send again what Kafka did not take some time ago."""
+        """Retry a commit that failed some time ago."""
         if self._again_at is not None and time.monotonic() >= self._again_at:
             self.send(consumer)
 
     def send(self, consumer: Consumer, *, wait: bool = False) -> None:
-        """Commit what is written. Without waiting, the outcome comes to `report`."""
+        """Commit what is written. Without `wait`, `report` receives the outcome."""
         self._again_at = None
         positions = [
             TopicPartition(self._topic, partition, offset)
@@ -70,13 +70,13 @@ class Commits:
             self.report(exc.args[0], [])
 
     def report(self, error: KafkaError | None, positions: list[TopicPartition]) -> None:
-        """Take the outcome of a commit. Runs inside the consumer's ``poll``."""
+        """Receive the outcome of a commit, inside the consumer's ``poll``."""
         for position in positions:
             error = error or position.error
             if error is None:
                 self._confirmed[position.partition] = position.offset
         if error is not None:
             if self._again_at is None:
-                # The readings are written; whoever reads them again writes the same points.
-                _log.info("a commit failed, trying again", problem=str(error_of(error)))
+                # The readings are written. Reading them again would write the same points.
+                _log.info("commit failed and is retried", problem=str(error_of(error)))
             self._again_at = time.monotonic() + _AGAIN_SECONDS

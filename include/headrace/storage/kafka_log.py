@@ -1,4 +1,4 @@
-"""Reading a Kafka topic from some place to its end, without a consumer group."""
+"""Reads a Kafka topic from an offset to its end, without a consumer group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from headrace.storage.kafka import Kafka, Record, error_of, kafka_errors
 __all__ = [
     "Offsets",
     "count_between",
-    "count_records",
     "end_offsets",
     "held_records",
     "newest",
@@ -29,12 +28,12 @@ Offsets = dict[int, int]
 _CALL_SECONDS = 10.0
 _BATCH = 5000
 _POLL_SECONDS = 0.2
-#: Kafka says nothing for so long although there is more to read: it hangs.
+#: Kafka is considered hung if it sends nothing for this long although there is more to read.
 _SILENCE_SECONDS = 30.0
 
 
 def partitions_of(consumer: Consumer, topic: str) -> list[int]:
-    """Partition numbers of a topic.
+    """Return the partition numbers of a topic.
 
     Raises
     ------
@@ -52,7 +51,7 @@ def partitions_of(consumer: Consumer, topic: str) -> list[int]:
 
 
 def end_offsets(consumer: Consumer, topic: str) -> tuple[Offsets, Offsets]:
-    """First and one past the last offset of every partition of a topic."""
+    """Return the first offset, and one past the last, of every partition of a topic."""
     first, end = {}, {}
     for partition in partitions_of(consumer, topic):
         with kafka_errors():
@@ -63,9 +62,11 @@ def end_offsets(consumer: Consumer, topic: str) -> tuple[Offsets, Offsets]:
 
 
 def offsets_at(consumer: Consumer, topic: str, moment: datetime) -> Offsets:
-    """First offset of every partition whose record is stamped at the moment or later.
+    """Return the offset of the first record of each partition with this timestamp or a later one.
 
-    Partitions without such a record are given the end.
+    The timestamp is the time of arrival on the topics of raw readings and dead letters, and
+    the publisher's stamp on those of rows and alarms. It is never the event time. A partition
+    without such a record has its end offset.
     """
     _, end = end_offsets(consumer, topic)
     return _offsets_at(consumer, topic, moment, end)
@@ -91,7 +92,7 @@ def read_topic(
     wanted: Callable[[bytes], bool] | None = None,
     buffer_kilobytes: int = 16 * 1024,
 ) -> Iterator[Record]:
-    """Read every committed record between some offsets.
+    """Read every committed record between offsets.
 
     Parameters
     ----------
@@ -100,16 +101,16 @@ def read_topic(
     topic
         The topic.
     start
-        Where to begin in each partition; at its first record if not given.
+        First offset of each partition; its first record if not given.
     stop
-        Where to end in each partition, exclusive; at its end as it is now if not given.
+        End offset of each partition, exclusive; its present end if not given.
     since
-        Instead of `start`: begin with the first record that is stamped then or later.
+        Instead of `start`: begin with the first record with this timestamp or a later one.
     wanted
-        Says by its value whether a record is wanted; every one is if not given. Of one that
-        is not, nothing else is read.
+        Decides by the value whether a record is wanted; all are if not given. Nothing else
+        of an unwanted record is read.
     buffer_kilobytes
-        How much is fetched ahead.
+        Size of the fetch buffer.
 
     Yields
     ------
@@ -121,13 +122,13 @@ def read_topic(
     MissingResourceError
         If there is no such topic.
     TransientError
-        If Kafka is away or falls silent.
+        If Kafka is unavailable or stops sending.
     """
     consumer = kafka.consumer(
-        # Not a group that anybody joins: only a name that the library insists on.
+        # The library requires a group. Nobody joins this one.
         "headrace-reader",
         queued_max_messages_kbytes=buffer_kilobytes,
-        # As soon as there is room again: librdkafka would wait a second.
+        # Fetch as soon as there is room; librdkafka's default is a second.
         fetch_queue_backoff_ms=10,
         fetch_wait_max_ms=10,
     )
@@ -155,33 +156,33 @@ def read_topic(
 def _read_to(
     consumer: Consumer, end: Offsets, unread: set[int], wanted: Callable[[bytes], bool] | None
 ) -> Iterator[Record]:
-    heard = time.monotonic()
+    last_sent = time.monotonic()
     while unread:
         messages = _fetch(consumer)
         if any(map(Message.error, messages)):
             unread -= _ended(messages)
             messages = [message for message in messages if message.error() is None]
         for message in messages:
-            # In this order, for most are not wanted.
+            # In this order, because most records are unwanted.
             if (wanted is None or wanted(message.value() or b"")) and (
                 (message.offset() or 0) < end[message.partition() or 0]
             ):
                 yield Record.of(message)
-        # The last of each partition says how far it is read.
+        # The last record of each partition says how far it has been read.
         for message in {message.partition(): message for message in messages}.values():
             partition = message.partition() or 0
             if (message.offset() or 0) >= end[partition] - 1:
                 unread.discard(partition)
-        # Reading may take whoever reads as long as it likes.
+        # The caller may take any time between two records.
         if messages:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > _SILENCE_SECONDS:
+            last_sent = time.monotonic()
+        elif time.monotonic() - last_sent > _SILENCE_SECONDS:
             msg = f"Kafka has sent nothing for {_SILENCE_SECONDS:.0f} s although there is more"
             raise ServerTimeoutError(msg)
 
 
 def _ended(messages: Iterable[Message]) -> set[int]:
-    """Partitions that have ended; raises what Kafka says otherwise and will not mend."""
+    """Return the partitions that have ended; raise permanent errors."""
     ended = set()
     for message in messages:
         error = message.error()
@@ -195,25 +196,17 @@ def _ended(messages: Iterable[Message]) -> set[int]:
 
 
 def _fetch(consumer: Consumer) -> list[Message]:
-    """Wait for a record, and return it with those that are there already.
+    """Wait for a record, and return it with those that have arrived.
 
-    To ask for many at once would be to wait until there are so many, or in vain.
+    Asking for many at once would wait until there are as many, or for the timeout.
     """
     with kafka_errors():
         first = consumer.poll(_POLL_SECONDS)
         return [] if first is None else [first, *consumer.consume(_BATCH, 0)]
 
 
-def count_records(kafka: Kafka, topic: str) -> int:
-    """How many records a `read_committed` consumer would get of a topic, by reading it.
-
-    Offsets do not tell: the markers of transactions and what was aborted have some, too.
-    """
-    return sum(1 for _ in read_topic(kafka, topic))
-
-
 def held_records(kafka: Kafka, topic: str) -> int:
-    """How many records a topic without transactions holds, by its offsets."""
+    """Return the number of offsets that a topic holds: at least its number of records."""
     consumer = kafka.consumer("headrace-reader")
     try:
         first, end = end_offsets(consumer, topic)
@@ -223,12 +216,12 @@ def held_records(kafka: Kafka, topic: str) -> int:
 
 
 def count_between(consumer: Consumer, topic: str, start: datetime, stop: datetime) -> int:
-    """How many records of a topic are stamped in ``[start, stop)``, by their offsets."""
+    """Return the number of offsets whose records have a timestamp in ``[start, stop)``."""
     begin = offsets_at(consumer, topic, start)
     end = offsets_at(consumer, topic, stop)
     return sum(max(0, end[partition] - offset) for partition, offset in begin.items())
 
 
 def newest(first: Offsets, end: Offsets, records: int) -> Offsets:
-    """Offsets from which on each partition holds its newest so many records."""
+    """Return the offset from which on each partition holds this number of newest records."""
     return {part: max(first[part], stop - records) for part, stop in end.items()}
