@@ -14,7 +14,7 @@ from typing import Any
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, ServerUnavailableError
 from headrace.kafka_status import ask_kafka, ask_presence
 from headrace.models.window import rfc3339
 from headrace.profile import Profile
@@ -173,7 +173,7 @@ def _answers(parts: dict[str, Callable[[], Answer]]) -> dict[str, Answer | str]:
 def _outcome(part: Callable[[], Answer]) -> Answer | str:
     try:
         return part()
-    except (HeadraceError, OSError, urllib3.exceptions.HTTPError, ValueError, KeyError) as exc:
+    except (HeadraceError, OSError, ValueError, KeyError) as exc:
         return str(exc) or type(exc).__name__
 
 
@@ -182,7 +182,8 @@ def _judge(status: Status, settings: Settings) -> None:
     problems = status.problems
     for name, state in status.components.items():
         if state != _UP and not state.startswith("unknown"):
-            problems.append(f"{name}: {state}. Next: {_NEXT_STEPS.get(name, _AIRFLOW_STEP)}")
+            stop = "" if state.endswith((".", "?")) else "."
+            problems.append(f"{name}: {state}{stop} Next: {_NEXT_STEPS.get(name, _AIRFLOW_STEP)}")
     now = datetime.now(UTC)
     if settings.installed_at > now:
         problems.append(
@@ -331,7 +332,7 @@ def _airflow_parts(settings: Settings) -> dict[str, str]:
     }
     try:
         parts = json.loads(_get(url))
-    except (OSError, urllib3.exceptions.HTTPError, ValueError) as exc:
+    except (HeadraceError, ValueError) as exc:
         unknown = "unknown: the api-server does not answer"
         return {"airflow-api-server": str(exc), **dict.fromkeys(names.values(), unknown)}
     states = {"airflow-api-server": _UP}
@@ -342,7 +343,11 @@ def _airflow_parts(settings: Settings) -> dict[str, str]:
 
 
 def _get(url: str) -> bytes:
-    response = urllib3.request(
-        "GET", url, timeout=_CALL_SECONDS, retries=urllib3.Retry(0, redirect=2)
-    )
+    try:
+        response = urllib3.request(
+            "GET", url, timeout=_CALL_SECONDS, retries=urllib3.Retry(0, redirect=2)
+        )
+    except urllib3.exceptions.HTTPError as exc:
+        msg = f"{url} does not answer"
+        raise ServerUnavailableError(msg) from exc
     return response.data
