@@ -10,8 +10,8 @@ from typing import Any
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from headrace.errors import HeadraceError, MissingResourceError
-from headrace.models.foreign import ForeignReason, ForeignRecordError
+from headrace.errors import MissingResourceError
+from headrace.ingest.presence import parse_record
 from headrace.models.presence import Presence, PresenceState
 from headrace.models.window import rfc3339
 from headrace.profile import Profile
@@ -123,19 +123,16 @@ def ask_presence(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, 
         cut_short = time.monotonic() > deadline
         return not cut_short
 
-    def presence_of(record: Record) -> Presence | str:
-        """A presence, or the id of a device that was removed."""
-        if not record.value:
-            return record.key.decode("utf-8", "replace")
-        return _presence(record, profile.id_field)
+    def parse(record: Record) -> tuple[str, Presence | None]:
+        return parse_record(record.key, record.value, profile.id_field)
 
     known: dict[str, Presence] = {}
     records = takewhile(in_time, read_topic(kafka, profile.topics.status))
-    for item in own_records(records, presence_of, skipped):
-        if isinstance(item, str):
-            known.pop(item, None)
+    for device, presence in own_records(records, parse, skipped):
+        if presence is None:
+            known.pop(device, None)
         else:
-            known[item.device] = item
+            known[device] = presence
     offline = [item for item in known.values() if item.state is PresenceState.OFFLINE]
     return {
         "devices": {
@@ -148,10 +145,3 @@ def ask_presence(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, 
         },
         "kafka": {"skipped": skipped.by_topic()},
     }
-
-
-def _presence(record: Record, id_field: str) -> Presence:
-    try:
-        return Presence.from_json(record.value, id_field)
-    except (ValueError, TypeError, LookupError, RecursionError, HeadraceError) as exc:
-        raise ForeignRecordError(ForeignReason.WRONG_VALUE, str(exc)) from exc

@@ -22,8 +22,10 @@ from headrace.settings import Settings
 from headrace.stages.heal import expected_windows, missing_windows
 from headrace.stages.markers import read_markers
 from headrace.stages.pipeline import Pipeline
+from headrace.storage.broker_statistics import read_broker_statistics
 from headrace.storage.influx import Influx, influx_address
 from headrace.storage.kafka import Kafka
+from headrace.storage.mqtt_address import MqttAddress
 
 __all__ = ["Status", "collect_status"]
 
@@ -132,6 +134,7 @@ def collect_status(settings: Settings, profile: Profile) -> Status:
         "mailbox": lambda: _connects(settings.smtp_host, settings.smtp_port),
     }
     others: dict[str, Callable[[], Answer]] = {
+        "broker": lambda: _ask_broker(settings, limit),
         "devices": lambda: ask_presence(profile, kafka, limit),
         "airflow": lambda: {"components": _airflow_parts(settings)},
     }
@@ -242,6 +245,12 @@ def _connects(host: str, port: int) -> Answer:
         return {}
 
 
+def _ask_broker(settings: Settings, limit: timedelta) -> Answer:
+    """Ask the broker what only it knows; a broker with logins does not tell."""
+    statistics = read_broker_statistics(MqttAddress.from_settings(settings), limit)
+    return {"mqtt": {"dropped": (statistics or {}).get("dropped")}}
+
+
 def _ask_influx(settings: Settings, profile: Profile, kafka: Kafka) -> Answer:
     now = datetime.now(UTC)
     begin = now - settings.heal_horizon
@@ -266,9 +275,9 @@ def _ask_bridge(settings: Settings) -> Answer:
         "mqtt": {
             "received": _required(metrics, "headrace_bridge_received", base),
             "shortfalls": list(report.get("shortfalls") or ()),
-            "clock_jumps": sum(metrics.get("headrace_bridge_clock_jumps", {}).values()),
+            "clock_jumps": metrics.get("headrace_bridge_clock_jumps", 0),
         },
-        "kafka": {"skipped": metrics.get("headrace_bridge_skipped", {})},
+        "kafka": {"skipped": report.get("skipped") or {}},
         "components": _own_state("bridge", report),
     }
 
@@ -303,23 +312,20 @@ def _own_state(name: str, report: dict[str, Any]) -> dict[str, str]:
     return {name: "; ".join(problems) or f"its loop is {report['loop']}"}
 
 
-def _metrics(base: str) -> dict[str, dict[str, int]]:
-    """Metrics by name, each by its labels."""
-    found: dict[str, dict[str, int]] = {}
-    for family in text_string_to_metric_families(_get(f"{base}/metrics").decode()):
-        by_label = found.setdefault(family.name, {})
-        for sample in family.samples:
-            if family.type in ("counter", "gauge"):
-                label = sample.labels.get("topic", "")
-                by_label[label] = by_label.get(label, 0) + int(sample.value)
-    return found
+def _metrics(base: str) -> dict[str, int]:
+    """Read the metrics of a worker: by name, summed over labels."""
+    return {
+        family.name: sum(int(sample.value) for sample in family.samples)
+        for family in text_string_to_metric_families(_get(f"{base}/metrics").decode())
+        if family.type in ("counter", "gauge")
+    }
 
 
-def _required(metrics: dict[str, dict[str, int]], name: str, base: str) -> int:
+def _required(metrics: dict[str, int], name: str, base: str) -> int:
     if name not in metrics:
         msg = f"{base}/metrics has no {name}"
         raise ValueError(msg)
-    return sum(metrics[name].values())
+    return metrics[name]
 
 
 def _airflow_parts(settings: Settings) -> dict[str, str]:
