@@ -12,13 +12,14 @@ from confluent_kafka.admin import OffsetSpec
 
 from headrace.errors import MissingResourceError
 from headrace.ingest.presence import parse_record
+from headrace.models.lost import merged
 from headrace.models.presence import Presence, PresenceState
 from headrace.models.window import rfc3339
 from headrace.profile import Profile
 from headrace.stages.ingest_progress import committed_offsets
 from headrace.storage.kafka import Kafka, Record, kafka_errors
 from headrace.storage.kafka_log import read_topic
-from headrace.storage.lost_ledger import recorded_losses
+from headrace.storage.lost_ledger import recorded_losses, unreported_losses
 from headrace.storage.records import SkippedRecords, own_records
 
 __all__ = ["ask_kafka", "ask_presence"]
@@ -65,7 +66,8 @@ def ask_kafka(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, dic
     )[topics.raw]
     # Without a record that is so recent, Kafka answers -1.
     arrived = sum(raw_end[part] - offset for part, offset in recent.items() if offset >= 0)
-    lost = recorded_losses(kafka, profile, sorted(raw_end))
+    recorded = recorded_losses(kafka, profile, sorted(raw_end))
+    lost = merged([*recorded, *unreported_losses(topics.raw, raw_first, committed)])
     return {
         "kafka": counts,
         "sink": {

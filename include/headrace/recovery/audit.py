@@ -27,6 +27,7 @@ from headrace.storage.flux_values import FluxValue
 from headrace.storage.influx import Influx
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import Offsets, end_offsets, read_topic
+from headrace.storage.lost_ledger import unreported_losses
 from headrace.storage.records import SkippedRecords
 
 __all__ = ["Audit", "audit"]
@@ -162,6 +163,7 @@ def audit(
         _count_points(tally, influx, profile, start, stop, progress)
         _count_records(tally, kafka, profile, committed, start, stop, margin, progress)
         _count_letters(tally, result, kafka, profile, start, stop, margin, progress)
+        result.deleted = merged([*result.deleted, *_unreported(kafka, profile, committed)])
         _compare(tally, result)
     return result
 
@@ -231,6 +233,16 @@ def _count_letters(
             tally.execute("INSERT OR IGNORE INTO refused VALUES (?)", (letter.source,))
     result.skipped = sum(skipped.counts.values())
     result.deleted = merged(item for item in lost if item.recorded_ms >= since_ms)
+
+
+def _unreported(kafka: Kafka, profile: Profile, committed: Offsets) -> list[LostRecords]:
+    """Return what Kafka deleted while the sink was not running, and what it will report."""
+    consumer = kafka.consumer("headrace-reader")
+    try:
+        first, _ = end_offsets(consumer, profile.topics.raw)
+    finally:
+        consumer.close()
+    return unreported_losses(profile.topics.raw, first, committed)
 
 
 def _committed(kafka: Kafka, profile: Profile) -> Offsets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
@@ -12,11 +13,12 @@ from headrace.models.lost import LostRecords
 from headrace.profile import Profile
 from headrace.storage.kafka import Kafka, kafka_errors
 
-__all__ = ["LostLedger", "recorded_losses"]
+__all__ = ["LostLedger", "recorded_losses", "unreported_losses"]
 
 _CALL_SECONDS = 5.0
 #: Kafka keeps 4,096 bytes with a commit.
 _DETAIL_CHARACTERS = 500
+_NOT_RUNNING = "Kafka deleted the records, and the sink is not running"
 
 
 def _group(profile: Profile) -> str:
@@ -89,3 +91,27 @@ def recorded_losses(kafka: Kafka, profile: Profile, partitions: list[int]) -> li
             # No commit, or one that another program made.
             continue
     return losses
+
+
+def unreported_losses(
+    topic: str, first: Mapping[int, int], committed: Mapping[int, int]
+) -> list[LostRecords]:
+    """Return what Kafka has deleted past the commits of a sink that is not running.
+
+    The sink reports the same when it starts.
+
+    Parameters
+    ----------
+    topic
+        The raw topic.
+    first
+        First offset of every partition.
+    committed
+        What the sink has committed, by partition.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    return [
+        LostRecords(topic, partition, committed.get(partition, 0), offset, _NOT_RUNNING, now_ms)
+        for partition, offset in first.items()
+        if committed.get(partition, 0) < offset
+    ]
