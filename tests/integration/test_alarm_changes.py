@@ -1,4 +1,4 @@
-"""What consumers of the alarms' topic are told: each change once, and again only if it changes."""
+"""Alarm changes on their topic: each one once, and again only if it is corrected."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+import yaml
+
 from headrace.models.window import rfc3339
-from tests.support.installation import Installation
+from headrace.stages.alarm_record import read_standing
+from tests.support.installation import PROJECT, Installation
 from tests.support.ranges import MINUTE, hours_ago, windows
 
 #: Device, rule, window (in minutes), state.
@@ -159,3 +163,124 @@ def test_windows_that_were_missed_are_no_silence(installation: Installation) -> 
     installation.compute(outage)
     assert standing(installation, begin) == [("gone", "silent", 17, "raised")]
     assert [change["revision"] for change in told(installation)] == [0]
+
+
+def gauge(pressure: float | None) -> dict[str, float]:
+    return {} if pressure is None else {"pressure": pressure}
+
+
+@pytest.mark.parametrize(
+    ("before", "late", "expected"),
+    [
+        # Low already before the window without a value: the alarm was raised too late.
+        ([5, None, None, 1], {1: 1}, [("generator1", "pressure", 1, "raised")]),
+        # Not low when it was raised; low again behind the window without a value.
+        ([5, 1, None, 1], {1: 5}, [("generator1", "pressure", 3, "raised")]),
+        # An alarm that ended without anyone having seen it.
+        (
+            [1, None, None, 1],
+            {1: 5},
+            [
+                ("generator1", "pressure", 0, "raised"),
+                ("generator1", "pressure", 1, "cleared"),
+                ("generator1", "pressure", 3, "raised"),
+            ],
+        ),
+    ],
+    ids=["earlier", "later", "between"],
+)
+def test_a_late_reading_of_a_field_that_rows_may_lack(
+    gauges: Installation,
+    before: list[float | None],
+    late: dict[int, float],
+    expected: list[Change],
+) -> None:
+    begin = hours_ago(1)
+    gauges.store(
+        *(
+            ("generator1", begin + number * MINUTE, gauge(value))
+            for number, value in enumerate(before)
+        )
+    )
+    for number in range(len(before)):
+        gauges.compute(windows(begin + number * MINUTE, 1))
+    for number, value in late.items():
+        moment = begin + number * MINUTE + timedelta(seconds=30)
+        gauges.store(("generator1", moment, gauge(value)))
+        gauges.compute(windows(begin + number * MINUTE, 1))
+    assert standing(gauges, begin) == expected
+    with gauges.pipeline() as pipeline:
+        recorded = read_standing(datetime.now(UTC), pipeline)
+    assert [(change.rule, change.since) for change in recorded] == [
+        ("pressure", begin + expected[-1][2] * MINUTE)
+    ]
+
+
+@pytest.fixture
+def gauges(install: Callable[..., Installation]) -> Installation:
+    """An installation with a rule on a field that readings may lack."""
+    shipped = yaml.safe_load((PROJECT / "include/profiles/generators.yaml").read_text())
+    fields = {**shipped["fields"], "pressure": {"unit": "bar", "range": [0, 10], "required": False}}
+    rule = {
+        "rule": "pressure",
+        "writes": "pressure_alarm",
+        "flux": "alarm_threshold.flux",
+        "params": {"field": "pressure", "below": 2},
+        "level": "low",
+        "normal": "enough",
+    }
+    return install({"fields": fields, "alarms": [*shipped["alarms"], rule]})
+
+
+def test_a_device_whose_readings_come_late_is_not_silent(installation: Installation) -> None:
+    """Its clock is 90 s behind: its windows are computed before its readings come."""
+    begin = hours_ago(1)
+    late = [begin + minute * MINUTE for minute in range(2, 6)]
+    both = ("late", "gone", "other")
+    installation.store(*((device, begin + n * MINUTE, {}) for n in (0, 1) for device in both))
+    installation.store(*(("other", start, {}) for start in late))
+    for minute in range(4):
+        installation.compute(windows(begin + minute * MINUTE, 1))
+    installation.store(("late", begin + 2 * MINUTE, {}), ("late", begin + 3 * MINUTE, {}))
+    installation.compute(windows(late[2], 1))
+    assert standing(installation, begin) == [("gone", "silent", 4, "raised")]
+    installation.store(*(("late", start, {}) for start in late))
+    installation.compute(windows(late[0], 4))
+    assert standing(installation, begin) == [("gone", "silent", 4, "raised")]
+
+
+@pytest.mark.parametrize("topic", ["alarms", "downsampled"])
+def test_records_of_others_on_our_topics_are_skipped(
+    installation: Installation, topic: str
+) -> None:
+    begin = hours_ago(1)
+    installation.store(("g1", begin, {"fuel": 700}), ("g1", begin + MINUTE, {"fuel": 400}))
+    installation.compute(windows(begin, 1))
+    name = getattr(installation.profile.topics, topic)
+    (record, *_) = [*installation.records(installation.profile.topics.downsampled)]
+    window = f'"window_start":"{rfc3339(begin + MINUTE)}"'.encode()
+    producer = installation.kafka.producer()
+    foreign: list[tuple[bytes | None, bytes | None]] = [
+        (b"g1", b"hello"),
+        (b"g1", b"[]"),
+        (b"g1", None),
+        (None, b"{}"),
+        (b"g1", record.value[:-20]),
+        (b"g1", b"{" + window),
+        (b"g1", b'{"generatorID":"g1",' + window + b"}"),
+        (b"g1", b'{"generatorID":"g1","revision":' + b"9" * 400 + b"," + window + b"}"),
+        (b"g2", record.value.replace(rfc3339(begin).encode(), rfc3339(begin + MINUTE).encode())),
+        (b"\xff\xfe", b"\xff\xfe" + window),
+    ]
+    for key, value in foreign:
+        producer.produce(name, value, key)
+    assert producer.flush(30) == 0
+    result = installation.compute(windows(begin + MINUTE, 1))
+    assert (result.new, result.corrected, result.changes) == (1, 0, 1)
+    if topic == "alarms":
+        assert result.foreign == {name: len(foreign)}
+    else:
+        # Only those that look as if they were about the window are read.
+        assert 0 < result.foreign[name] < len(foreign)
+    again = installation.compute(windows(begin + MINUTE, 1))
+    assert (again.new, again.corrected, again.changes) == (0, 0, 0)

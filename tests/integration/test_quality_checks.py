@@ -11,7 +11,7 @@ import yaml
 
 from headrace.models.quality import CheckResult, Verdict, report_table
 from headrace.models.reading import epoch_ns
-from headrace.models.window import WindowRange
+from headrace.models.window import WindowRange, floor
 from headrace.stages.quality import check_quality, write_results
 from tests.support.installation import PROJECT, Installation
 from tests.support.ranges import MINUTE, hours_ago, windows
@@ -24,7 +24,7 @@ PROMISED = 4
 
 @dataclass(frozen=True)
 class Fleet:
-    """What a quarter of an hour is like.
+    """What happens in a quarter of an hour.
 
     Parameters
     ----------
@@ -72,10 +72,11 @@ NAMED: Mapping[str, Callable[[Fleet], list[str]]] = {
 
 
 def live_through(installation: Installation, quarter: WindowRange, fleet: Fleet) -> None:
-    """Let a fleet report for a quarter of an hour, and compute its windows."""
-    before = quarter.start - 5 * MINUTE
-    installation.store(*((device, before, {}) for device in DEVICES))
-    installation.compute(windows(before, 1))
+    """Let a fleet report for a quarter of an hour and compute the windows."""
+    # Two windows before, so that every device is known.
+    before = windows(quarter.start - 6 * MINUTE, 2)
+    installation.store(*((device, start, {}) for device in DEVICES for start in before.starts()))
+    installation.compute(before)
     starts = list(quarter.starts())[: QUARTER - fleet.quiet]
     moments = [
         (device, start + timedelta(seconds=60 * (index + 0.99) / fleet.readings))
@@ -92,6 +93,9 @@ def live_through(installation: Installation, quarter: WindowRange, fleet: Fleet)
     installation.compute(quarter)
     producer = installation.kafka.producer()
     topics = installation.profile.topics
+    for topic in (topics.raw, topics.dead_letter):
+        # So that records can have arrived an hour ago.
+        installation.alter_topic(topic, message_timestamp_type="CreateTime")
     middle = quarter.start + 5 * MINUTE
     for number, device in enumerate(DEVICES):
         behind = timedelta(minutes=10) if number < fleet.drifting else timedelta(0)
@@ -100,8 +104,15 @@ def live_through(installation: Installation, quarter: WindowRange, fleet: Fleet)
             stamps = {"time_ns": middle - behind - waited, "taken_ns": middle}
             headers = [(name, str(epoch_ns(stamp))) for name, stamp in stamps.items()]
             produce(producer, topics.raw, device, middle, headers)
+    for number, stamp in enumerate(("", "-1", "noon", "9" * 5000, "\u0661")):
+        # By somebody else: no clock is judged by it.
+        headers = [("taken_ns", stamp), ("time_ns", stamp)]
+        produce(producer, topics.raw, f"other{number}", middle, headers)
     for _ in range(fleet.rejected):
-        produce(producer, topics.dead_letter, "", middle, [])
+        produce(producer, topics.dead_letter, "", middle, [("reason", "not_json")])
+    for reason in ("replayed", "kafka_deleted", "by somebody else"):
+        for _ in range(100):
+            produce(producer, topics.dead_letter, "", middle, [("reason", reason)])
     assert producer.flush(30) == 0
     with installation.pipeline() as pipeline:
         for start in starts[: fleet.broken]:
@@ -186,3 +197,24 @@ def test_unsettled_windows_are_reported_and_not_judged(installation: Installatio
     result = check(installation, quarter)["completeness"]
     assert result.verdict is Verdict.NOT_JUDGED
     assert f"0 of {QUARTER} windows judged" in result.detail
+
+
+@pytest.mark.parametrize("minutes", [20, 30, 60])
+def test_windows_that_are_longer_than_a_quarter_of_an_hour(
+    install: Callable[..., Installation], minutes: int
+) -> None:
+    length = timedelta(minutes=minutes)
+    shipped = yaml.safe_load((PROJECT / "include/profiles/generators.yaml").read_text())
+    installation = install(
+        {"window": f"{minutes}m", "silent": {**shipped["silent"], "after": f"{2 * minutes}m"}},
+        HEADRACE_INSTALLED_AT="2026-01-01T00:00:00Z",
+    )
+    stop = floor(hours_ago(1), length)
+    range_ = WindowRange(stop - 2 * length, stop, length)
+    moments = (range_.start + number * timedelta(seconds=15) for number in range(8 * minutes))
+    installation.store(*(("generator1", moment, {}) for moment in moments))
+    installation.compute(range_)
+    last = WindowRange(stop - length, stop, length)
+    results = check(installation, last)
+    for name in ("completeness", "readings", "freshness", "adds_up", "out_of_range"):
+        assert results[name].verdict is Verdict.OK, report_table(list(results.values()))

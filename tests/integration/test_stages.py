@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
 
-from headrace.errors import BadQueryError, RawDataGoneError
+from headrace.errors import BadQueryError, RangeNotOverError, RawDataGoneError
 from headrace.models.reading import epoch_ns
 from headrace.models.window import floor, rfc3339
 from headrace.stages.alarms import evaluate_alarms
@@ -98,6 +99,29 @@ def test_computing_twice_publishes_nothing_twice(
     assert len(installation.rows()) == 2
 
 
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computes windows that are not over, as if every clock but this one were ahead."""
+    monkeypatch.setattr("headrace.stages.downsample.await_end", lambda *_: None)
+
+
+def test_a_window_that_is_not_over_is_not_computed(installation: Installation) -> None:
+    """Even if the clock of the task says so: InfluxDB's is asked as well."""
+    window = windows(floor(datetime.now(UTC), MINUTE) + 2 * MINUTE, 1)
+    installation.store(("generator1", window.start - 5 * MINUTE, {}))
+    with installation.pipeline() as pipeline:
+        for ahead in (timedelta(0), timedelta(minutes=5), timedelta(days=3)):
+            wrong = replace(pipeline, clock=lambda ahead=ahead: datetime.now(UTC) + ahead)
+            with pytest.raises(RangeNotOverError, match="is not over"):
+                downsample(window, wrong, settled=True, run="test/1")
+        assert read_markers(window, pipeline) == {}
+        # A clock that is behind waits for the rest of a second, and else comes later.
+        over = windows(window.start - 5 * MINUTE, 1)
+        behind = replace(pipeline, clock=lambda: over.stop - timedelta(seconds=0.2))
+        assert downsample(over, behind, settled=True, run="test/1").rows == 1
+
+
+@pytest.mark.usefixtures("no_waiting")
 def test_what_is_published_is_found_with_a_clock_that_is_behind(installation: Installation) -> None:
     """To a host whose clock is behind, a window that it publishes has not ended yet."""
     window = windows(floor(datetime.now(UTC), MINUTE) + MINUTE, 1)
@@ -111,6 +135,7 @@ def test_what_is_published_is_found_with_a_clock_that_is_behind(installation: In
     assert (again.rows, again.new, again.corrected, again.changes) == (1, 0, 0, 0)
 
 
+@pytest.mark.usefixtures("no_waiting")
 def test_a_cluster_that_stamps_records_by_its_own_clock_is_told_not_to(
     installation: Installation,
 ) -> None:

@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from headrace.errors import TransientError
 from headrace.models.window import WindowRange, rfc3339
+from headrace.stages.alarm_record import read_standing
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
 from headrace.stages.markers import read_markers
@@ -74,7 +75,7 @@ def filled(installation: Installation) -> tuple[Installation, WindowRange]:
 
 
 #: The two that tell whether anything is out; the others take long, all together.
-_TELLING = ("before commit_transaction 1", "after commit_transaction 1")
+_TELLING = ("before commit_transaction 1", "before write 1")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,10 @@ def test_killed_between_any_two_steps(filled: tuple[Installation, WindowRange], 
 
     die(installation, step, range_, "test/1")
     assert revisions(installation) == (whole if committed else Counter())
+    if not committed:
+        # Nor does the record show an alarm that nobody was told of.
+        with installation.pipeline() as pipeline:
+            assert read_standing(datetime.now(UTC), pipeline) == []
     begun = time.monotonic()
     again = publish(installation, range_, "test/1")
     # The next attempt does not wait out the transaction of the dead.
@@ -107,7 +112,10 @@ def test_killed_between_any_two_steps(filled: tuple[Installation, WindowRange], 
     )
     with installation.pipeline() as pipeline:
         markers = read_markers(range_, pipeline)
+        standing = read_standing(datetime.now(UTC), pipeline)
     assert {marker.published for marker in markers.values()} == {len(DEVICES)}
+    # The record shows what consumers have, also if it was not written the first time.
+    assert {change.device for change in standing} == set(DEVICES)
 
 
 @pytest.mark.long

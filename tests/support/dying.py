@@ -31,13 +31,13 @@ __all__ = ["STEPS"]
 STEPS = (
     "before init_transactions 1",
     "after init_transactions 1",
-    # InfluxDB is told which changes of alarms there will be,
-    "after write 1",
     "after begin_transaction 1",
     "after produce 1",
     "before commit_transaction 1",
     "after commit_transaction 1",
-    # and what was published.
+    # The record of alarm changes,
+    "before write 1",
+    # and the markers.
     "before write 2",
     "after write 2",
 )

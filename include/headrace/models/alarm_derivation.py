@@ -72,7 +72,8 @@ class Derivation:
         By rule: the last window that the range decides about. A rule that is left out has no
         such limit.
     undecided
-        Gaps that contain windows that are not computed.
+        Gaps of which some windows are not computed. Published changes that may follow from
+        them are left as they are until these windows are healed.
     """
 
     changes: tuple[AlarmChange, ...]
@@ -137,6 +138,9 @@ def derive(
         last[SILENT] = history.rows[-1]
     undecided = []
     for gap in gaps_of(history.rows, profile):
+        if gap.ended is None and gap.raised_in < windows.start:
+            # Nothing follows from it for this range.
+            continue
         if not all(start in computed for start in gap.without):
             undecided.append(gap)
         elif gap.follows_known(profile.silent.known) and (history.device, gap.last) not in late:

@@ -1,4 +1,4 @@
-"""Quality checks: what was measured, against what was expected."""
+"""Quality checks: measured values, compared with their levels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from headrace.profile import Thresholds
 
 __all__ = ["CheckResult", "Verdict", "judge", "report_table"]
 
-#: A mail is to be read: beyond so many devices it gives their number.
+#: A mail names at most so many devices, and gives the number of the others.
 _NAMED_DEVICES = 20
 
 
 class Verdict(StrEnum):
-    """What a measured value means."""
+    """Result of comparing a measured value with its levels."""
 
     OK = "ok"
     WARN = "warn"
@@ -26,22 +26,22 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The outcome of one check.
+    """The result of one check.
 
     Parameters
     ----------
     name
         The check's name in the profile.
     value
-        What was measured: a share from 0 to 1, a number, or seconds for ages.
+        The measured value: a share from 0 to 1, a number, or seconds for ages.
     warn, fail
         Its levels, in the same unit.
     verdict
-        What it means.
+        Result of the comparison.
     detail
-        What was counted.
+        The counted numbers, as text.
     devices
-        Devices concerned.
+        Devices that caused the verdict.
     """
 
     name: str
@@ -62,7 +62,7 @@ def judge(
     low_is_bad: bool,
     devices: Sequence[str] = (),
 ) -> CheckResult:
-    """Compare a measured value with its levels; `None` means that nothing could be judged."""
+    """Compare a measured value with its levels; without a value the check is not judged."""
     warn, fail = _number(levels.warn), _number(levels.fail)
     if value is None:
         verdict = Verdict.NOT_JUDGED
@@ -77,7 +77,7 @@ def judge(
 
 
 def report_table(results: Sequence[CheckResult]) -> str:
-    """Lay the outcomes out as a table of plain text."""
+    """Format the results as a plain-text table."""
     rows = [("check", "verdict", "measured", "warn at", "fail at", "what was counted")]
     rows += [
         (

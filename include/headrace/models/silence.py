@@ -49,8 +49,8 @@ class Gap:
         return self.previous is not None and self.last - self.previous <= known
 
     def concerns(self, window_start: datetime) -> bool:
-        """Whether a change of the rule `silent` in that window follows from this gap."""
-        return self.last < window_start and (self.ended is None or window_start <= self.ended)
+        """Whether a change of the rule `silent` in that window may follow from this gap."""
+        return window_start in (self.raised_in, self.ended)
 
 
 def windows_of_silence(profile: Profile) -> int:

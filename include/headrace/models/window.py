@@ -8,7 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 from headrace.errors import ConfigurationError
 
-__all__ = ["WindowRange", "floor", "parse_time", "pieces_of", "ranges_of", "rfc3339"]
+__all__ = [
+    "WindowRange",
+    "floor",
+    "parse_time",
+    "pieces_of",
+    "ranges_of",
+    "rfc3339",
+    "whole_windows",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -89,6 +97,14 @@ class WindowRange:
             stop = min(start + step, self.stop)
             yield WindowRange(start, stop, self.length)
             start = stop
+
+
+def whole_windows(begin: datetime, end: datetime, length: timedelta) -> WindowRange | None:
+    """Return the windows that lie entirely between two times; `None` if there are none."""
+    # A window that had already started at `begin` is left out.
+    start = floor(begin + length - timedelta(microseconds=1), length)
+    stop = floor(end, length)
+    return WindowRange(start, stop, length) if start < stop else None
 
 
 def ranges_of(starts: Iterable[datetime], length: timedelta) -> list[WindowRange]:

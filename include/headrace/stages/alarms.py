@@ -1,4 +1,4 @@
-"""Alarm levels: each rule of the profile, evaluated in Flux, inside InfluxDB."""
+"""Alarm levels: InfluxDB evaluates each rule of the profile in Flux."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from headrace.stages.pipeline import Pipeline
 
 __all__ = ["evaluate_alarms"]
 
-#: Limits that no value reaches, for rules that leave one out.
+#: Limits that no value reaches, for rules without one of them.
 _UNREACHABLE = {"below": -sys.float_info.max, "above": sys.float_info.max}
 
 
 def evaluate_alarms(windows: WindowRange, pipeline: Pipeline) -> dict[str, int]:
-    """Give every row of a range its level under every rule.
+    """Write the level of every rule into every row of a range.
 
     Returns
     -------
     dict
-        By rule: how many rows got a level.
+        By rule: the number of rows that got a level.
 
     Raises
     ------
     BadQueryError
-        If the Flux of a rule is wrong; the message names the file.
+        If the Flux of a rule is wrong; the error names the file.
     ConfigurationError, AccessDeniedError, MissingResourceError, TransientError
         As `Pipeline.run`.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from headrace.models.window import WindowRange, floor
+from headrace.models.window import WindowRange, floor, whole_windows
 from headrace.stages.downsample import count_raw
 from headrace.stages.markers import Marker, read_markers
 from headrace.stages.pipeline import Pipeline
@@ -37,11 +37,8 @@ def expected_windows(
         `None` if there is no such window yet.
     """
     length = pipeline.profile.window
-    # A window that had already started at `begin` is never complete.
-    start = floor(begin + length - timedelta(microseconds=1), length)
-    start = max(start, _oldest_start(now, length, pipeline))
-    stop = floor(now - settling, length)
-    return WindowRange(start, stop, length) if start < stop else None
+    begin = max(begin, _oldest_start(now, length, pipeline))
+    return whole_windows(begin, now - settling, length)
 
 
 def missing_windows(

@@ -1,4 +1,4 @@
-"""How far the sinks have come."""
+"""Progress of the sinks: committed offsets and lag."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK_SECONDS = 0.1
 
 
 def end_of_topic(kafka: Kafka, topic: str) -> Offsets:
-    """One past the last offset of every partition, now."""
+    """Return one past the last offset of every partition."""
     consumer = kafka.consumer("headrace-reader")
     try:
         return end_offsets(consumer, topic)[1]
@@ -27,8 +27,8 @@ def end_of_topic(kafka: Kafka, topic: str) -> Offsets:
 
 
 def committed_offsets(kafka: Kafka, topic: str, group: str, partitions: list[int]) -> Offsets:
-    """Up to where a consumer group has committed; partitions without a commit left out."""
-    # A consumer may ask for any group's commits as long as it does not join.
+    """Return the committed offsets of a consumer group, without partitions that have none."""
+    # A consumer can read the commits of any group without joining it.
     consumer = kafka.consumer(group)
     try:
         asked = [TopicPartition(topic, partition) for partition in partitions]
@@ -40,13 +40,13 @@ def committed_offsets(kafka: Kafka, topic: str, group: str, partitions: list[int
 
 
 def caught_up(kafka: Kafka, topic: str, group: str, ends: Offsets) -> bool:
-    """Whether a group has committed up to these offsets in every partition."""
+    """Return whether a group has committed up to these offsets in every partition."""
     committed = committed_offsets(kafka, topic, group, sorted(ends))
     return all(committed.get(partition, 0) >= end for partition, end in ends.items())
 
 
 def catches_up(kafka: Kafka, topic: str, group: str, ends: Offsets, within: timedelta) -> bool:
-    """Wait until a group has committed up to these offsets; `False` if it takes longer."""
+    """Wait until a group has committed up to these offsets; return `False` after the limit."""
     look = Retrying(
         retry=retry_if_result(operator.not_),
         wait=wait_fixed(_LOOK_SECONDS),
@@ -57,7 +57,7 @@ def catches_up(kafka: Kafka, topic: str, group: str, ends: Offsets, within: time
 
 
 def sink_lag(kafka: Kafka, topic: str, group: str) -> int:
-    """How many records of a topic a group has still to commit."""
+    """Return how many records of a topic a group has not committed yet."""
     consumer = kafka.consumer("headrace-reader")
     try:
         first, ends = end_offsets(consumer, topic)

@@ -1,6 +1,6 @@
-"""Markers: what is known of a computed window, in the bucket of quality data.
+"""Markers: one point per computed window, in the bucket of quality data.
 
-A window that was computed and held nothing has a marker; a missing one has none.
+A window that was computed and held no readings has a marker; a missing window has none.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from headrace.stages.pipeline import Pipeline
 
 __all__ = ["NOT_PUBLISHED", "Marker", "claim", "read_markers", "write_markers", "write_published"]
 
-#: `published` of a window whose rows were computed and not yet compared with the topic.
+#: `published` of a window whose rows were computed and not yet published.
 NOT_PUBLISHED = -1
 
 
 @dataclass(frozen=True)
 class Marker:
-    """A computed window.
+    """The marker of a computed window.
 
     Parameters
     ----------
     start
         The window's start.
     settled
-        Whether the sink had written everything that Kafka held when the window closed.
+        Whether the sink had written everything that Kafka held when the window ended.
     rows
         Devices that reported.
     readings
-        Raw readings that the rows were made from.
+        Raw readings that the rows were computed from.
     run
-        The run that computed it last, or is about to, as ``<DAG id>/<run id>``.
+        The run that computed it last, or is about to: ``<DAG id>/<run id>``.
     published
-        Rows that consumers have, or `NOT_PUBLISHED`.
+        Number of published rows, or `NOT_PUBLISHED`.
     revision
-        Highest revision of these rows: above 0 if consumers got a correction.
+        Highest revision of these rows: above 0 if one was corrected.
     """
 
     start: datetime
@@ -51,9 +51,9 @@ class Marker:
 
 
 def claim(windows: WindowRange, run: str, pipeline: Pipeline) -> None:
-    """Note that a run begins to compute windows: until it has published them, nobody else does.
+    """Mark windows as being computed by a run: until it has published them, no other run does.
 
-    A run that dies leaves them unsettled and unpublished, which the next reconcile finds.
+    A run that dies leaves them unsettled and unpublished; the next reconcile finds them.
     """
     lines = [
         f'window settled=false,published={NOT_PUBLISHED}i,run="{_text(run)}" {epoch_ns(start)}'
@@ -63,7 +63,7 @@ def claim(windows: WindowRange, run: str, pipeline: Pipeline) -> None:
 
 
 def write_markers(markers: Iterable[Marker], pipeline: Pipeline) -> None:
-    """Write markers, over those that are there."""
+    """Write markers, over existing ones."""
     lines = [
         f"window settled={str(marker.settled).lower()},rows={marker.rows}i,"
         f'readings={marker.readings}i,published={marker.published}i,run="{_text(marker.run)}" '
@@ -76,7 +76,7 @@ def write_markers(markers: Iterable[Marker], pipeline: Pipeline) -> None:
 def write_published(
     published: Mapping[datetime, int], revisions: Mapping[datetime, int], pipeline: Pipeline
 ) -> None:
-    """Note how many rows of each window consumers have, and the highest revision of them."""
+    """Set the number of published rows of each window, and their highest revision."""
     lines = [
         f"window published={rows}i,revision={revisions.get(start, 0)}i {epoch_ns(start)}"
         for start, rows in published.items()
@@ -85,7 +85,7 @@ def write_published(
 
 
 def read_markers(windows: WindowRange, pipeline: Pipeline) -> dict[datetime, Marker]:
-    """Markers of a range, by the window's start."""
+    """Return the markers of a range, by the window's start."""
     return {
         row["_time"]: Marker(
             row["_time"],
@@ -97,7 +97,7 @@ def read_markers(windows: WindowRange, pipeline: Pipeline) -> dict[datetime, Mar
             row.get("revision") or 0,
         )
         for row in pipeline.run("windows.flux", pipeline.range_params(windows))
-        # A window that was only claimed so far is not computed.
+        # A window that was only claimed is not computed.
         if row.get("readings") is not None
     }
 

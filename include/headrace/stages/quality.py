@@ -1,4 +1,4 @@
-"""Data quality: what arrived, and what was made of it, against what the profile expects."""
+"""Data quality: compares readings, rows and published rows with what the profile expects."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from headrace.models.deadletter import Reason
 from headrace.models.quality import CheckResult, judge
 from headrace.models.reading import epoch_ns
 from headrace.models.window import WindowRange
@@ -14,17 +15,20 @@ from headrace.stages.downsample import count_raw
 from headrace.stages.markers import Marker, read_markers
 from headrace.stages.pipeline import Pipeline
 from headrace.storage.flux_values import FluxValue
-from headrace.storage.kafka_log import count_between, offsets_at, read_topic
+from headrace.storage.kafka import Record
+from headrace.storage.kafka_log import Offsets, offsets_at, read_topic
 
 __all__ = ["check_quality", "judged_windows", "write_results"]
 
-#: Records of each partition that the clocks are judged by.
+#: Clocks are judged by so many of the newest records of each partition.
 _CLOCK_SAMPLE = 2000
+#: Digits of the largest time that InfluxDB can store.
+_MOST_DIGITS = 19
 
 
 @dataclass(frozen=True)
 class _Devices:
-    """What is known of the devices in the range."""
+    """The known devices, and by device: windows with a row in the range, and readings."""
 
     known: frozenset[str]
     windows: dict[str, int]
@@ -36,8 +40,9 @@ def check_quality(
 ) -> list[CheckResult]:
     """Run every check over a range.
 
-    Windows that are not computed yet, or unsettled, and the one in which the
-    installation began, are counted and not judged: healing takes care of them.
+    Windows that are not computed or unsettled, and the first window of the installation, are
+    counted and not judged: healing takes care of them. Dead letters and clocks are judged by
+    the records that arrived during the range, everything else by event time.
 
     Parameters
     ----------
@@ -46,7 +51,7 @@ def check_quality(
     installed_at
         When the installation began.
     max_drift_seconds
-        A clock that is off by more is drifting.
+        A clock with a larger error is drifting.
     pipeline
         Profile and clients.
     """
@@ -70,7 +75,7 @@ def check_quality(
 def judged_windows(
     windows: WindowRange, installed_at: datetime, markers: dict[datetime, Marker]
 ) -> list[datetime]:
-    """Starts of the windows that are whole: settled, published, and not the first."""
+    """Return the starts of the windows that are complete: settled, published, not the first."""
     return [
         start
         for start in windows.starts()
@@ -82,7 +87,7 @@ def judged_windows(
 
 
 def write_results(windows: WindowRange, results: Iterable[CheckResult], pipeline: Pipeline) -> None:
-    """Write the outcomes to the bucket of quality data, dated with the range's start."""
+    """Write the results to the bucket of quality data, with the time of the range's start."""
     stamp = epoch_ns(windows.start)
     lines = [
         f"check,check={result.name} value={result.value!r},warn={result.warn!r},"
@@ -97,12 +102,15 @@ def _devices(windows: WindowRange, pipeline: Pipeline) -> _Devices:
     profile = pipeline.profile
     device_of = profile.id_field
     back = {"start": windows.stop - profile.silent.known, "stop": windows.stop}
-    known = pipeline.run("last_before.flux", {**back, "field": "readings"})
+    seen = pipeline.run("windows_by_device.flux", back)
     counted: dict[str, dict[str, int]] = {"windows": {}, "readings": {}}
     for row in pipeline.run("readings_by_device.flux", pipeline.range_params(windows)):
         counted[row["result"]][row[device_of]] = row["_value"]
     return _Devices(
-        frozenset(row[device_of] for row in known), counted["windows"], counted["readings"]
+        # As for silence: an id that appeared once is not a known device.
+        frozenset(row[device_of] for row in seen if row["_value"] > 1),
+        counted["windows"],
+        counted["readings"],
     )
 
 
@@ -160,7 +168,7 @@ def _freshness(windows: WindowRange, pipeline: Pipeline, *, nothing: bool) -> Ch
     }
     newest = pipeline.run("newest_raw.flux", params)
     age = (windows.stop - newest[0]["_time"]).total_seconds() if newest else None
-    detail = "no reading in sight" if age is None else f"newest reading {age:.1f} s before the end"
+    detail = "no readings" if age is None else f"newest reading {age:.1f} s before the end"
     return judge(
         "freshness",
         None if nothing else age,
@@ -171,17 +179,18 @@ def _freshness(windows: WindowRange, pipeline: Pipeline, *, nothing: bool) -> Ch
 
 
 def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipeline) -> CheckResult:
-    """Judge the clocks of devices that date their readings, by the newest in Kafka.
+    """Judge the clocks of devices whose readings have a time.
 
-    A reading that waited in the device's buffer is late without its clock being off, so
-    what counts is a device's least difference.
+    A reading that waited in the device's buffer is late although the clock is right, so a
+    device's smallest difference counts.
     """
     least: dict[str, float] = {}
     for record in _sample(windows, pipeline):
-        taken = record.headers.get("taken_ns")
-        if taken is None:
+        taken, made = (_stamp(record.headers.get(name)) for name in ("taken_ns", "time_ns"))
+        if taken is None or made is None:
+            # The reading has no time of its own, or somebody else wrote the record.
             continue
-        off = abs(int(taken) - int(record.headers.get("time_ns", b"0"))) / 1e9
+        off = abs(taken - made) / 1e9
         device = record.key.decode("utf-8", "replace")
         least[device] = min(off, least.get(device, off))
     drifting = sorted(device for device, off in least.items() if off > max_drift_seconds)
@@ -191,25 +200,39 @@ def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipel
     return judge("clock_drift", share, levels, detail, low_is_bad=False, devices=drifting)
 
 
-def _sample(windows: WindowRange, pipeline: Pipeline) -> Iterable[Any]:
+def _stamp(header: bytes | None) -> int | None:
+    """Parse nanoseconds since the epoch; `None` if the header holds anything else."""
+    if header is None or not header.isdigit() or len(header) > _MOST_DIGITS:
+        return None
+    return int(header)
+
+
+def _sample(windows: WindowRange, pipeline: Pipeline) -> Iterable[Record]:
+    """Read the newest of the raw records that arrived during the range."""
     topic = pipeline.profile.topics.raw
-    consumer = pipeline.kafka.consumer("headrace-reader")
-    try:
-        begin = offsets_at(consumer, topic, windows.start)
-        end = offsets_at(consumer, topic, windows.stop)
-    finally:
-        consumer.close()
+    begin, end = _offsets(windows, topic, pipeline)
     start = {part: max(begin[part], stop - _CLOCK_SAMPLE) for part, stop in end.items()}
     return read_topic(pipeline.kafka, topic, start, end)
 
 
-def _dead_letters(windows: WindowRange, devices: _Devices, pipeline: Pipeline) -> CheckResult:
-    topics = pipeline.profile.topics
+def _offsets(windows: WindowRange, topic: str, pipeline: Pipeline) -> tuple[Offsets, Offsets]:
+    """Return the offsets between which records arrived during the range."""
     consumer = pipeline.kafka.consumer("headrace-reader")
     try:
-        rejected = count_between(consumer, topics.dead_letter, windows.start, windows.stop)
+        return offsets_at(consumer, topic, windows.start), offsets_at(consumer, topic, windows.stop)
     finally:
         consumer.close()
+
+
+def _dead_letters(windows: WindowRange, devices: _Devices, pipeline: Pipeline) -> CheckResult:
+    topic = pipeline.profile.topics.dead_letter
+    begin, end = _offsets(windows, topic, pipeline)
+    reasons = {reason.value.encode() for reason in Reason}
+    # Others on this topic are no rejected readings: answers of a replay, reports of the sink.
+    rejected = sum(
+        record.headers.get("reason") in reasons
+        for record in read_topic(pipeline.kafka, topic, begin, end)
+    )
     arrived = rejected + sum(devices.readings.values())
     share = rejected / arrived if arrived else None
     detail = f"{rejected} of {arrived} readings were rejected"
@@ -224,7 +247,7 @@ def _adds_up(
     pipeline: Pipeline,
     levels: Any,
 ) -> CheckResult:
-    """Whether raw readings, downsampled rows and published rows agree, window by window."""
+    """Check that raw readings, downsampled rows and published rows agree in each window."""
     raw = count_raw(windows, pipeline)
     stored: dict[str, dict[datetime, int]] = {"rows": {}, "readings": {}}
     for row in pipeline.run("count_rows.flux", pipeline.range_params(windows)):
@@ -234,7 +257,7 @@ def _adds_up(
         marker = markers[start]
         agree = marker.rows == stored["rows"].get(start, 0) == marker.published
         if raw.get(start, 0) > marker.readings:
-            # The next reconcile folds them in; until then it is no fault.
+            # Not an error: the next reconcile includes them.
             late += 1
         elif raw.get(start, 0) < marker.readings or not agree:
             wrong += 1

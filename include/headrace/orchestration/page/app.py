@@ -24,7 +24,7 @@ from headrace.errors import HeadraceError, TransientError
 from headrace.orchestration.connections import open_pipeline, task_settings
 from headrace.orchestration.factory import windows_dag_id
 from headrace.orchestration.page.runs import live_runs, run_link
-from headrace.overview.strip import DAY, StripWindow, WindowState, read_strip
+from headrace.overview.timeline import DAY, TimelineWindow, WindowState, read_timeline
 from headrace.stages.alarm_record import read_standing
 
 __all__ = ["page_app"]
@@ -99,11 +99,11 @@ def _windows(session: SessionDep, until: AwareDatetime | None = None) -> Respons
     now = datetime.now(UTC)
     end = min(until.astimezone(UTC), now) if until else now
     with open_pipeline(_QUERY_LIMIT) as pipeline:
-        strip = read_strip(end, now, settings.installed_at, pipeline)
+        timeline = read_timeline(end, now, settings.installed_at, pipeline)
     dag_id = windows_dag_id(profile)
     runs = live_runs(session, dag_id, end - DAY, end)
     counts = dict.fromkeys(WindowState, 0)
-    for window in strip:
+    for window in timeline:
         counts[window.state] += 1
     return _json(
         {
@@ -112,12 +112,12 @@ def _windows(session: SessionDep, until: AwareDatetime | None = None) -> Respons
             "until": end,
             "window_seconds": int(profile.window.total_seconds()),
             "counts": counts,
-            "windows": [_window_content(window, runs) for window in strip],
+            "windows": [_window_content(window, runs) for window in timeline],
         }
     )
 
 
-def _window_content(window: StripWindow, runs: dict[datetime, str]) -> dict[str, Any]:
+def _window_content(window: TimelineWindow, runs: dict[datetime, str]) -> dict[str, Any]:
     # One that nobody has computed leads to the live run that should have.
     marker = window.marker
     run = (marker.run if marker else "") or runs.get(window.start, "")

@@ -1,4 +1,4 @@
-"""What is said of a window."""
+"""The state of a window."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace.overview.strip import WindowState, state_of
+from headrace.overview.timeline import WindowState, state_of
 from headrace.stages.markers import NOT_PUBLISHED, Marker
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)

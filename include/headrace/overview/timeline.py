@@ -1,4 +1,4 @@
-"""The windows of a day, each with the one thing that is most to be said of it."""
+"""The windows of a day, each with the most important thing to know about it."""
 
 from __future__ import annotations
 
@@ -7,46 +7,45 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from headrace.models.window import WindowRange
-from headrace.stages.heal import expected_windows
+from headrace.models.window import WindowRange, whole_windows
 from headrace.stages.markers import NOT_PUBLISHED, Marker, read_markers
 from headrace.stages.pipeline import Pipeline
 
-__all__ = ["DAY", "SETTLING", "StripWindow", "WindowState", "read_strip", "state_of"]
+__all__ = ["DAY", "SETTLING", "TimelineWindow", "WindowState", "read_timeline", "state_of"]
 
 DAY = timedelta(hours=24)
-#: A window that closed less long ago is not missing yet.
+#: A window that ended less than this ago is not missing yet.
 SETTLING = timedelta(minutes=1)
 
 
 class WindowState(StrEnum):
-    """How a window is, the worst first."""
+    """State of a window, the worst first."""
 
     MISSING = "missing"
     UNSETTLED = "unsettled"
     QUALITY_FAILED = "quality failed"
     CORRECTED = "corrected"
     COMPLETE = "complete"
-    #: It has just closed, and its run is under way.
+    #: It has just ended, and its run is under way.
     DUE = "due"
-    #: It was before the installation began, and nobody has computed it.
+    #: It started before the installation did, and was not computed.
     NOT_EXPECTED = "not expected"
 
 
 @dataclass(frozen=True)
-class StripWindow:
-    """One window of the strip.
+class TimelineWindow:
+    """One window of the timeline.
 
     Parameters
     ----------
     start
         Its start.
     state
-        How it is.
+        Its state.
     marker
-        What is known of it; `None` if it was never computed.
+        Its marker; `None` if it was never computed.
     failed
-        Names of the quality checks over it that failed.
+        Names of the failed quality checks that cover it.
     """
 
     start: datetime
@@ -55,30 +54,28 @@ class StripWindow:
     failed: tuple[str, ...] = ()
 
 
-def read_strip(
+def read_timeline(
     until: datetime, now: datetime, installed_at: datetime, pipeline: Pipeline
-) -> tuple[StripWindow, ...]:
-    """Read the windows of the 24 hours before some moment.
-
-    Two queries, whatever the number of devices.
+) -> tuple[TimelineWindow, ...]:
+    """Read the windows of 24 hours, with two queries for any number of devices.
 
     Parameters
     ----------
     until
         The end of the 24 hours.
     now
-        The time.
+        The current time.
     installed_at
-        When the installation began: no window before it is expected.
+        Start of the installation: no earlier window is expected.
     pipeline
         Profile and clients.
     """
-    windows = expected_windows(until - DAY, min(until, now), timedelta(0), pipeline)
+    windows = whole_windows(until - DAY, min(until, now), pipeline.profile.window)
     if windows is None:
         return ()
     markers = read_markers(windows, pipeline)
     failed = _failed_checks(windows, pipeline)
-    strip = []
+    timeline = []
     for start in windows.starts():
         marker, checks = markers.get(start), failed.get(start, ())
         state = state_of(
@@ -87,25 +84,25 @@ def read_strip(
             expected=start >= installed_at,
             closed_for=now - start - windows.length,
         )
-        strip.append(StripWindow(start, state, marker, checks))
-    return tuple(strip)
+        timeline.append(TimelineWindow(start, state, marker, checks))
+    return tuple(timeline)
 
 
 def state_of(
     marker: Marker | None, *, quality_failed: bool, expected: bool, closed_for: timedelta
 ) -> WindowState:
-    """Judge a window.
+    """Return the state of a window.
 
     Parameters
     ----------
     marker
-        What is known of it, if it was computed.
+        Its marker, if it was computed.
     quality_failed
-        Whether a quality check over it failed.
+        Whether a quality check that covers it failed.
     expected
-        Whether the installation had begun when it did.
+        Whether it started after the installation did.
     closed_for
-        How long ago it ended.
+        Time since its end.
     """
     if marker is None or marker.published == NOT_PUBLISHED:
         if closed_for < SETTLING:
@@ -119,8 +116,8 @@ def state_of(
 
 
 def _failed_checks(windows: WindowRange, pipeline: Pipeline) -> Mapping[datetime, tuple[str, ...]]:
-    """Names of the failed checks by window; a check is dated with its first window."""
-    # A check that began before the range may reach into it.
+    """Return the names of the failed checks by window."""
+    # A check has the time of its first window. One that began earlier may reach into the range.
     params = {"start": windows.start - DAY, "stop": windows.stop}
     found: dict[datetime, tuple[str, ...]] = {}
     for row in pipeline.run("failed_checks.flux", params):
