@@ -2,12 +2,12 @@
 //
 // params: downsampled (bucket), measurement, start, stop, writes (the field to write),
 //         level, normal (texts), tagged (the columns that are tags), and from the rule:
-//         field, and `below`, `above` or both (whichever the rule leaves out is a limit that
-//         no value reaches)
+//         field, and `below`, `above` or both (a limit that the rule leaves out is set to a
+//         number that no value reaches)
 // yields: `alarms` and `normals`, each one row, `_value` the number of rows that got the level
 //
-// Two filters that the storage engine answers: to ask each row in a `map` would take twice as
-// long. And all devices in one table: a table each would cost more than the rows in it.
+// The storage engine evaluates both filters; `map` over each row takes twice as long. All
+// devices are in one table: a table per device costs more than the rows in it.
 rows = () => from(bucket: params.downsampled)
     |> range(start: params.start, stop: params.stop)
     |> filter(fn: (r) => r._measurement == params.measurement and r._field == params.field)

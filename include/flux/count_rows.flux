@@ -1,7 +1,7 @@
-// How many rows each window has, and how many readings they say they were made from.
+// The number of rows in each window, and of the readings they were computed from.
 //
 // params: downsampled (bucket), measurement, start, stop
-// yields: `rows` and `readings`, each one row a window, `_time` its start
+// yields: `rows` and `readings`, each one row per window, `_time` its start
 rows = () => from(bucket: params.downsampled)
     |> range(start: params.start, stop: params.stop)
     |> filter(fn: (r) => r._measurement == params.measurement and r._field == "readings")

@@ -1,21 +1,19 @@
-// One row a device and window: the values of its last reading, and how many it sent.
+// One row per device and window: the values of its last reading, and the number of readings.
 //
 // params: raw, downsampled (buckets), measurement, start, stop, window,
 //         counted (a field that every reading has), optional (fields that need not be
 //         in every reading: downsample_optional.flux writes those), tags (fixed tags),
 //         id (the field with a device's id), tagged (`id` and the names of the fixed tags),
 //         series (`_measurement` and those)
-// yields: one row a window, `_time` its start, `_value` the number of rows in it
+// yields: one row per window, `_time` its start, `_value` the number of rows in it
 //
-// `aggregateWindow` straight after the filter is answered by the storage engine: it
-// hands out one value a window and series instead of every reading. It does so only if
-// nothing else reads from the same `from`, which is why `readings` is a function. And
-// `contains` is asked of every row, so it is left out where no field is optional: it would
-// cost more than a third of the whole.
+// The storage engine evaluates an `aggregateWindow` directly after the filter: it returns one
+// value per window and series instead of every reading. It does so only if nothing else reads
+// from the same `from`, so `readings` is a function. `contains` is evaluated for every row, so
+// it is left out if no field is optional: it would take more than a third of the time.
 //
-// What follows costs by the table and by the point, so it gets few of both: all devices are
-// put into one table a field, and the fields of a row into one point (`experimental.to`
-// writes every column as a field).
+// The rest takes time per table and per point. So all devices are in one table per field, and
+// the fields of a row in one point (`experimental.to` writes every column as a field).
 import "experimental"
 
 readings = () => from(bucket: params.raw)

@@ -1,7 +1,7 @@
 // The quality checks that failed.
 //
 // params: quality (bucket), start, stop
-// yields: one table, one row a failed check, `_time` the start of the range it was made over,
+// yields: one table, one row per failed check, `_time` the start of its range,
 //         `windows` how many windows that range has, `check` its name
 from(bucket: params.quality)
     |> range(start: params.start, stop: params.stop)

@@ -1,7 +1,7 @@
-// The first value of one field of every device from some moment on.
+// The first value of a field of every device in a range.
 //
 // params: downsampled (bucket), measurement, field, start, stop
-// yields: one row a device that has any, `_time` the window's start
+// yields: one row per device with a value, `_time` the window's start
 from(bucket: params.downsampled)
     |> range(start: params.start, stop: params.stop)
     |> filter(fn: (r) => r._measurement == params.measurement and r._field == params.field)

@@ -1,7 +1,7 @@
-// The last value of one field of every device before some moment.
+// The last value of a field of every device in a range.
 //
-// params: downsampled (bucket), measurement, field, start (how far to look back), stop
-// yields: one row a device that has any, `_time` the window's start
+// params: downsampled (bucket), measurement, field, start, stop
+// yields: one row per device with a value, `_time` the window's start
 from(bucket: params.downsampled)
     |> range(start: params.start, stop: params.stop)
     |> filter(fn: (r) => r._measurement == params.measurement and r._field == params.field)

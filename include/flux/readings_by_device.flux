@@ -1,7 +1,7 @@
-// For every device: in how many windows it has a row, and of how many readings.
+// For every device: the number of windows with a row, and of readings.
 //
 // params: downsampled (bucket), measurement, start, stop
-// yields: `windows` and `readings`, each one row a device
+// yields: `windows` and `readings`, each one row per device
 rows = () => from(bucket: params.downsampled)
     |> range(start: params.start, stop: params.stop)
     |> filter(fn: (r) => r._measurement == params.measurement and r._field == "readings")

@@ -1,7 +1,7 @@
-// What is known of the computed windows of a range.
+// The markers of the computed windows of a range.
 //
 // params: quality (bucket), start, stop
-// yields: one table, one row a computed window, `_time` its start, the fields of the
+// yields: one table, one row per computed window, `_time` its start, the fields of the
 //         measurement `window` as columns
 from(bucket: params.quality)
     |> range(start: params.start, stop: params.stop)
