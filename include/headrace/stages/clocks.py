@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 
@@ -16,7 +17,7 @@ from headrace.errors import RangeNotOverError
 from headrace.models.window import WindowRange, rfc3339
 from headrace.stages.pipeline import Pipeline
 
-__all__ = ["await_end", "earlier_clock"]
+__all__ = ["Clocks", "await_end", "earlier_clock", "read_clocks"]
 
 _log = structlog.get_logger(__name__)
 
@@ -24,22 +25,43 @@ _log = structlog.get_logger(__name__)
 _TOLERANCE = timedelta(seconds=5)
 
 
-def earlier_clock(pipeline: Pipeline) -> datetime:
-    """Return the earlier of this task's time and InfluxDB's; report a large difference."""
-    own = pipeline.clock()
+class Clocks(NamedTuple):
+    """The time by the clock of this task, and by the one of InfluxDB."""
+
+    own: datetime
+    server: datetime
+
+    @property
+    def earlier(self) -> datetime:
+        """The time by which a window is certainly over."""
+        return min(self)
+
+    @property
+    def later(self) -> datetime:
+        """The time by which raw readings may already be deleted."""
+        return max(self)
+
+
+def read_clocks(pipeline: Pipeline) -> Clocks:
+    """Read both clocks; log a warning if they differ by more than a few seconds."""
     (row,) = pipeline.run("server_time.flux", {})
-    server: datetime = row["_time"]
-    if abs(own - server) > _TOLERANCE:
+    clocks = Clocks(pipeline.clock(), row["_time"])
+    if clocks.later - clocks.earlier > _TOLERANCE:
         _log.warning(
             "clocks differ",
-            task=rfc3339(own),
-            influxdb=rfc3339(server),
-            seconds=round((own - server).total_seconds(), 3),
+            task=rfc3339(clocks.own),
+            influxdb=rfc3339(clocks.server),
+            seconds=round((clocks.own - clocks.server).total_seconds(), 3),
         )
-    return min(own, server)
+    return clocks
 
 
-def await_end(windows: WindowRange, pipeline: Pipeline) -> None:
+def earlier_clock(pipeline: Pipeline) -> datetime:
+    """Return the time by which a window is certainly over; see `read_clocks`."""
+    return read_clocks(pipeline).earlier
+
+
+def await_end(windows: WindowRange, clocks: Clocks) -> None:
     """Wait until a range is over by both clocks, for a few seconds at most.
 
     Raises
@@ -47,11 +69,12 @@ def await_end(windows: WindowRange, pipeline: Pipeline) -> None:
     RangeNotOverError
         If it takes longer.
     """
-    left = windows.stop - earlier_clock(pipeline)
+    left = windows.stop - clocks.earlier
     if left > _TOLERANCE:
         msg = (
-            f"{windows} is not over by the clocks of this task ({rfc3339(pipeline.clock())}) and "
-            f"of InfluxDB: {left} are left. If the time is wrong, set the clock"
+            f"{windows} is not over by the clocks of this task ({rfc3339(clocks.own)}) and of "
+            f"InfluxDB ({rfc3339(clocks.server)}): {left} are left. If the time is wrong, set "
+            "the clock"
         )
         raise RangeNotOverError(msg)
     if left > timedelta(0):

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
-from headrace.stages.clocks import await_end
+from headrace.stages.clocks import await_end, read_clocks
 from headrace.stages.markers import Marker, claim, write_markers
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.ranges import check_range
@@ -54,8 +54,9 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
     BadQueryError, AccessDeniedError, MissingResourceError, TransientError
         As `Pipeline.run`.
     """
-    await_end(windows, pipeline)
-    check_range(windows, windows.stop, pipeline.oldest_raw())
+    clocks = read_clocks(pipeline)
+    await_end(windows, clocks)
+    check_range(windows, windows.stop, clocks.later - pipeline.raw_retention)
     # Count before reading the values. A reading that arrives in between makes the count too
     # small, never too large, so the next reconcile finds it.
     readings = count_raw(windows, pipeline)

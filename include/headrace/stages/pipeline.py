@@ -85,7 +85,3 @@ class Pipeline:
     def tagged(self) -> list[str]:
         """Columns of a row that are tags: the device id and the fixed tags."""
         return [self.profile.id_field, *self.profile.tags]
-
-    def oldest_raw(self) -> datetime:
-        """Return the time from which on all raw readings are still kept."""
-        return self.clock() - self.raw_retention

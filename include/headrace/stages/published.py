@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 from headrace.models.alarm import ChangeKey, PublishedChange, read_change
+from headrace.models.foreign import ForeignReason, ForeignRecordError
 from headrace.models.row import PublishedRow, RowKey, read_row, starts_within
-from headrace.models.window import WindowRange
+from headrace.models.window import WindowRange, rfc3339
 from headrace.profile import Profile
 from headrace.stages.pipeline import Pipeline
 from headrace.storage.kafka import Record
@@ -84,4 +85,14 @@ def _row(profile: Profile, record: Record) -> PublishedRow:
 
 
 def _change(profile: Profile, record: Record) -> PublishedChange:
-    return read_change(profile, record.key, record.value)
+    item = read_change(profile, record.key, record.value)
+    # `Publisher.publish` never does that. To withdraw a change of the year 2099 would take a
+    # record with that timestamp, which Kafka refuses, and so everything else with it.
+    stamp = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    if item.change.window_start > stamp - profile.window:
+        raise ForeignRecordError(
+            ForeignReason.WRONG_VALUE,
+            f"timestamp {rfc3339(stamp)} is before the end of the window that starts at "
+            f"{rfc3339(item.change.window_start)}",
+        )
+    return item

@@ -11,7 +11,6 @@ from headrace.models.window import WindowRange, floor, pieces_of, rfc3339
 __all__ = [
     "MOST_PIECES",
     "PIECE",
-    "catch_up_from",
     "check_range",
     "cut_range",
     "cut_windows",
@@ -107,17 +106,6 @@ def installed_at_problem(installed_at: datetime, now: datetime) -> str | None:
         f"HEADRACE_INSTALLED_AT ({rfc3339(installed_at)}) lies {_text(ahead)} ahead: no window "
         "before it counts as missing. Set it to a time in the past, or check this machine's clock"
     )
-
-
-def catch_up_from(installed_at: datetime, now: datetime, raw_retention: timedelta) -> datetime:
-    """Earliest time from which windows can be healed.
-
-    It is the start of the installation, but never before the oldest raw readings. Rounded
-    up to a whole day in that case, so that it changes once a day.
-    """
-    day = timedelta(days=1)
-    oldest = floor(now - raw_retention, day) + day
-    return max(installed_at, min(oldest, now))
 
 
 def _text(duration: timedelta) -> str:

@@ -13,7 +13,6 @@ from headrace.models.window import WindowRange
 from headrace.stages.ranges import (
     MOST_PIECES,
     PIECE,
-    catch_up_from,
     check_range,
     cut_range,
     cut_windows,
@@ -85,12 +84,3 @@ def test_an_installation_in_the_future_is_reported(ahead: timedelta) -> None:
 @pytest.mark.parametrize("age", [timedelta(0), DAY, 1000 * DAY, -timedelta(seconds=30)])
 def test_an_installation_in_the_past_is_not_reported(age: timedelta) -> None:
     assert installed_at_problem(NOW - age, NOW) is None
-
-
-def test_catching_up_begins_no_earlier_than_the_raw_readings() -> None:
-    retention = 30 * DAY
-    assert catch_up_from(NOW - DAY, NOW, retention) == NOW - DAY
-    begin = catch_up_from(datetime(2024, 1, 1, tzinfo=UTC), NOW, retention)
-    assert begin == datetime(2026, 5, 3, tzinfo=UTC)
-    # Retention of less than a day: never in the future.
-    assert catch_up_from(datetime(2024, 1, 1, tzinfo=UTC), NOW, HOUR) <= NOW

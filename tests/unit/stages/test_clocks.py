@@ -1,0 +1,99 @@
+"""Clocks that jump, both ways: no window is computed before it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from headrace.errors import RangeNotOverError
+from headrace.models.window import WindowRange
+from headrace.profile import Profile
+from headrace.stages.clocks import await_end, earlier_clock, read_clocks
+from headrace.stages.heal import expected_windows, windows_to_heal
+from headrace.stages.pipeline import Pipeline
+
+MINUTE = timedelta(minutes=1)
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+WINDOW = WindowRange(NOON - MINUTE, NOON, MINUTE)
+JUMPS = [MINUTE, timedelta(hours=3), timedelta(days=2), timedelta(days=400)]
+
+
+def clocks_at(profile: Profile, own: datetime, server: datetime) -> Pipeline:
+    """A pipeline with these two clocks, over empty buckets."""
+
+    def run(file: str, _: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{"_time": server}] if file == "server_time.flux" else []
+
+    return cast(
+        "Pipeline",
+        SimpleNamespace(
+            profile=profile,
+            clock=lambda: own,
+            run=run,
+            raw_retention=timedelta(days=30),
+            range_params=lambda windows: {"start": windows.start, "stop": windows.stop},
+        ),
+    )
+
+
+@pytest.mark.parametrize("jump", JUMPS, ids=str)
+@pytest.mark.parametrize("who", ["task", "influxdb"])
+def test_a_clock_that_is_ahead_does_not_end_a_window(
+    profile: Profile, jump: timedelta, who: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    early = WINDOW.stop - timedelta(seconds=30)
+    times = (early + jump, early) if who == "task" else (early, early + jump)
+    with pytest.raises(RangeNotOverError, match="0:00:30 are left"):
+        await_end(WINDOW, read_clocks(clocks_at(profile, *times)))
+    assert "clocks differ" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("jump", JUMPS, ids=str)
+def test_a_clock_that_is_behind_makes_a_window_late(profile: Profile, jump: timedelta) -> None:
+    with pytest.raises(RangeNotOverError, match="are left"):
+        await_end(WINDOW, read_clocks(clocks_at(profile, NOON - jump, NOON)))
+
+
+def test_a_fraction_of_a_second_is_waited_for(profile: Profile) -> None:
+    await_end(WINDOW, read_clocks(clocks_at(profile, NOON - timedelta(seconds=0.05), NOON)))
+
+
+@pytest.mark.parametrize("jump", [-jump for jump in JUMPS] + JUMPS, ids=str)
+def test_raw_readings_are_gone_by_the_later_clock(profile: Profile, jump: timedelta) -> None:
+    clocks = read_clocks(clocks_at(profile, NOON + jump, NOON))
+    assert clocks.later == max(NOON, NOON + jump)
+    assert clocks.earlier == min(NOON, NOON + jump)
+
+
+@pytest.mark.parametrize("jump", [-jump for jump in JUMPS] + JUMPS, ids=str)
+def test_no_future_window_is_found(profile: Profile, jump: timedelta) -> None:
+    """Whoever asks passes the earlier of the clocks; by it all that is found is over."""
+    now = NOON + timedelta(seconds=10)
+    pipeline = clocks_at(profile, now + jump, now)
+    earlier = earlier_clock(pipeline)
+    expected = expected_windows(earlier - timedelta(hours=1), earlier, timedelta(0), pipeline)
+    assert expected is not None
+    assert expected.stop <= earlier
+    whole_day = WindowRange(NOON - timedelta(hours=1), NOON + timedelta(hours=1), MINUTE)
+    for piece in windows_to_heal(whole_day, NOON - timedelta(hours=1), pipeline):
+        assert piece.stop <= now + jump
+
+
+@pytest.mark.parametrize("begin", [datetime(2024, 1, 1, tzinfo=UTC), NOON - timedelta(days=400)])
+def test_windows_older_than_the_raw_readings_are_not_expected(
+    profile: Profile, begin: datetime
+) -> None:
+    pipeline = clocks_at(profile, NOON, NOON)
+    expected = expected_windows(begin, NOON, timedelta(0), pipeline)
+    assert expected is not None
+    assert expected.start == NOON - timedelta(days=30) + MINUTE
+    assert len(windows_to_heal(expected, begin, pipeline)) <= 500
+
+
+def test_nothing_is_expected_of_an_installation_in_the_future(profile: Profile) -> None:
+    pipeline = clocks_at(profile, NOON, NOON)
+    assert expected_windows(NOON + timedelta(hours=2), NOON, timedelta(0), pipeline) is None
