@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from headrace.models.deadletter import Reason
+from headrace.models.event_time import TIME_HEADER, stamp_of
 from headrace.models.quality import CheckResult, judge
 from headrace.models.reading import epoch_ns
 from headrace.models.window import WindowRange
+from headrace.recovery.letters import count_rejected
 from headrace.stages.downsample import count_raw
 from headrace.stages.markers import Marker, read_markers
 from headrace.stages.pipeline import Pipeline
 from headrace.storage.flux_values import FluxValue
 from headrace.storage.kafka import Record
-from headrace.storage.kafka_log import Offsets, offsets_at, read_topic
+from headrace.storage.kafka_log import offsets_at, read_topic
 
 __all__ = ["check_quality", "judged_windows", "write_results"]
 
 #: Clocks are judged by so many of the newest records of each partition.
 _CLOCK_SAMPLE = 2000
-#: Digits of the largest time that InfluxDB can store.
-_MOST_DIGITS = 19
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipel
     """
     least: dict[str, float] = {}
     for record in _sample(windows, pipeline):
-        taken, made = (_stamp(record.headers.get(name)) for name in ("taken_ns", "time_ns"))
+        taken, made = (stamp_of(record.headers.get(name)) for name in ("taken_ns", TIME_HEADER))
         if taken is None or made is None:
             # The reading has no time of its own, or somebody else wrote the record.
             continue
@@ -200,39 +199,21 @@ def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipel
     return judge("clock_drift", share, levels, detail, low_is_bad=False, devices=drifting)
 
 
-def _stamp(header: bytes | None) -> int | None:
-    """Parse nanoseconds since the epoch; `None` if the header holds anything else."""
-    if header is None or not header.isdigit() or len(header) > _MOST_DIGITS:
-        return None
-    return int(header)
-
-
 def _sample(windows: WindowRange, pipeline: Pipeline) -> Iterable[Record]:
     """Read the newest of the raw records that arrived during the range."""
     topic = pipeline.profile.topics.raw
-    begin, end = _offsets(windows, topic, pipeline)
+    consumer = pipeline.kafka.consumer("headrace-reader")
+    try:
+        begin = offsets_at(consumer, topic, windows.start)
+        end = offsets_at(consumer, topic, windows.stop)
+    finally:
+        consumer.close()
     start = {part: max(begin[part], stop - _CLOCK_SAMPLE) for part, stop in end.items()}
     return read_topic(pipeline.kafka, topic, start, end)
 
 
-def _offsets(windows: WindowRange, topic: str, pipeline: Pipeline) -> tuple[Offsets, Offsets]:
-    """Return the offsets between which records arrived during the range."""
-    consumer = pipeline.kafka.consumer("headrace-reader")
-    try:
-        return offsets_at(consumer, topic, windows.start), offsets_at(consumer, topic, windows.stop)
-    finally:
-        consumer.close()
-
-
 def _dead_letters(windows: WindowRange, devices: _Devices, pipeline: Pipeline) -> CheckResult:
-    topic = pipeline.profile.topics.dead_letter
-    begin, end = _offsets(windows, topic, pipeline)
-    reasons = {reason.value.encode() for reason in Reason}
-    # Others on this topic are no rejected readings: answers of a replay, reports of the sink.
-    rejected = sum(
-        record.headers.get("reason") in reasons
-        for record in read_topic(pipeline.kafka, topic, begin, end)
-    )
+    rejected = count_rejected(pipeline.kafka, pipeline.profile, windows.start, windows.stop)
     arrived = rejected + sum(devices.readings.values())
     share = rejected / arrived if arrived else None
     detail = f"{rejected} of {arrived} readings were rejected"

@@ -13,7 +13,6 @@ from headrace.storage.kafka import Kafka, Record, error_of, kafka_errors
 
 __all__ = [
     "Offsets",
-    "count_between",
     "end_offsets",
     "held_records",
     "newest",
@@ -213,13 +212,6 @@ def held_records(kafka: Kafka, topic: str) -> int:
     finally:
         consumer.close()
     return sum(stop - first[partition] for partition, stop in end.items())
-
-
-def count_between(consumer: Consumer, topic: str, start: datetime, stop: datetime) -> int:
-    """Return the number of offsets whose records have a timestamp in ``[start, stop)``."""
-    begin = offsets_at(consumer, topic, start)
-    end = offsets_at(consumer, topic, stop)
-    return sum(max(0, end[partition] - offset) for partition, offset in begin.items())
 
 
 def newest(first: Offsets, end: Offsets, records: int) -> Offsets:
