@@ -11,7 +11,7 @@ import yaml
 
 from headrace.errors import BadQueryError, RangeNotOverError, RawDataGoneError
 from headrace.models.reading import epoch_ns
-from headrace.models.window import floor, rfc3339
+from headrace.models.window import WindowRange, floor, rfc3339
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
 from headrace.stages.markers import read_markers
@@ -177,6 +177,31 @@ def test_rows_of_a_profile_that_had_no_tags_yet_are_replaced(
     (row,) = installation.rows()
     assert (row["fuel"], row["readings"], row["alarm"]) == (700, 1, "no action")
     assert row["region"] == "US"
+
+
+def test_a_profile_may_change_the_length_of_its_windows(
+    installation: Installation, noon: datetime
+) -> None:
+    """Rows, markers and records of shorter windows do not disturb longer ones."""
+    begin = floor(noon, timedelta(minutes=5))
+    installation.store(
+        *(("generator1", begin + number * MINUTE, {"fuel": 500 - number}) for number in range(10))
+    )
+    installation.compute(windows(begin, 10))
+    path = installation.settings.profile
+    path.write_text(path.read_text().replace("window: 1m", "window: 5m").replace("3m", "5m"))
+    longer = WindowRange(begin, begin + timedelta(minutes=10), timedelta(minutes=5))
+    installation.compute(longer)
+    newest = {
+        (row["window_start"], row["window_end"]): (row["fuel"], row["readings"])
+        for row in installation.rows()[-2:]
+    }
+    assert newest == {
+        (rfc3339(start), rfc3339(start + longer.length)): (fuel, 5)
+        for start, fuel in zip(longer.starts(), (496, 491), strict=True)
+    }
+    again = installation.compute(longer)
+    assert (again.rows, again.new, again.corrected, again.changes) == (2, 0, 0, 0)
 
 
 def test_a_reading_of_somebody_else_may_lack_fields(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from headrace.models.reading import epoch_ns
-from headrace.models.window import WindowRange
+from headrace.models.window import WindowRange, floor
 from headrace.stages.pipeline import Pipeline
 
 __all__ = ["NOT_PUBLISHED", "Marker", "claim", "read_markers", "write_markers", "write_published"]
@@ -97,8 +97,9 @@ def read_markers(windows: WindowRange, pipeline: Pipeline) -> dict[datetime, Mar
             row.get("revision") or 0,
         )
         for row in pipeline.run("windows.flux", pipeline.range_params(windows))
-        # A window that was only claimed is not computed.
-        if row.get("readings") is not None
+        # A window that was only claimed is not computed. Windows of a profile that had shorter
+        # ones are not windows of this range.
+        if row.get("readings") is not None and floor(row["_time"], windows.length) == row["_time"]
     }
 
 
