@@ -92,16 +92,9 @@ class RawDataGoneError(PermanentError):
 
 
 class QualityError(PermanentError):
-    """A quality check has measured something worse than its fail level.
-
-    Parameters
-    ----------
-    message
-        The checks and what they measured.
-    checks
-        Names of the failed checks.
-    """
+    """A quality check has measured something worse than its fail level."""
 
     def __init__(self, message: str, checks: tuple[str, ...] = ()) -> None:
         super().__init__(message)
+        #: Names of the failed checks.
         self.checks = checks

@@ -27,7 +27,7 @@ DIFFERENT_IN_AIRFLOW = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
 }
 #: The same within Airflow's Connections.
-DIFFERENT_IN_CONNECTIONS = {"bootstrap.servers", "host", "token_file"}
+DIFFERENT_IN_CONNECTIONS = {"bootstrap.servers", "host", "port", "token_file"}
 
 
 def test_shared_configuration_is_mounted_read_only(compose: Compose) -> None:
@@ -170,6 +170,9 @@ def test_airflow_reaches_the_stack(compose: Compose) -> None:
     assert str(influx["port"]) == environment["HEADRACE_INFLUX_PORT"]
     assert f"{smtp['host']}:{smtp['port']}" == "mailbox:1025"
     assert environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].endswith(f"//{database}")
+    own = json.loads(environment["AIRFLOW_CONN_AIRFLOW_METADATA"])
+    named = f"{own['login']}:{own['password']}@{own['host']}:{own['port']}/{own['schema']}"
+    assert named == database
     assert environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == (
         f"http://airflow-api-server:{environment['AIRFLOW__API__PORT']}/execution/"
     )
@@ -202,8 +205,8 @@ def test_images_hold_what_they_are_asked_for(compose: Compose) -> None:
 def _flat(connection: str) -> dict[str, Any]:
     """A Connection without what is an address or a folder."""
     content = json.loads(connection)
-    flat = {**content, **content["extra"]}
-    del flat["extra"]
+    extra = content.pop("extra", {})
+    flat = {**content, **extra}
     return {
         name: value for name, value in flat.items() if name not in DIFFERENT_IN_CONNECTIONS
     } | dict.fromkeys(DIFFERENT_IN_CONNECTIONS & set(flat))
