@@ -1,0 +1,80 @@
+"""The environment of Airflow's processes: addresses, links, the database, and proxies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from headrace.settings import load_settings
+from native.airflow import airflow_environment
+
+SECRETS = {
+    "HEADRACE_AIRFLOW_PASSWORD": "a-password",
+    "HEADRACE_AIRFLOW_JWT_SECRET": "a-secret" * 8,
+    "HEADRACE_AIRFLOW_FERNET_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+    "HEADRACE_POSTGRES_PASSWORD": "p@ss/?#%25 $HOME",
+}
+
+
+@pytest.fixture(autouse=True)
+def _secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return airflow_environment(load_settings(), folder / "airflow")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])  # noqa: S104
+def test_no_link_leads_to_a_wildcard_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
+) -> None:
+    monkeypatch.setenv("HEADRACE_AIRFLOW_HOST", host)
+    found = environment(tmp_path)
+    assert found["AIRFLOW__API__HOST"] == host
+    for name in ("AIRFLOW__API__BASE_URL", "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"):
+        assert "0.0.0.0" not in found[name]  # noqa: S104
+
+
+def test_links_lead_to_the_public_url_and_tasks_to_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADRACE_AIRFLOW_HOST", "0.0.0.0")  # noqa: S104
+    monkeypatch.setenv("HEADRACE_AIRFLOW_URL", "https://fleet.example.org/airflow/")
+    found = environment(tmp_path)
+    assert found["AIRFLOW__API__BASE_URL"] == "https://fleet.example.org/airflow"
+    execution = found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
+    assert execution == "http://127.0.0.1:8080/execution/"
+
+
+@pytest.mark.parametrize("given", ["", "intranet.example.org,10.0.0.0/8", "localhost"])
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_servers_on_this_machine_are_reached_without_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, name: str
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example.org:3128")
+    monkeypatch.setenv(name, given)
+    monkeypatch.setenv("HEADRACE_AIRFLOW_HOST", "192.0.2.7")
+    found = environment(tmp_path)
+    assert found["no_proxy"] == found["NO_PROXY"]
+    names = found["no_proxy"].split(",")
+    assert {"127.0.0.1", "localhost", "::1", "192.0.2.7"} <= set(names)
+    assert set(given.split(",")) - {""} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_a_password_with_characters_of_a_url_reaches_the_database(tmp_path: Path) -> None:
+    found = environment(tmp_path)
+    url = make_url(found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    own = json.loads(found["AIRFLOW_CONN_AIRFLOW_METADATA"])
+    assert url.password == own["password"] == SECRETS["HEADRACE_POSTGRES_PASSWORD"]
+    assert (url.host, url.port, url.database) == (own["host"], own["port"], own["schema"])
+    # Airflow expands variables in its settings.
+    assert "$" not in found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
