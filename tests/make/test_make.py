@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,8 +77,13 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    return Checkout(tmp_path_factory.mktemp("make") / "headrace")
+def checkout() -> Iterator[Checkout]:
+    # Not in pytest's folder: where root runs the tests, servers run as a user that may not
+    # enter it.
+    with tempfile.TemporaryDirectory(prefix="headrace-make-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield Checkout(folder / "headrace")
 
 
 @pytest.fixture
