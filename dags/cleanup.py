@@ -1,4 +1,7 @@
-"""Housekeeping: Airflow's own records and logs of more than 30 days ago are deleted."""
+"""Clean-up: deletes Airflow's records and logs that are older than 30 days.
+
+It needs the address of Airflow's database in the Connection `airflow_metadata`.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Quality: what arrived in a quarter of an hour, against what the profile expects.
+"""Quality: compares what arrived with what the profile expects.
 
-Completeness, readings against the interval, values out of range, freshness, clocks, dead
-letters, and whether raw, downsampled and published rows add up. Each check has a level at
-which it warns and one at which it fails its own run of this Airflow DAG, which mails a table.
+A run covers a quarter of an hour, or up to an hour if the profile's windows are longer. The
+checks: completeness, number of readings, values out of range, freshness, clocks, dead letters,
+and whether raw, downsampled and published rows add up. Each check has a level at which it warns
+and a level at which it fails. A failed check fails the run of this Airflow DAG, and a mail
+shows all results in a table.
 
-Past hours can be backfilled: the checks are made of what is stored.
+Past hours can be backfilled: the checks use stored data only.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Healing: windows that were missed, left unsettled, or changed by late readings.
+"""Healing: computes windows that were missed, left unsettled, or changed by late readings.
 
-Every hour this Airflow DAG looks back as far as HEADRACE_HEAL_HORIZON (24 hours) and computes what
-differs, in pieces of sixty windows. A backfill of it computes its hours whole, one run an
-hour; so does a run started by hand for any range, with the parameters *start* and *stop*.
+Every hour this Airflow DAG looks back HEADRACE_HEAL_HORIZON (24 hours) before its last run, and
+computes what differs, in pieces of sixty windows. To compute a whole range, start a run by hand
+with the parameters *start* and *stop*, or create a backfill, which starts one run for each hour.
 
-It runs in a pool of its own, so that live windows always find a slot.
+A range must lie within HEADRACE_RAW_RETENTION. It ends with the last window that has ended.
+
+This DAG has a pool of its own, so that live windows always find a slot.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ with reconcile_dag(__doc__ or "") as dag:
 
     @task_group
     def heal(span: Span) -> None:
-        """One piece: the stages of up to sixty windows."""
+        """One piece: all stages for up to sixty windows; for more in a long range."""
         compute(span, pool=HEAL_POOL)
 
     heal.expand(span=find_windows(await_ingest(pool=HEAL_POOL).output))

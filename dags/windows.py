@@ -1,10 +1,13 @@
-"""Live windows: computed and published as soon as they have closed.
+"""Live windows: computes and publishes each window as soon as it has ended.
 
-`await_ingest` waits until the sink has written what Kafka held when the window closed,
-`downsample` makes one row a device inside InfluxDB, `evaluate_alarms` gives each row its
-levels, and `republish` hands rows and changes of alarms to Kafka in one transaction.
+1. `await_ingest` waits until the sink has written what Kafka held when the window ended.
+2. `downsample` writes one row for each device, inside InfluxDB.
+3. `evaluate_alarms` writes the alarm levels of each row.
+4. `republish` publishes rows and alarm changes to Kafka in one transaction.
 
-A run that fails leaves its window to the next reconcile. This Airflow DAG never catches up.
+If a run fails, the next reconcile run computes its window. This Airflow DAG never catches up.
+Up to eight runs may retry at the same time, beside those that wait for the sink. If more are
+active, Airflow skips windows, and the reconcile DAG computes them.
 """
 
 from __future__ import annotations

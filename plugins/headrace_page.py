@@ -1,4 +1,4 @@
-"""The page of windows in Airflow's UI, and the links that lead to it from task instances."""
+"""The page of windows in Airflow's UI, and the links to it from task instances."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from headrace.orchestration.page.link import WindowLink
 
 
 class HeadracePagePlugin(AirflowPlugin):
-    """Registers the page behind Airflow's login, and a link to it at every stage's tasks."""
+    """Registers the page behind Airflow's login, and a link to it for every stage task."""
 
     name = "headrace_page"
 
-    # Without a `url_route`, which would put the page into a frame that forbids its links to
-    # lead out of it, to the runs.
+    # No `url_route`: it would put the page into a frame, from which links to runs are blocked.
     external_views = [  # noqa: RUF012 - Airflow says how
         {
             "name": "Windows",
@@ -31,10 +30,10 @@ class HeadracePagePlugin(AirflowPlugin):
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The page, made only where it is asked for.
+        """The page, created only in the api-server.
 
-        Airflow loads plugins in all its processes, and only the api-server serves pages:
-        15 MB for each of the others, and each task that they fork.
+        Airflow loads plugins in all its processes. The page would cost 15 MB in each of them
+        and in each task.
         """
         from headrace.orchestration.page.app import page_app  # noqa: PLC0415
 

@@ -1,8 +1,7 @@
-"""Loads the stages once, in the processes that tasks are forked from.
+"""Imports the stages once, in the process from which tasks are forked.
 
-What a task imports before it does anything costs it most of a second. What the scheduler
-has loaded, the tasks that it forks find loaded. For that Airflow has to load its plugins at
-the start (``AIRFLOW__CORE__LAZY_LOAD_PLUGINS=False``).
+Imports take a task almost a second. A task that the scheduler forks finds them done. Airflow
+must load its plugins at the start for this (``AIRFLOW__CORE__LAZY_LOAD_PLUGINS=False``).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 
 class HeadracePreloadPlugin(AirflowPlugin):
-    """Imports what the tasks will need."""
+    """Imports the modules that tasks need."""
 
     name = "headrace_preload"
 

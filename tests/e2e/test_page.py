@@ -105,7 +105,7 @@ def open_page(browser: Chrome, url: str) -> None:
 
 
 def cells(browser: Chrome, which: str = "") -> list[WebElement]:
-    return browser.find_elements(By.CSS_SELECTOR, f"#strip .cell[data-start]{which}")
+    return browser.find_elements(By.CSS_SELECTOR, f"#timeline .cell[data-start]{which}")
 
 
 def cell(browser: Chrome, scene: Scene, index: int) -> WebElement:
@@ -138,7 +138,7 @@ def test_each_window_shows_its_state_and_leads_to_its_run(scene: Scene, browser:
     tip = cell(browser, scene, CORRECTED).get_attribute("data-tip")
     assert "5 readings of 4 devices, revision 1" in tip
     assert "failed: freshness" in cell(browser, scene, FAILED).get_attribute("data-tip")
-    # The legend counts what the strip shows.
+    # The legend counts what the timeline shows.
     for state in ("corrected", "unsettled", "missing", "quality-failed"):
         (count,) = browser.find_elements(By.CSS_SELECTOR, f"#legend li:has(.{state}) b")
         assert int(count.text) == len(cells(browser, f".{state}")), state

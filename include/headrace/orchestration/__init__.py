@@ -1,1 +1,1 @@
-"""Airflow: the only part of the package that imports it."""
+"""The Airflow part: the only subpackage that imports Airflow."""

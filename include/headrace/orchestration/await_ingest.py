@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -23,6 +24,8 @@ from headrace.storage.kafka import Kafka
 from headrace.storage.kafka_log import Offsets
 
 __all__ = ["AwaitIngest", "SinkCaughtUpTrigger"]
+
+_log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.5
 #: The task itself waits this long. Under load the newest readings are always on their way
@@ -79,7 +82,7 @@ class AwaitIngest(BaseOperator):
             left -= patience
             if left <= timedelta(0):
                 return self._span(windows, settled=False)
-            self.log.info("waiting for the sink: %s", goal)
+            _log.info("waiting for the sink", offsets=goal)
             until = time.time() + left.total_seconds()
             self.defer(
                 trigger=SinkCaughtUpTrigger(profile.topics.raw, profile.sink_group, ends, until),
@@ -100,7 +103,7 @@ class AwaitIngest(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[no-untyped-call, unused-ignore]
         except TaskDeferralTimeout:
-            self.log.warning("the triggerer did not answer within the time limit")
+            _log.warning("triggerer did not answer within the time limit")
         _, profile = task_settings()
         goal = _offsets(context["task_state_store"].get(_ENDS))
         kafka = Kafka(kafka_config())
@@ -109,7 +112,7 @@ class AwaitIngest(BaseOperator):
 
     def _span(self, windows: WindowRange, *, settled: bool) -> Span:
         if not settled:
-            self.log.warning("the sink is behind at the time limit: the windows are unsettled")
+            _log.warning("sink is behind at the time limit", unsettled=str(windows))
         return span_of(windows, settled=settled)
 
 
@@ -158,7 +161,7 @@ class SinkCaughtUpTrigger(BaseTrigger):
                 settled = await asyncio.to_thread(caught_up, kafka, self.topic, self.group, goal)
             except TransientError as exc:
                 # Kafka may come back before the deadline. If not, the windows are unsettled.
-                self.log.warning("Kafka does not say how far the sink is: %s", exc)
+                _log.warning("progress of the sink is unknown", error=str(exc))
                 settled = False
             if settled or time.time() >= self.deadline:
                 yield TriggerEvent({"settled": settled})

@@ -1,4 +1,4 @@
-"""How often, how soon and for which errors each stage is tried again."""
+"""How often, how soon and after which errors each stage is retried."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["POLICIES", "StagePolicy"]
 
 @dataclass(frozen=True)
 class StagePolicy:
-    """How a stage is tried.
+    """How a stage is retried.
 
     Parameters
     ----------
     tries
-        How often in all.
+        Number of tries in all.
     delay
         Wait before the second try.
     backoff
-        By how much each further wait is longer than the one before.
+        Factor by which each further wait is longer.
     max_delay
         Longest wait.
     time_limit
-        Longest time that one try may take.
+        Time limit of one try.
     never
-        Errors that are not tried again.
+        Errors after which there is no retry.
     why
-        What the policy is for.
+        Reason for the policy.
     """
 
     tries: int
@@ -44,7 +44,7 @@ class StagePolicy:
     why: str
 
     def task_args(self) -> dict[str, Any]:
-        """The same as arguments of a task."""
+        """The policy as arguments of a task."""
         return {
             "retries": self.tries - 1,
             "retry_delay": self.delay,
@@ -56,7 +56,7 @@ class StagePolicy:
                     RetryRule(
                         exception=list(self.never),
                         action=RetryAction.FAIL,
-                        reason="asking again gives the same answer",
+                        reason="a retry would fail in the same way",
                     )
                 ]
             ),
@@ -71,8 +71,8 @@ POLICIES = {
         max_delay=timedelta(seconds=10),
         time_limit=timedelta(minutes=2),
         never=(PermanentError,),
-        why="Kafka that is away for some seconds should not cost a window. That the sink is "
-        "behind is no error: the window is computed unsettled, and healed.",
+        why="A short outage of Kafka must not cost a window. A sink that is behind is no error: "
+        "the window is computed unsettled, and healed later.",
     ),
     "find": StagePolicy(
         tries=5,
@@ -81,7 +81,7 @@ POLICIES = {
         max_delay=timedelta(minutes=1),
         time_limit=timedelta(minutes=5),
         never=(PermanentError,),
-        why="InfluxDB may be restarting. What is not found now is found an hour later.",
+        why="InfluxDB may be restarting. The run an hour later finds what this run did not.",
     ),
     "downsample": StagePolicy(
         tries=6,
@@ -90,8 +90,8 @@ POLICIES = {
         max_delay=timedelta(seconds=30),
         time_limit=timedelta(minutes=5),
         never=(PermanentError,),
-        why="InfluxDB may be restarting, for which a minute and a half is enough. A wrong token "
-        "or a mistake in Flux is not mended by waiting.",
+        why="InfluxDB may be restarting, which takes less than a minute and a half. Waiting does "
+        "not correct a wrong token or a mistake in a Flux file.",
     ),
     "evaluate_alarms": StagePolicy(
         tries=6,
@@ -100,7 +100,7 @@ POLICIES = {
         max_delay=timedelta(seconds=30),
         time_limit=timedelta(minutes=5),
         never=(PermanentError,),
-        why="As for downsample: it is the same server.",
+        why="As for downsample: the server is the same.",
     ),
     "republish": StagePolicy(
         tries=8,
@@ -109,8 +109,8 @@ POLICIES = {
         max_delay=timedelta(seconds=30),
         time_limit=timedelta(minutes=10),
         never=(PermanentError,),
-        why="Two servers may be restarting, and another publisher may have taken over. Trying "
-        "again never publishes anything twice.",
+        why="Two servers may be restarting, or another publisher may have taken over. A retry "
+        "never publishes anything twice.",
     ),
     "check_quality": StagePolicy(
         tries=4,
@@ -119,8 +119,7 @@ POLICIES = {
         max_delay=timedelta(minutes=1),
         time_limit=timedelta(minutes=5),
         never=(PermanentError, QualityError),
-        why="A server may be restarting. Data do not improve by asking again, so a failed check "
-        "is not repeated.",
+        why="A server may be restarting. A failed check is not repeated: its data do not change.",
     ),
     "cleanup": StagePolicy(
         tries=3,
@@ -129,6 +128,6 @@ POLICIES = {
         max_delay=timedelta(minutes=5),
         time_limit=timedelta(minutes=30),
         never=(PermanentError,),
-        why="Nobody waits for it, and the next day does what was left.",
+        why="No other task waits for it, and the next day's run deletes what is left.",
     ),
 }

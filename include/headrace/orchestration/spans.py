@@ -1,4 +1,4 @@
-"""Windows on their way from task to task."""
+"""Ranges of windows, as tasks pass them on."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from headrace.profile import Profile
 
 __all__ = ["Span", "span_of", "windows_of"]
 
-#: ``start`` and ``stop`` in RFC 3339, and ``settled``: what an XCom can carry.
+#: ``start`` and ``stop`` in RFC 3339, and ``settled``: values that an XCom can hold.
 Span: TypeAlias = dict[str, Any]
 
 
 def span_of(windows: WindowRange, *, settled: bool) -> Span:
-    """Write windows as a span."""
+    """Convert windows to a span."""
     return {"start": rfc3339(windows.start), "stop": rfc3339(windows.stop), "settled": settled}
 
 
 def windows_of(span: Span, profile: Profile) -> WindowRange:
-    """Read the windows of a span."""
+    """Convert a span to windows."""
     return WindowRange(parse_time(span["start"]), parse_time(span["stop"]), profile.window)

@@ -1,4 +1,4 @@
-"""The page of windows in Airflow's UI: the last day's windows, and the alarms that stand."""
+"""The page in Airflow's UI: the windows of the last day, and the standing alarms."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from airflow.sdk import conf
 
 __all__ = ["PREFIX", "page_path"]
 
-#: Where Airflow's api-server serves the page.
+#: Path prefix of the page on Airflow's api-server.
 PREFIX = "/headrace"
 
 
 def page_path() -> str:
-    """Path of the page, below whatever path Airflow itself is served at."""
+    """Path of the page, below the path of Airflow itself."""
     base = urlsplit(conf.get("api", "base_url", fallback="") or "")
     return f"{base.path.rstrip('/')}{PREFIX}/"

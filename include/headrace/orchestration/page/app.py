@@ -1,8 +1,8 @@
-"""The page as an application that Airflow's api-server mounts.
+"""The page, an application that Airflow's api-server mounts.
 
-Airflow does not ask who comes to a mounted application, so each of its answers depends on
-`_may_read`. What a device may have chosen (its id) reaches the page as JSON only, and the page
-makes text of it; its Content-Security-Policy forbids scripts other than its own besides.
+Airflow does not authenticate requests to a mounted application, so every response depends on
+`_may_read`. Device ids reach the page as JSON only, and the page shows them as text. Its
+Content-Security-Policy also blocks all scripts but its own.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from headrace.stages.alarm_record import read_standing
 __all__ = ["page_app"]
 
 _FILES = Path(__file__).parent / "files"
-#: Whoever looks at a page does not wait for long.
+#: A user does not wait longer for a page.
 _QUERY_LIMIT = timedelta(seconds=15)
-#: More alarms than that nobody reads; how many there are is said.
+#: Listed alarms; the page also shows how many there are in all.
 _LISTED_ALARMS = 1000
 
 _HEADERS = {
@@ -49,7 +49,7 @@ def page_app() -> FastAPI:
     """Make the application."""
     app = FastAPI(
         title="Headrace",
-        # FastAPI's own pages would be open to everybody.
+        # FastAPI's own pages would need no login.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -66,7 +66,7 @@ def page_app() -> FastAPI:
 
 
 def _may_read(request: Request, user: GetUserDep) -> None:
-    """Let in who may see the runs of the live windows: 401 without a login, 403 without leave."""
+    """Admit users who may see runs of the live DAG: 401 without a login, 403 otherwise."""
     _, profile = task_settings()
     requires_access_dag("GET", DagAccessEntity.RUN, windows_dag_id(profile))(request, user)
 
@@ -80,7 +80,7 @@ async def _add_headers(
 
 
 def _explain(request: Request, exc: Exception) -> Response:
-    """Say what is wrong, for the page to show, instead of a trace."""
+    """Return the error as a sentence for the page, instead of a traceback."""
     del request
     content = {"detail": "; ".join([str(exc), *getattr(exc, "__notes__", ())])}
     return _json(content, 503 if isinstance(exc, TransientError) else 500)
@@ -90,11 +90,11 @@ def _file(name: str) -> Callable[[], FileResponse]:
     return lambda: FileResponse(_FILES / name)
 
 
-# These are no coroutines, so that FastAPI runs them in threads: the clients block.
+# These are not coroutines: the clients block, so FastAPI runs them in threads.
 
 
 def _windows(session: SessionDep, until: AwareDatetime | None = None) -> Response:
-    """The windows of the 24 hours before a moment, or before now."""
+    """The windows of the 24 hours before a time, or before now."""
     settings, profile = task_settings()
     now = datetime.now(UTC)
     end = min(until.astimezone(UTC), now) if until else now
@@ -134,7 +134,7 @@ def _window_content(window: TimelineWindow, runs: dict[datetime, str]) -> dict[s
 
 
 def _alarms() -> Response:
-    """The alarms that stand, the newest first."""
+    """The standing alarms, newest first."""
     now = datetime.now(UTC)
     with open_pipeline(_QUERY_LIMIT) as pipeline:
         standing = read_standing(now, pipeline)

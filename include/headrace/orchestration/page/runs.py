@@ -1,4 +1,4 @@
-"""Where a run is found in Airflow's UI, and which live run belongs to a window."""
+"""Links to runs in Airflow's UI, and the live run of each window."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run_link(run: str) -> str:
     Parameters
     ----------
     run
-        The run as markers name it, ``<DAG id>/<run id>``.
+        The run, as markers name it: ``<DAG id>/<run id>``.
     """
     dag_id, _, run_id = run.partition("/")
     return f"../dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
@@ -27,7 +27,7 @@ def run_link(run: str) -> str:
 def live_runs(
     session: Session, dag_id: str, start: datetime, stop: datetime
 ) -> dict[datetime, str]:
-    """Scheduled runs of the live DAG, by the window that each is about."""
+    """Scheduled runs of the live DAG, by their window."""
     found = session.execute(
         select(DagRun.data_interval_start, DagRun.run_id).where(
             DagRun.dag_id == dag_id,

@@ -1,5 +1,5 @@
-// Draws the strip of windows and the table of alarms from the two answers of the server, again
-// every half minute. Text becomes text (textContent) and nothing here makes HTML of a string.
+// Draws the timeline of windows and the table of alarms from two responses of the server, every
+// half minute. Text is set as textContent: nothing here builds HTML from a string.
 "use strict";
 
 const SECOND = 1000;
@@ -9,11 +9,11 @@ const STATES = ["complete", "corrected", "unsettled", "missing", "quality failed
 const PASSING = ["due", "not expected"];
 const MEANING = {
   "complete": "computed and published",
-  "corrected": "late readings came in, and consumers got a correction",
-  "unsettled": "computed before the sink had written everything; the next reconcile does it again",
-  "missing": "not computed or not published; the next reconcile does it",
-  "quality failed": "a quality check over it failed",
-  "due": "has just closed, its run is under way",
+  "corrected": "late readings arrived, and consumers received a correction",
+  "unsettled": "computed before the sink had written everything; the next reconcile run computes it again",
+  "missing": "not computed or not published; the next reconcile run computes it",
+  "quality failed": "a quality check of this window failed",
+  "due": "has just ended; its run is under way",
   "not expected": "before the installation began",
 };
 
@@ -43,7 +43,7 @@ function lasted(milliseconds) {
   return hours ? `${hours} h ${minutes % 60} min` : `${minutes} min`;
 }
 
-// The windows that a link of a task instance asks for: ?start=…&stop=…
+// The windows that the link of a task instance names: ?start=…&stop=…
 function readMarked() {
   const start = new Date(query.get("start"));
   const stop = new Date(query.get("stop"));
@@ -51,7 +51,7 @@ function readMarked() {
   return given ? { start, stop } : null;
 }
 
-// The day to show: the last one, unless what is marked lies further back.
+// The day to show: the last one, unless the marked windows are older.
 function until() {
   if (!marked || Date.now() - marked.start < 23 * HOUR) return null;
   const end = Math.ceil(marked.stop / HOUR + 1) * HOUR;
@@ -62,7 +62,7 @@ async function ask(path) {
   const answer = await fetch(path, { headers: { Accept: "application/json" } });
   if (answer.status === 401) throw new Error("You are logged out. Log in to Airflow, then come back.");
   const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(content.detail || `Airflow's server answered ${answer.status}.`);
+  if (!answer.ok) throw new Error(content.detail || `Airflow answered with status ${answer.status}.`);
   return content;
 }
 
@@ -81,7 +81,7 @@ function describe(item, seconds) {
 function cell(item, seconds) {
   const element = make(item.link ? "a" : "span", `cell ${item.state.replace(" ", "-")}`);
   if (item.link) element.href = item.link;
-  // What is well is not in the way of whoever goes through the page by keyboard.
+  // Keyboard users skip complete windows.
   if (item.state === "complete") element.tabIndex = -1;
   element.dataset.start = item.start;
   element.dataset.tip = describe(item, seconds);
@@ -91,7 +91,7 @@ function cell(item, seconds) {
   return element;
 }
 
-// The minutes of an hour, every ten of them, above the cells that begin with them.
+// Labels above the cells, every ten minutes.
 function axis(perHour) {
   const row = make("div", "hour");
   row.style.setProperty("--cells", perHour);
@@ -106,7 +106,7 @@ function axis(perHour) {
   return row;
 }
 
-function drawStrip(content) {
+function drawTimeline(content) {
   const length = content.window_seconds * SECOND;
   const perHour = HOUR / length;
   const byStart = new Map(content.windows.map((item) => [Date.parse(item.start), item]));
@@ -128,7 +128,7 @@ function drawStrip(content) {
     }
     rows.push(row);
   }
-  byId("strip").replaceChildren(...rows);
+  byId("timeline").replaceChildren(...rows);
 }
 
 function drawLegend(counts) {
@@ -146,7 +146,7 @@ function drawWindows(content) {
   byId("profile").textContent = content.profile;
   if (until()) byId("range").textContent = `of the 24 hours before ${minute(new Date(content.until))}`;
   drawLegend(content.counts);
-  drawStrip(content);
+  drawTimeline(content);
   byId("updated").textContent = `as of ${minute(new Date(content.now)).slice(11)} UTC`;
 }
 
@@ -205,11 +205,11 @@ function showTip(event) {
 }
 
 if (marked) {
-  byId("marked").textContent = `Marked: the windows from ${minute(marked.start)} to ${minute(marked.stop)} UTC, of the task you come from.`;
+  byId("marked").textContent = `Marked: the windows from ${minute(marked.start)} to ${minute(marked.stop)} UTC of the task you came from.`;
   byId("marked").hidden = false;
 }
-for (const name of ["mouseover", "focusin"]) byId("strip").addEventListener(name, showTip);
-for (const name of ["mouseleave", "focusout"]) byId("strip").addEventListener(name, () => { byId("tip").hidden = true; });
+for (const name of ["mouseover", "focusin"]) byId("timeline").addEventListener(name, showTip);
+for (const name of ["mouseleave", "focusout"]) byId("timeline").addEventListener(name, () => { byId("tip").hidden = true; });
 document.addEventListener("visibilitychange", refreshAll);
 setInterval(refreshAll, EVERY);
 refreshAll();
