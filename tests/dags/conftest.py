@@ -1,4 +1,4 @@
-"""Airflow for the DAG tests: parsed as the stack parses them, without a database."""
+"""DAGs for the tests, parsed as the stack parses them, without a database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# Airflow reads its environment when it is imported, which is below and nowhere before.
+# Airflow reads its environment at its import, which comes below.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="headrace-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(PROJECT / "dags")
@@ -24,6 +24,6 @@ from airflow.dag_processing.dagbag import DagBag  # noqa: E402
 
 @pytest.fixture(scope="session")
 def dag_bag(tmp_path_factory: pytest.TempPathFactory) -> DagBag:
-    # Not where somebody's .env may lie.
+    # In a folder without an .env file.
     with chdir(tmp_path_factory.mktemp("empty")):
         return DagBag(str(PROJECT / "dags"))

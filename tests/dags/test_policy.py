@@ -1,4 +1,4 @@
-"""What every DAG and every task has to have."""
+"""Rules for every DAG and every task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_file_is_parsed(dag_bag: DagBag) -> None:
     assert set(dag_bag.dags) == {LIVE, HEAL, QUALITY, CLEANUP}
 
 
-def test_without_a_beginning_nothing_catches_up_from_1970(
+def test_dags_need_the_time_of_installation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("HEADRACE_INSTALLED_AT")
@@ -48,14 +48,14 @@ def test_without_a_beginning_nothing_catches_up_from_1970(
         reconcile_dag("Heals.")
 
 
-def test_dags_survive_the_database(dag_bag: DagBag) -> None:
+def test_dags_can_be_serialised(dag_bag: DagBag) -> None:
     for dag in dag_bag.dags.values():
         data = DagSerialization.to_dict(dag)
         again = DagSerialization.from_dict(json.loads(json.dumps(data)))
         assert again.task_dict.keys() == dag.task_dict.keys()
 
 
-def test_every_dag_says_what_it_is(dag_bag: DagBag) -> None:
+def test_every_dag_is_described(dag_bag: DagBag) -> None:
     for dag in dag_bag.dags.values():
         assert "headrace" in dag.tags
         assert dag.doc_md
@@ -74,14 +74,14 @@ def test_every_task_has_a_policy(dag_bag: DagBag) -> None:
         assert task.execution_timeout is not None, where
 
 
-def test_every_task_calls_when_it_fails_and_when_it_works_again(dag_bag: DagBag) -> None:
+def test_every_task_has_the_callbacks_of_the_mails(dag_bag: DagBag) -> None:
     for dag_id, task in every_task(dag_bag):
         where = f"{dag_id}.{task.task_id}"
         assert list(task.on_failure_callback) == [on_failure], where
         assert list(task.on_success_callback) == [on_success], where
 
 
-def test_permanent_errors_are_not_tried_again(dag_bag: DagBag) -> None:
+def test_permanent_errors_are_not_retried(dag_bag: DagBag) -> None:
     for dag_id, task in every_task(dag_bag):
         policy = task.retry_policy
         for error in (AccessDeniedError("x"), BadQueryError("x")):
@@ -90,7 +90,7 @@ def test_permanent_errors_are_not_tried_again(dag_bag: DagBag) -> None:
         assert decision.action is not RetryAction.FAIL, dag_id
 
 
-def test_pools_are_made(dag_bag: DagBag) -> None:
+def test_every_pool_is_created(dag_bag: DagBag) -> None:
     pools = json.loads((PROJECT / "native/config/pools.json").read_text())
     used = {task.pool for _, task in every_task(dag_bag)} - {"default_pool"}
     assert used == set(pools)

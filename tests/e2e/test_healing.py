@@ -1,4 +1,4 @@
-"""Missed windows come back by themselves; any past range from the API, as from the UI's button."""
+"""Missed windows are healed automatically; any past range by the API, as by the UI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUR = timedelta(hours=1)
 
 
 def revisions(airflow: AirflowStack, device: str) -> Counter[tuple[str, int]]:
-    """What consumers have of a device: windows and revisions."""
+    """Windows and revisions of a device that consumers have received."""
     return Counter(
         (row["window_start"], row["revision"])
         for row in airflow.installation.rows()
@@ -31,17 +31,17 @@ def once(range_: WindowRange, revision: int = 0) -> Counter[tuple[str, int]]:
 
 
 def hours_before(hours: int, count: int) -> WindowRange:
-    """Whole hours as the reconcile counts them: from five past to five past."""
+    """Whole hours as reconcile runs cover them: from five past to five past."""
     start = hours_ago(hours)
     return windows(start.replace(minute=5), 60 * count)
 
 
 def create_backfill(airflow: AirflowStack, range_: WindowRange, **more: Any) -> int:
-    """What the button *Trigger* > *Backfill* sends; returns the number of its runs."""
+    """Send what *Trigger* > *Backfill* sends in the UI; return the number of runs."""
     body = {
         "dag_id": f"{airflow.name}_reconcile",
         "from_date": rfc3339(range_.start),
-        # Both ends are included.
+        # Both ends are inclusive.
         "to_date": rfc3339(range_.stop - timedelta(seconds=1)),
         "reprocess_behavior": "none",
         "max_active_runs": 4,
@@ -61,7 +61,7 @@ def create_backfill(airflow: AirflowStack, range_: WindowRange, **more: Any) -> 
 
 @pytest.mark.runs("cli:status")
 def test_two_hours_without_airflow(airflow: AirflowStack, missed: WindowRange) -> None:
-    """Nobody asked for these windows: the first reconcile after the start has found them."""
+    """The first reconcile run after the start finds these windows."""
     assert revisions(airflow, "early") == once(missed)
 
     def missing() -> int:
@@ -69,8 +69,7 @@ def test_two_hours_without_airflow(airflow: AirflowStack, missed: WindowRange) -
         return int(json.loads(done.stdout)["windows"]["missing"])
 
     wait_for(lambda: missing() == 0, 120, 2)
-    # Meanwhile the live windows went on: none of them waited behind what was healed. The
-    # first one was late before Airflow was there.
+    # Healing did not delay live windows. The first one was late before Airflow started.
     live = wait_for(
         lambda: [run for run in airflow.runs("windows")[:-1] if run["state"] == "success"], 150
     )
@@ -80,7 +79,7 @@ def test_two_hours_without_airflow(airflow: AirflowStack, missed: WindowRange) -
 
 
 def test_backfill_and_correction(airflow: AirflowStack) -> None:
-    """Two hours in two runs; then late readings, and a run for three of the windows."""
+    """Two hours in two runs; then late readings, and a run for three windows."""
     past = hours_before(12, 2)
     airflow.installation.store(*(("past", start, {}) for start in past.starts()))
     assert create_backfill(airflow, past) == 2
@@ -90,7 +89,7 @@ def test_backfill_and_correction(airflow: AirflowStack) -> None:
     airflow.installation.store(
         *(("past", start + timedelta(seconds=30), {"fuel": 1}) for start in late.starts())
     )
-    # Two of its windows have changed, one has not.
+    # Two of these windows have changed, one has not.
     asked = windows(late.start + MINUTE, 3)
     run = airflow.heal(asked.start, asked.stop)
     assert run["state"] == "success"
@@ -104,6 +103,6 @@ def test_a_day_in_twenty_four_runs(airflow: AirflowStack) -> None:
     airflow.installation.store(*(("daily", start, {}) for start in day.starts()))
     assert create_backfill(airflow, day) == 24
     assert revisions(airflow, "daily") == once(day)
-    # Once more, also what is done: consumers get nothing.
+    # Computing everything again publishes nothing.
     assert create_backfill(airflow, day, reprocess_behavior="completed") == 24
     assert revisions(airflow, "daily") == once(day)

@@ -1,4 +1,4 @@
-"""A quality check at its fail level fails its own run, at once, and mails what was measured."""
+"""A failed quality check fails its run at once, and its results are mailed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PROMISED = 4
 
 
 def judge(airflow: AirflowStack, range_: WindowRange) -> dict[str, Any]:
-    """The quality run of a range, started by hand."""
+    """Run the quality checks of a range by hand."""
     run = airflow.trigger("quality", start=rfc3339(range_.start), stop=rfc3339(range_.stop))
     return airflow.wait_for_run("quality", run)
 
 
 @pytest.mark.runs("dag:quality")
 def test_a_failed_check_is_mailed_as_a_table(airflow: AirflowStack, missed: WindowRange) -> None:
-    """All generators but one stop reporting for five minutes."""
+    """All generators but one send nothing for five minutes."""
     installation = airflow.installation
     good = windows(missed.start + 20 * MINUTE, 5)
     bad = windows(missed.start + 40 * MINUTE, 5)
@@ -41,12 +41,12 @@ def test_a_failed_check_is_mailed_as_a_table(airflow: AirflowStack, missed: Wind
     installation.compute(good)
     installation.compute(bad)
 
-    # From good to failed, whatever was before.
+    # First a good run, so that the failure is a new one.
     assert judge(airflow, good)["state"] == "success"
     failed = judge(airflow, bad)
     assert failed["state"] == "failed"
     (task,) = airflow.tasks("quality", failed["dag_run_id"])
-    # Data do not improve by asking again.
+    # A failed check is not retried.
     assert task["try_number"] == 1
     subject = f"[headrace] {airflow.name}_quality.check_quality failed"
 
@@ -60,10 +60,10 @@ def test_a_failed_check_is_mailed_as_a_table(airflow: AirflowStack, missed: Wind
     assert line.split()[1] == "fail"
     for heading in ("measured", "warn at", "fail at"):
         assert heading in text
-    # Every generator that did not report, and none that did.
+    # Exactly the generators that sent nothing.
     assert all(device in line for device in DEVICES[1:])
     assert DEVICES[0] not in line
-    # The windows are there all the same, and nobody heals them for it.
+    # The windows are published all the same, and not healed.
     rows = [row for row in installation.rows() if row["generatorID"] == DEVICES[0]]
     assert {row["revision"] for row in rows} == {0}
 

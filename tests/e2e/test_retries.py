@@ -1,4 +1,4 @@
-"""What is tried again, and what is not, by the kind of the error, on real servers."""
+"""Which errors are retried and which are not, on real servers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.airflow import AirflowStack
 from tests.support.processes import Process, wait_for
 from tests.support.ranges import hours_ago, windows
 
-#: Less than what the policies hold out.
+#: Shorter than the retries of the policies last.
 AWAY_SECONDS = 20
 
 
 def comes_back(airflow: AirflowStack, server: Process, stage: str, failing: str) -> dict[str, Any]:
-    """Start a run while a server is away, which comes back; returns the stage's task."""
+    """Start a run while a server is down, and restart the server; return the stage's task."""
     range_ = windows(hours_ago(5), 1)
     airflow.installation.store(("generator1", range_.start, {}))
     server.kill()
@@ -35,7 +35,7 @@ def comes_back(airflow: AirflowStack, server: Process, stage: str, failing: str)
     assert airflow.wait_for_run("reconcile", run, 240)["state"] == "success"
     task = airflow.wait_for_task("reconcile", run, stage, ("success",))
     assert failing in airflow.log("reconcile", run, stage, map_index=task["map_index"])
-    # A retry is nothing to write home about.
+    # A retry is not mailed.
     assert airflow.mailbox.subjects(f"reconcile.{stage}") == []
     return task
 
@@ -53,8 +53,8 @@ def test_kafka_away_for_twenty_seconds(airflow: AirflowStack) -> None:
     assert task["try_number"] > 1
 
 
-def test_what_no_retry_mends_fails_at_once(airflow: AirflowStack) -> None:
-    """Raw data that are gone, and a mistake in Flux: one try, and a mail that says why."""
+def test_permanent_errors_fail_at_once(airflow: AirflowStack) -> None:
+    """Deleted raw data, and a mistake in a Flux file: one try, and a mail with the reason."""
     old = windows(hours_ago(40 * 24), 5)
     recent = windows(hours_ago(5), 1)
     airflow.installation.store(("generator1", recent.start, {}))
@@ -85,8 +85,8 @@ def test_what_no_retry_mends_fails_at_once(airflow: AirflowStack) -> None:
 
 
 @pytest.mark.long
-def test_killed_worker_is_followed_within_a_minute(airflow: AirflowStack) -> None:
-    """SIGKILL for the task and for what watches over it, while it waits for Kafka."""
+def test_a_killed_worker_is_replaced_within_a_minute(airflow: AirflowStack) -> None:
+    """SIGKILL to the task and to its supervisor, while it waits for Kafka."""
     range_ = windows(hours_ago(6), 1)
     installation, kafka = airflow.installation, airflow.backbone.kafka
     installation.store(("killed", range_.start, {}))

@@ -30,7 +30,7 @@ _FINAL = ("success", "failed")
 
 
 class Mailbox:
-    """A mail server that keeps what it gets."""
+    """A mail server that keeps the mails it receives."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -56,16 +56,16 @@ class Mailbox:
 
 @dataclass
 class AirflowStack:
-    """An installation whose windows Airflow computes.
+    """An installation with Airflow.
 
     Parameters
     ----------
     backbone
         Kafka, InfluxDB and mosquitto.
     folder
-        For everything else.
+        Folder of everything else.
     env
-        Further settings, and settings of Airflow's (``AIRFLOW__...``).
+        Further settings, also of Airflow (``AIRFLOW__...``).
     """
 
     backbone: Backbone
@@ -77,7 +77,7 @@ class AirflowStack:
         self.mailbox = Mailbox()
         self.port = free_port()
         self.postgres_port = free_port()
-        # Every character that means something in a URL.
+        # Characters with a meaning in URLs.
         self.postgres_password = "p@ss/word?#%25: word"
         ours = {name: value for name, value in self.env.items() if name.startswith("HEADRACE_")}
         theirs = {name: value for name, value in self.env.items() if name not in ours}
@@ -121,11 +121,11 @@ class AirflowStack:
 
     @property
     def name(self) -> str:
-        """What the ids of the installation's DAGs begin with."""
+        """Prefix of the ids of the installation's DAGs."""
         return self.installation.name
 
     def start(self) -> None:
-        """Start everything, and wait until the DAGs are there."""
+        """Start everything, and wait until the DAGs exist."""
         self.postgres.start()
         for command in init_commands():
             done = subprocess.run(
@@ -140,14 +140,14 @@ class AirflowStack:
         for process in self.processes.values():
             process.start(180)
         wait_for(lambda: self._has_dag(f"{self.name}_reconcile"), 120)
-        # Due at once: what was before the first live run. No test should get in its way.
+        # Due at once: the windows before the first live run. Tests start after it.
         wait_for(self._has_caught_up, 240)
 
     def _has_dag(self, dag_id: str) -> bool:
         return self.request("GET", f"/dags/{dag_id}", expect=(200, 404)).get("dag_id") == dag_id
 
     def _has_caught_up(self) -> bool:
-        """Whether the reconcile of the last whole hour has succeeded, and those before it."""
+        """Whether the reconcile run of the last whole hour has succeeded, and those before it."""
         runs = self.runs("reconcile", run_type="scheduled")
         hour_ago = datetime.now(UTC) - timedelta(hours=1)
         return (
@@ -173,7 +173,7 @@ class AirflowStack:
         expect: tuple[int, ...] = (200, 201),
         **query: str,
     ) -> dict[str, Any]:
-        """Call Airflow's API as the UI does."""
+        """Call Airflow's API, as the UI does."""
         if self._token is None:
             answer = urllib3.request(
                 "POST",
@@ -193,14 +193,14 @@ class AirflowStack:
         return dict(response.json()) if response.data else {}
 
     def trigger(self, dag: str, **conf: Any) -> str:
-        """Start a run by hand, with parameters; returns its id."""
+        """Start a run by hand with parameters; return its id."""
         run = self.request(
             "POST", f"/dags/{self.name}_{dag}/dagRuns", {"logical_date": None, "conf": conf}
         )
         return str(run["dag_run_id"])
 
     def heal(self, start: datetime, stop: datetime) -> dict[str, Any]:
-        """Compute a range through the reconcile DAG, as a person would from the UI."""
+        """Compute a range with the reconcile DAG, as an operator does in the UI."""
         run = self.trigger("reconcile", start=rfc3339(start), stop=rfc3339(stop))
         return self.wait_for_run("reconcile", run)
 
@@ -208,7 +208,7 @@ class AirflowStack:
         return self.request("GET", f"/dags/{self.name}_{dag}/dagRuns/{run_id}")
 
     def runs(self, dag: str, **query: str) -> list[dict[str, Any]]:
-        """Runs of a DAG, the newest first."""
+        """Runs of a DAG, newest first."""
         found = self.request(
             "GET", f"/dags/{self.name}_{dag}/dagRuns", order_by="-run_after", **query
         )
@@ -219,7 +219,7 @@ class AirflowStack:
         return list(self.request("GET", path)["task_instances"])
 
     def wait_for_run(self, dag: str, run_id: str, seconds: float = 120) -> dict[str, Any]:
-        """Wait until a run has ended, and return it."""
+        """Wait until a run has ended; return it."""
         return wait_for(
             lambda: run if (run := self.run(dag, run_id))["state"] in _FINAL else {}, seconds
         )
@@ -227,7 +227,7 @@ class AirflowStack:
     def wait_for_task(
         self, dag: str, run_id: str, task_id: str, states: tuple[str, ...], seconds: float = 120
     ) -> dict[str, Any]:
-        """Wait until a task is in one of some states."""
+        """Wait until a task has one of the states."""
 
         def found() -> dict[str, Any]:
             for task in self.tasks(dag, run_id):
@@ -240,13 +240,13 @@ class AirflowStack:
     def log(
         self, dag: str, run_id: str, task_id: str, attempt: int = 1, map_index: int = -1
     ) -> str:
-        """Log of one try of a task; the tasks of a piece have the piece's number."""
+        """Log of one try of a task. Tasks of a piece have its number as map index."""
         path = f"/dags/{self.name}_{dag}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
         content = self.request("GET", path, map_index=str(map_index))["content"]
         return "\n".join(str(line) for line in content)
 
     def next_live_window(self, seconds: float = 150) -> dict[str, Any]:
-        """Wait for the next live run that ends."""
+        """Wait until the next live run has ended."""
         newest = self.runs("windows", limit="1")
         before = newest[0]["dag_run_id"] if newest else ""
         deadline = time.monotonic() + seconds
