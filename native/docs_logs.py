@@ -17,6 +17,88 @@ _LOGGERS = {"_log", "log", "logger", "_logger"}
 
 #: What each message means, and what an operator does. A test fails if one is missing here.
 EXPLANATIONS: dict[str, tuple[str, str]] = {
+    "broker grants less than requested": (
+        (
+            "The broker refuses or shortens something that the bridge asked for. `shortfall` says "
+            "what it costs. Logged at every connection."
+        ),
+        "Change the broker's configuration, or accept the cost.",
+    ),
+    "clock jumped": (
+        (
+            "The system clock jumped by `seconds`. Readings without `time` that were stamped "
+            "meanwhile have the wrong event time."
+        ),
+        "Check the time synchronisation of the bridge's host.",
+    ),
+    "Kafka does not accept records, retrying": (
+        (
+            "Kafka rejects records for a reason that does not concern their content, such as denied "
+            "access or a missing topic. `problem` names the topic."
+        ),
+        "Correct what `problem` says; for missing topics run `headrace provision`.",
+    ),
+    "Kafka does not say how far the sink is: %s": (
+        "A window is computed unsettled, because Kafka did not answer.",
+        "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
+    ),
+    "malformed MQTT packet set aside": (
+        (
+            "The broker delivered a packet that can't be parsed. The bridge acknowledges it and "
+            "continues. `total` counts such packets."
+        ),
+        "Find the device or broker that produces it; `reason` says what is wrong.",
+    ),
+    "new device refused: limit reached": (
+        (
+            "A device id is new, and `HEADRACE_MAX_NEW_DEVICES` or `HEADRACE_MAX_DEVICES` is "
+            "reached. Its readings become dead letters with the reason `too_many_devices`."
+        ),
+        (
+            "If the devices are real, raise the limit, restart the bridge, and replay the dead "
+            "letters. If not, find the client that invents ids."
+        ),
+    ),
+    "range cut at the last window that has ended": (
+        "A run was started by hand for a range that reaches into the future.",
+        "Nothing; start another run for the rest later.",
+    ),
+    "records deleted before they were written": (
+        (
+            "Kafka's retention deleted records before the sink wrote them: readings are lost. The "
+            "fields name the offsets."
+        ),
+        (
+            "Keep the sink running, or raise `HEADRACE_KAFKA_RETENTION`. `headrace audit` lists all "
+            "losses."
+        ),
+    ),
+    "stopped before all readings were written; Kafka keeps them": (
+        (
+            "The sink's `HEADRACE_DRAIN_LIMIT` ended before InfluxDB had stored everything. The "
+            "next start writes these readings."
+        ),
+        "Nothing.",
+    ),
+    "the sink is behind at the time limit: the windows are unsettled": (
+        (
+            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows are computed from "
+            "the readings stored so far."
+        ),
+        "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
+    ),
+    "the triggerer did not answer within the time limit": (
+        "Airflow's triggerer hangs or does not run. The window is computed all the same.",
+        "Check the triggerer.",
+    ),
+    "unreadable Variable is ignored": (
+        "A Variable of Headrace holds a text that Headrace did not write.",
+        "Delete the Variable in Airflow's UI.",
+    ),
+    "unreadable Variable is replaced": (
+        "A Variable of Headrace holds a text that Headrace did not write.",
+        "Nothing.",
+    ),
     "can't ask Kafka how far the sink is: %s": (
         "A window was computed unsettled, because Kafka did not answer.",
         "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
