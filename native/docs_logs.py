@@ -33,8 +33,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "Kafka does not accept records, retrying": (
         (
-            "Kafka rejects records for a reason that does not concern their content, such as denied "
-            "access or a missing topic. `problem` names the topic."
+            "Kafka rejects records for a reason that does not concern their content, such as "
+            "denied access or a missing topic. `problem` names the topic."
         ),
         "Correct what `problem` says; for missing topics run `headrace provision`.",
     ),
@@ -69,8 +69,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
             "fields name the offsets."
         ),
         (
-            "Keep the sink running, or raise `HEADRACE_KAFKA_RETENTION`. `headrace audit` lists all "
-            "losses."
+            "Keep the sink running, or raise `HEADRACE_KAFKA_RETENTION`. `headrace audit` lists "
+            "all losses."
         ),
     ),
     "stopped before all readings were written; Kafka keeps them": (
@@ -82,8 +82,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "the sink is behind at the time limit: the windows are unsettled": (
         (
-            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows are computed from "
-            "the readings stored so far."
+            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows are computed "
+            "from the readings stored so far."
         ),
         "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
     ),
