@@ -87,6 +87,13 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
     ),
+    "the broker lost the session, and with it what it had queued": (
+        (
+            "The broker no longer has the bridge's session, for example after a restart without "
+            "persistence. Acknowledged readings that it had queued are lost."
+        ),
+        "Turn on the broker's persistence.",
+    ),
     "the triggerer did not answer within the time limit": (
         "Airflow's triggerer hangs or does not run. The window is computed all the same.",
         "Check the triggerer.",
