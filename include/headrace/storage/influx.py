@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import urllib3
 from influxdb_client import InfluxDBClient, Query, QueryService
@@ -38,11 +38,13 @@ _CONNECT_SECONDS = 5.0
 _BAD_REQUEST = 400
 _UNPROCESSABLE = 422
 _TOO_LARGE = 413
+#: Unknown or deleted token, and one that lacks a permission or is inactive.
+_DENIED = (401, 403)
 
 
 @dataclass(frozen=True)
 class InfluxAddress:
-    """Where InfluxDB is, and who asks.
+    """URL, organisation and token of an InfluxDB.
 
     Parameters
     ----------
@@ -53,33 +55,37 @@ class InfluxAddress:
     token
         API token. It never appears in the representation.
     ca_file
-        CA certificates that sign the server's; the system's if `None`.
+        CA certificates that sign the server's certificate; the system's if `None`.
+    token_file
+        File the token was read from. If InfluxDB no longer accepts the token, it is read again.
     """
 
     url: str
     org: str
     token: str
     ca_file: Path | None = None
+    token_file: Path | None = None
 
     def __repr__(self) -> str:
         return f"InfluxAddress(url={self.url!r}, org={self.org!r})"
 
 
 def influx_address(settings: Settings, role: str) -> InfluxAddress:
-    """Reach the InfluxDB that the settings name, with the token of a role.
+    """Make the address of the InfluxDB in the settings, with the token of a role.
 
     Parameters
     ----------
     settings
         The settings.
     role
-        Whose token: the name of a file in the tokens folder, without its ending.
+        Role of the token: the name of a file in the tokens folder, without its ending.
 
     Raises
     ------
     ConfigurationError
         If there is no token.
     """
+    path = None
     if settings.influx_token is not None:
         token = settings.influx_token.get_secret_value()
     else:
@@ -92,7 +98,9 @@ def influx_address(settings: Settings, role: str) -> InfluxAddress:
                 "HEADRACE_INFLUX_TOKEN"
             )
             raise ConfigurationError(msg) from exc
-    return InfluxAddress(settings.influx_url, settings.influx_org, token, settings.influx_ca_file)
+    return InfluxAddress(
+        settings.influx_url, settings.influx_org, token, settings.influx_ca_file, path
+    )
 
 
 class Influx:
@@ -103,11 +111,11 @@ class Influx:
     Parameters
     ----------
     address
-        Where and as whom.
+        URL, organisation and token.
     timeout
-        Limit for one call, however it hangs.
+        Time limit of one call.
     connections
-        How many calls go on at once.
+        Maximum number of concurrent calls.
     """
 
     def __init__(
@@ -118,12 +126,13 @@ class Influx:
         connections: int = 4,
     ) -> None:
         self.org = address.org
+        self._token, self._token_file = address.token, address.token_file
         self._client = InfluxDBClient(
             url=address.url,
             token=address.token,
             org=address.org,
             timeout=(int(_CONNECT_SECONDS * 1000), int(timeout.total_seconds() * 1000)),
-            # Whoever calls decides whether to try again.
+            # The caller decides whether to retry.
             retries=False,
             connection_pool_maxsize=connections,
             ssl_ca_cert=str(address.ca_file) if address.ca_file else None,
@@ -148,7 +157,7 @@ class Influx:
 
     @property
     def client(self) -> InfluxDBClient:
-        """The client underneath, for what provisioning needs and nothing else does."""
+        """The client library's own client, for provisioning."""
         return self._client
 
     def ping(self) -> None:
@@ -176,18 +185,20 @@ class Influx:
             If the server is away, slow or busy.
         """
         with influx_errors(on_bad_request=RefusedError):
-            self._write_api.write(bucket, self.org, lines)
+            self._call(lambda: self._write_api.write(bucket, self.org, lines))
 
     def delete(self, bucket: str, start: datetime, stop: datetime, measurement: str) -> None:
         """Delete the points of a measurement in ``[start, stop)``; raises as `write` does."""
         with influx_errors(on_bad_request=BadQueryError):
-            self._client.delete_api().delete(
-                start,
-                # InfluxDB deletes up to and including the end.
-                stop - timedelta(microseconds=1),
-                f'_measurement="{measurement}"',
-                bucket,
-                self.org,
+            self._call(
+                lambda: self._client.delete_api().delete(
+                    start,
+                    # InfluxDB deletes up to and including the end.
+                    stop - timedelta(microseconds=1),
+                    f'_measurement="{measurement}"',
+                    bucket,
+                    self.org,
+                )
             )
 
     def query(
@@ -223,8 +234,10 @@ class Influx:
             extern=extern(params),
         )
         with influx_errors(on_bad_request=BadQueryError):
-            response = self._query_service.post_query(
-                org=self.org, query=query, async_req=False, _preload_content=False
+            response = self._call(
+                lambda: self._query_service.post_query(
+                    org=self.org, query=query, async_req=False, _preload_content=False
+                )
             )
             try:
                 yield from rows_of(response, times_as_text=times_as_text)
@@ -235,10 +248,28 @@ class Influx:
         """Run Flux and return all rows of its results; see `query`."""
         return list(self.query(flux, params))
 
+    def _call(self, call: Callable[[], Any]) -> Any:
+        """Call InfluxDB, once more with the token of today if it does not accept the old one."""
+        used = self._token
+        try:
+            return call()
+        except ApiException as exc:
+            if exc.status not in _DENIED or not self._read_token_again(used):
+                raise
+        return call()
+
+    def _read_token_again(self, used: str) -> bool:
+        """Take over a token that was replaced; returns whether it differs from the one used."""
+        if self._token_file is not None:
+            with suppress(OSError, UnicodeDecodeError):
+                self._token = self._token_file.read_text(encoding="utf-8").strip() or used
+            self._client.api_client.default_headers["Authorization"] = f"Token {self._token}"
+        return self._token != used
+
 
 @contextmanager
 def influx_errors(*, on_bad_request: type[HeadraceError]) -> Iterator[None]:
-    """Turn what influxdb-client and urllib3 raise into errors of ours.
+    """Turn errors of influxdb-client and urllib3 into errors of ours.
 
     Parameters
     ----------
@@ -274,7 +305,7 @@ def _error_for_status(exc: ApiException, on_bad_request: type[HeadraceError]) ->
         )
     if status in (_BAD_REQUEST, _TOO_LARGE, _UNPROCESSABLE):
         return on_bad_request(text)
-    if status in (401, 403):
+    if status in _DENIED:
         return AccessDeniedError(
             f"{text}. Is the token right? `headrace provision` makes them with "
             "HEADRACE_INFLUX_ADMIN_TOKEN, and HEADRACE_INFLUX_TOKEN takes their place"

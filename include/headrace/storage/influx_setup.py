@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,24 +9,30 @@ from influxdb_client import Authorization, BucketRetentionRules, InfluxDBClient,
 from influxdb_client.domain.bucket import Bucket
 from influxdb_client.domain.onboarding_request import OnboardingRequest
 from influxdb_client.domain.permission_resource import PermissionResource
+from influxdb_client.rest import ApiException
 from influxdb_client.service.setup_service import SetupService
 
 from headrace.errors import ConfigurationError, MissingResourceError
 from headrace.profile import Profile
 from headrace.settings import Settings
+from headrace.storage.identity import installation_id, write_secret
 from headrace.storage.influx import Influx, InfluxAddress, influx_errors
 
 __all__ = ["provision_influx"]
 
 _FOREVER = timedelta(0)
+_NOT_FOUND = 404
 
 
 def provision_influx(settings: Settings, profile: Profile) -> dict[str, str]:
-    """Make the organisation, the buckets and the tokens that are missing.
+    """Create the organisation, the buckets and the tokens that are missing.
 
-    Each token goes to a file of its own in the tokens folder, readable by its owner
+    Each token is written to a file of its own in the tokens folder, readable by its owner
     alone: ``sink`` may write raw readings and nothing else, ``airflow`` reads them and
-    owns the two other buckets.
+    reads and writes the two other buckets. Tokens of other installations in the same
+    organisation are left alone.
+
+    It may be interrupted at any point; the next run completes it.
 
     Returns
     -------
@@ -68,9 +72,16 @@ def provision_influx(settings: Settings, profile: Profile) -> dict[str, str]:
         bucket_ids = {}
         for name, retention in retentions.items():
             bucket_ids[name], done[f"bucket {name}"] = _bucket(client, org_id, name, retention)
+        installation = installation_id(settings)
         for role, grants in _roles(profile).items():
             path = settings.tokens_dir / f"{role}.token"
-            done[f"token {role}"] = _token(client, org_id, role, grants, bucket_ids, path)
+            wanted = {
+                (action, bucket_ids[bucket])
+                for bucket, actions in grants.items()
+                for action in actions
+            }
+            tokens = _Tokens(client, org_id, f"headrace {installation} {role}")
+            done[f"token {role}"] = tokens.provide(wanted, path, inherited=f"headrace {role}")
     return done
 
 
@@ -117,64 +128,111 @@ def _bucket(
 ) -> tuple[str, str]:
     buckets = client.buckets_api()
     seconds = int(retention.total_seconds())
-    rules = [BucketRetentionRules(type="expire", every_seconds=seconds)]
-    bucket = buckets.find_bucket_by_name(name)
+    bucket = _find_bucket(client, org_id, name)
     if bucket is None:
+        rules = [BucketRetentionRules(type="expire", every_seconds=seconds)]
         bucket = buckets.create_bucket(Bucket(name=name, org_id=org_id, retention_rules=rules))
         return str(bucket.id), "made"
     present = bucket.retention_rules[0].every_seconds if bucket.retention_rules else 0
     if present != seconds:
-        bucket.retention_rules = rules
+        bucket.retention_rules = [
+            BucketRetentionRules(
+                type="expire",
+                every_seconds=seconds,
+                # InfluxDB keeps the old length, and refuses a retention that is shorter.
+                shard_group_duration_seconds=_shard_seconds(retention),
+            )
+        ]
         buckets.update_bucket(bucket)
         return str(bucket.id), f"kept for {retention} from now on"
     return str(bucket.id), "there"
 
 
-def _token(
-    client: InfluxDBClient,
-    org_id: str,
-    role: str,
-    grants: Mapping[str, tuple[str, ...]],
-    bucket_ids: Mapping[str, str],
-    path: Path,
-) -> str:
-    description = f"headrace {role}"
-    api = client.authorizations_api()
-    wanted = {
-        (action, bucket_ids[bucket]) for bucket, actions in grants.items() for action in actions
-    }
-    kept = path.read_text(encoding="utf-8").strip() if path.exists() else None
-    usable = False
-    for token in api.find_authorizations(org_id=org_id):
-        if token.description != description:
-            continue
-        granted = {(item.action, item.resource.id) for item in token.permissions}
-        if token.token == kept and granted == wanted and token.status == "active":
-            usable = True
-        else:
-            api.delete_authorization(token)
-    if usable:
-        return "there"
-    made = api.create_authorization(
-        authorization=Authorization(
-            org_id=org_id,
-            description=description,
-            permissions=[
-                Permission(action, PermissionResource(type="buckets", id=bucket, org_id=org_id))
-                for action, bucket in sorted(wanted)
-            ],
+def _find_bucket(client: InfluxDBClient, org_id: str, name: str) -> Bucket | None:
+    """Find a bucket in one organisation: others may have one of the same name."""
+    try:
+        found = client.buckets_api().find_buckets(name=name, org_id=org_id).buckets
+    except ApiException as exc:
+        if exc.status == _NOT_FOUND:
+            return None
+        raise
+    return next(iter(found), None)
+
+
+def _shard_seconds(retention: timedelta) -> int:
+    """Length of a shard group that InfluxDB itself chooses for a retention."""
+    if not retention or retention > timedelta(days=180):
+        length = timedelta(days=7)
+    elif retention > timedelta(days=2):
+        length = timedelta(days=1)
+    else:
+        length = timedelta(hours=1)
+    return int(length.total_seconds())
+
+
+class _Tokens:
+    """Tokens of one role of one installation.
+
+    Parameters
+    ----------
+    client, org_id
+        InfluxDB and the organisation.
+    description
+        What the role's tokens of this installation are described as.
+    """
+
+    def __init__(self, client: InfluxDBClient, org_id: str, description: str) -> None:
+        self._api = client.authorizations_api()
+        self._org_id = org_id
+        self._description = description
+
+    def provide(self, wanted: set[tuple[str, str]], path: Path, *, inherited: str) -> str:
+        """See that the file holds a token with the wanted permissions, and nothing else is left.
+
+        The file is replaced before old tokens are deleted, so that whoever reads it after
+        an InfluxDB has refused a token finds one that it accepts.
+
+        Parameters
+        ----------
+        wanted
+            Actions and buckets' ids.
+        path
+            File of the token.
+        inherited
+            Description that earlier versions gave to tokens of every installation: only the
+            token in the file is ours.
+        """
+        kept = path.read_text(encoding="utf-8").strip() if path.exists() else None
+        usable: Authorization | None = None
+        obsolete = []
+        for token in self._api.find_authorizations(org_id=self._org_id):
+            ours = token.description == self._description
+            if not ours and not (token.description == inherited and token.token == kept):
+                continue
+            granted = {(item.action, item.resource.id) for item in token.permissions}
+            if token.token == kept and granted == wanted and token.status == "active":
+                usable = token
+            else:
+                obsolete.append(token)
+        state = "there"
+        if usable is None:
+            write_secret(path, self._create(wanted))
+            state = f"in {path}"
+        elif usable.description != self._description:
+            usable.description = self._description
+            self._api.update_authorization(usable)
+        for token in obsolete:
+            self._api.delete_authorization(token)
+        return state
+
+    def _create(self, wanted: set[tuple[str, str]]) -> str:
+        permissions = [
+            Permission(action, PermissionResource(type="buckets", id=bucket, org_id=self._org_id))
+            for action, bucket in sorted(wanted)
+        ]
+        made = self._api.create_authorization(
+            authorization=Authorization(
+                org_id=self._org_id, description=self._description, permissions=permissions
+            )
         )
-    )
-    _write_secret(path, str(made.token))
-    return f"in {path}"
-
-
-def _write_secret(path: Path, secret: str) -> None:
-    """Write a file that only its owner can read, and put it in place whole."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(f"{secret}\n")
-    partial.replace(path)
+        return str(made.token)

@@ -1,0 +1,59 @@
+"""Identity of an installation, and its secret files in the state folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings
+
+__all__ = ["installation_id", "write_secret"]
+
+_FILE = "installation"
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+def installation_id(settings: Settings) -> str:
+    """Return the id of this installation, created with the first provisioning.
+
+    It stands in the description of everything that several installations could have in
+    one place, so that each touches only what is its own.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file of the id holds something else.
+    """
+    path = settings.state_dir / _FILE
+    if not path.exists():
+        # Servers that run as a user of their own have to get through this folder.
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        write_secret(path, secrets.token_hex(8))
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not _ID.fullmatch(text):
+        msg = (
+            f"{path} must hold the 16 hexadecimal digits of this installation's id, and holds "
+            f"{text[:40]!r}. Restore the file, or delete it to begin a new installation"
+        )
+        raise ConfigurationError(msg)
+    return text
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a file that only its owner can read, atomically."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A name of its own: two that provision at once must not share it.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{secret}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
