@@ -159,6 +159,20 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Correct what `problem` says; for missing topics run `headrace provision`.",
     ),
+    "broker grants less than requested": (
+        (
+            "The broker refused or shortened something that the bridge asked for. `shortfall` says "
+            "what it costs; `/healthz` repeats it as `broker_shortfalls`."
+        ),
+        "Change the broker's configuration.",
+    ),
+    "malformed MQTT packet set aside": (
+        (
+            "The broker sent a packet that is not laid out as MQTT 5 requires. It becomes a dead "
+            "letter with the reason `malformed_packet`. At most one line a minute."
+        ),
+        "Find the publisher by the payload of the dead letter, and update the broker.",
+    ),
     "buffer full: leaving the broker, which keeps the session": (
         (
             "Kafka has been slow or unavailable for 15 s and the bridge's buffer is full. The "

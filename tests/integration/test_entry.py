@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import urllib3
 from paho.mqtt.client import MQTTv5
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from pydantic import SecretStr
 
 from headrace.cli import main
@@ -86,10 +88,20 @@ def test_with_the_right_logins_and_certificates_all_works(
     """MQTT over TLS with a login, Kafka with SCRAM over TLS, InfluxDB by HTTPS."""
     installation.worker("bridge").start()
     installation.worker("sink").start()
-    with guarded.device("generator1", password_of(installation, "generator1")) as device:
-        device.send_all([(f"{installation.name}/generator1", reading(fuel=321))])
-    points = wait_for(installation.points)
-    assert [device for device, _, _ in points] == ["generator1"]
+    topic = f"{installation.name}/generator1"
+    # Legal, and longer than everything else in a packet.
+    large = Properties(PacketTypes.PUBLISH)
+    large.UserProperty = [(name, "x" * 60_000) for name in "abcd"]
+    password = password_of(installation, "generator1")
+    with guarded.device("generator1", password, protocol=MQTTv5) as device:
+        content = json.dumps(reading(fuel=320))
+        device.client.publish(topic, content, qos=1, properties=large).wait_for_publish(30)
+        device.send_all([(topic, reading(fuel=321))])
+    points = wait_for(lambda: len(found := installation.points("fuel")) == 2 and found)
+    assert {(device, value) for device, _, value in points} == {
+        ("generator1", 320.0),
+        ("generator1", 321.0),
+    }
     status = json.loads(installation.headrace("status", "--json").stdout)
     states = {name: part["state"] for name, part in status["components"].items()}
     for component in ("mosquitto", "kafka", "influxdb", "bridge", "sink"):
