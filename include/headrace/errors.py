@@ -11,6 +11,7 @@ __all__ = [
     "AccessDeniedError",
     "BadQueryError",
     "ConfigurationError",
+    "ConnectionClosedError",
     "FatalError",
     "HeadraceError",
     "MissingResourceError",
@@ -37,6 +38,10 @@ class TransientError(HeadraceError):
 
 class ServerUnavailableError(TransientError):
     """A server refused the connection, broke it, or said that it can't serve now."""
+
+
+class ConnectionClosedError(ServerUnavailableError):
+    """A server closed an established connection without giving a reason."""
 
 
 class ServerTimeoutError(TransientError):

@@ -231,11 +231,9 @@ def test_two_bridges_with_one_id_take_turns_and_store_nothing_twice(
     time.sleep(2)
     other = second(installation, "bridge")
     other.launch()
-    taken = "session taken over by another client"
-    wait_for(lambda: taken in first.log.read_text())
-    state = installation.health(installation.bridge_port)["conditions"]["mqtt"]["state"]
-    assert "another client took this session" in state
-    time.sleep(10)
+    taken = "another client took this session"
+    # Whichever of the two does not have the session says so.
+    wait_for(lambda: taken in first.log.read_text() and taken in other.log.read_text())
     stream.finish()
     raw = installation.profile.topics.raw
     wait_for(lambda: held_records(installation.kafka, raw) >= len(stream.acknowledged), 60)
@@ -244,7 +242,7 @@ def test_two_bridges_with_one_id_take_turns_and_store_nothing_twice(
     assert sorted(numbers) == sorted(stream.acknowledged)
     # Each waits before it takes the session back.
     connects = (first.log.read_text() + other.log.read_text()).count("connected to the broker")
-    assert connects <= 6
+    assert connects <= 8
     assert first.stop() == 0
     assert other.stop() == 0
 

@@ -245,6 +245,8 @@ class World:
     broker: Broker = field(default_factory=Broker)
     kafka: KafkaInMemory = field(default_factory=KafkaInMemory)
     now: float = 1000.0
+    #: Whether somebody listens where the broker is.
+    broker_accepts: bool = True
     calls: int = 0
     #: Called with the number and the name of each call to a server.
     on_call: Callable[[int, str], None] | None = None
@@ -324,9 +326,10 @@ class BridgeUnderTest:
             bridge=name,
             stop=self.stop,
             drain_limit=timedelta(seconds=10),
+            broker_accepts=lambda: world.broker_accepts,
             retirement=self.retirement,
             reconnect=Backoff(0.2, 5.0, clock=world.clock),
-            taken_over=Backoff(3.0, 60.0, factor=2.5, good_after=120.0, clock=world.clock),
+            taken_over=Backoff(3.0, 30.0, good_after=60.0, clock=world.clock),
         )
 
     def run(self) -> HeadraceError | None:

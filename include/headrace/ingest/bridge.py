@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
 from headrace.errors import (
+    ConnectionClosedError,
     FatalError,
     HeadraceError,
     PermanentError,
@@ -72,6 +74,8 @@ class Bridge:
         Set when the bridge is to stop.
     drain_limit
         Time limit for stopping.
+    broker_accepts
+        Finds out whether the broker accepts connections.
     retirement
         If given: empty the session, remove it from the broker, and end.
     reconnect, taken_over
@@ -92,6 +96,7 @@ class Bridge:
         bridge: str,
         stop: threading.Event,
         drain_limit: timedelta,
+        broker_accepts: Callable[[], bool],
         retirement: Retirement | None = None,
         reconnect: Backoff | None = None,
         taken_over: Backoff | None = None,
@@ -107,11 +112,12 @@ class Bridge:
         self._bridge = bridge
         self._stop = stop
         self._drain_seconds = drain_limit.total_seconds()
+        self._broker_accepts = broker_accepts
         self._retirement = retirement
         self._reconnect = reconnect or Backoff(0.2, 5.0)
         # The first pause is shorter than `Retirement` waits, so that a bridge that still
         # runs stops its own retirement.
-        self._taken_over = taken_over or Backoff(3.0, 60.0, factor=2.5, good_after=120.0)
+        self._taken_over = taken_over or Backoff(3.0, 30.0, good_after=60.0)
         self._was_connected = False
         self._had_session = False
         #: Whether Kafka may hold messages of the session that `recent` does not know.
@@ -161,6 +167,8 @@ class Bridge:
             self._connect_and_work()
         except SessionTakenOverError as exc:
             return self._yield_session(exc)
+        except ConnectionClosedError as exc:
+            return self._closed(exc)
         except TransientError as exc:
             return self._lost(exc)
         except PermanentError as exc:
@@ -331,6 +339,26 @@ class Bridge:
         # While this bridge was away, another process may have used the session.
         self._must_recall = True
         return self._reconnect.failed()
+
+    def _closed(self, exc: ConnectionClosedError) -> float:
+        """Tell a broker that died from one that gave the session to another client.
+
+        mosquitto 2.0 closes the connection then, without the reason that MQTT 5 has for it.
+        """
+        pause = self._lost(exc)
+        if not self._broker_accepts():
+            return pause
+        problem = (
+            "the broker closed the connection without a reason and accepts new ones: probably "
+            f"another client took this session, because HEADRACE_BRIDGE_ID {self._bridge} is in "
+            "use twice"
+        )
+        _log.warning("session probably taken over by another client", bridge=self._bridge)
+        self._health.problem("mqtt", problem)
+        if self._retirement is not None:
+            self._retirement.taken_over()
+            self._stop.set()
+        return self._taken_over.failed()
 
     def _yield_session(self, exc: SessionTakenOverError) -> float:
         """Leave the session to the client that took it, for some time."""

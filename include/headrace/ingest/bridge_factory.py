@@ -26,7 +26,7 @@ from headrace.profile import Profile, load_profile
 from headrace.settings import Settings
 from headrace.storage.kafka import Kafka
 from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
-from headrace.storage.mqtt_probe import session_exists
+from headrace.storage.mqtt_probe import accepts_connections, session_exists
 from headrace.storage.records import SkippedRecords
 
 __all__ = ["bridge_subscriptions", "make_session", "run_bridge"]
@@ -100,7 +100,8 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
             max_clock_drift=settings.max_clock_drift,
             devices=devices,
         )
-        probe = partial(session_exists, MqttAddress.from_settings(settings), settings.bridge_id)
+        address = MqttAddress.from_settings(settings)
+        probe = partial(session_exists, address, settings.bridge_id)
         Bridge(
             session,
             outbox,
@@ -123,6 +124,7 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
             bridge=settings.bridge_id,
             stop=stop,
             drain_limit=settings.drain_limit,
+            broker_accepts=partial(accepts_connections, address),
             retirement=Retirement(probe) if retire else None,
         ).run()
     server.shutdown()

@@ -1,7 +1,8 @@
-"""Asking a broker whether it has a session."""
+"""Asking whether a broker is there, and whether it has a session."""
 
 from __future__ import annotations
 
+import socket
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -17,7 +18,18 @@ from headrace.storage.mqtt import MqttAddress
 if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
-__all__ = ["session_exists"]
+__all__ = ["accepts_connections", "session_exists"]
+
+
+def accepts_connections(address: MqttAddress, timeout: timedelta = timedelta(seconds=1)) -> bool:
+    """Find out whether somebody listens where the broker is."""
+    try:
+        socket.create_connection(
+            (address.host, address.port), timeout=timeout.total_seconds()
+        ).close()
+    except OSError:
+        return False
+    return True
 
 
 def session_exists(

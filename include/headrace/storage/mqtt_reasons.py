@@ -7,6 +7,7 @@ from paho.mqtt.client import MQTTErrorCode
 from headrace.errors import (
     AccessDeniedError,
     ConfigurationError,
+    ConnectionClosedError,
     HeadraceError,
     ServerUnavailableError,
     SessionTakenOverError,
@@ -136,7 +137,9 @@ def subscription_refused(where: str, topic_filter: str, code: int) -> HeadraceEr
 def lost(where: str, code: MQTTErrorCode) -> HeadraceError:
     """Make the error for a connection that ended without a DISCONNECT."""
     why = _LOST.get(code, code.name)
-    return ServerUnavailableError(f"lost the connection to the MQTT broker at {where}: {why}")
+    text = f"lost the connection to the MQTT broker at {where}: {why}"
+    closed = code in (MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN)
+    return ConnectionClosedError(text) if closed else ServerUnavailableError(text)
 
 
 def _sentence(what: str, code: int, server: str | None = None) -> str:

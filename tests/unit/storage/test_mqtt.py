@@ -11,6 +11,7 @@ import pytest
 from headrace.errors import (
     AccessDeniedError,
     ConfigurationError,
+    ConnectionClosedError,
     HeadraceError,
     ServerUnavailableError,
     SessionTakenOverError,
@@ -326,7 +327,7 @@ def test_a_broker_that_closes_again_and_again_without_a_reason_hints_at_a_takeov
             except HeadraceError as exc:
                 kinds.append(type(exc))
         session.leave(0.0)
-    assert kinds[:2] == [ServerUnavailableError] * 2
+    assert kinds[:2] == [ConnectionClosedError] * 2
     assert kinds[2:] == [SessionTakenOverError] * 2
 
 
