@@ -16,6 +16,7 @@ from confluent_kafka import Message
 from headrace.errors import HeadraceError, ServerUnavailableError, SessionTakenOverError
 from headrace.ingest import bridge as bridge_module
 from headrace.ingest import bridge_monitor as monitor_module
+from headrace.ingest import session_recovery as recovery_module
 from headrace.ingest.backoff import Backoff
 from headrace.ingest.bridge import Bridge
 from headrace.ingest.bridge_monitor import BridgeMonitor
@@ -255,7 +256,7 @@ class World:
 
     def __post_init__(self) -> None:
         clock = SimpleNamespace(monotonic=self.clock)
-        for module in (bridge_module, monitor_module):
+        for module in (bridge_module, monitor_module, recovery_module):
             self.monkeypatch.setattr(module, "time", clock)
 
     def clock(self) -> float:

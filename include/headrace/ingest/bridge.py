@@ -26,6 +26,7 @@ from headrace.ingest.outbox import Outbox
 from headrace.ingest.recall import Recall
 from headrace.ingest.redelivery import RecentPackets
 from headrace.ingest.retirement import Retirement
+from headrace.ingest.session_recovery import SessionRecovery
 from headrace.storage.mqtt import MqttSession
 from headrace.storage.mqtt_stream import Publish
 
@@ -38,10 +39,6 @@ _DELIVERY_SECONDS = 0.01
 #: A bridge that has had no room for this long leaves the broker until it has: an unread
 #: connection hides the broker's answers to pings.
 _HOLD_SECONDS = 15.0
-#: What another process has sent to Kafka for this session arrives within this time. The
-#: wait repeats as long as something arrives, up to the limit.
-_SETTLE_SECONDS = 1.0
-_SETTLE_LIMIT_SECONDS = 15.0
 
 
 class Bridge:
@@ -106,7 +103,6 @@ class Bridge:
         self._intake = intake
         self._in_flight = in_flight
         self._recent = recent
-        self._recall = recall
         self._monitor = monitor
         self._health = health
         self._bridge = bridge
@@ -120,8 +116,16 @@ class Bridge:
         self._taken_over = taken_over or Backoff(3.0, 30.0, good_after=60.0)
         self._was_connected = False
         self._had_session = False
-        #: Whether Kafka may hold messages of the session that `recent` does not know.
-        self._must_recall = True
+        self._recovery = SessionRecovery(
+            session,
+            intake,
+            in_flight,
+            recall,
+            monitor,
+            health,
+            stop=stop,
+            serve=self._serve,
+        )
         self._full_since: float | None = None
 
     def run(self) -> None:
@@ -181,14 +185,17 @@ class Bridge:
         return self._reconnect.failed()
 
     def _connect_and_work(self) -> None:
-        if self._must_recall and not self._read_kafka():
+        if self._recovery.due and not self._recovery.read():
             return
         resumed = self._connect()
-        if self._must_recall:
-            self._settle(resumed=resumed)
-            if self._must_recall:
+        if self._recovery.due:
+            arrived = self._recovery.settle(resumed=resumed)
+            if self._recovery.due:
                 # Kafka has become unavailable, or the bridge was told to stop.
+                self._leave(0.0)
                 return
+            if arrived:
+                self._take(arrived)
         elif not resumed:
             self._recent.forget()
         if self._retirement is not None:
@@ -217,58 +224,6 @@ class Bridge:
             _log.warning("broker grants less than requested", shortfall=shortfall)
         self._health.note("shortfalls", list(self._session.shortfalls))
         return resumed
-
-    def _read_kafka(self) -> bool:
-        """Read what Kafka holds of the session, however long it takes; false if stopped."""
-        # What is on its way to Kafka must have arrived before it can be read there.
-        while self._in_flight.count and not self._stop.is_set():
-            self._serve(_IDLE_SECONDS)
-        backoff = Backoff(0.2, 5.0)
-        while not self._stop.is_set():
-            try:
-                known = self._recall.read()
-            except FatalError:
-                raise
-            except HeadraceError as exc:
-                # Also a missing topic: it may be about to be provisioned.
-                self._health.problem("kafka", str(exc))
-                self._serve(backoff.failed())
-            else:
-                self._health.fine("kafka")
-                _log.info("read the newest records from Kafka", messages=known)
-                return True
-        return False
-
-    def _settle(self, *, resumed: bool) -> None:
-        """Read what reaches Kafka late, before the first message is processed.
-
-        Whoever had the session until now may still have records on their way to Kafka.
-        The broker's messages stay in the socket meanwhile.
-        """
-        arrived: list[Publish] = []
-        deadline = time.monotonic() + _SETTLE_LIMIT_SECONDS
-        while resumed and not self._stop.is_set():
-            until = time.monotonic() + _SETTLE_SECONDS
-            while (remaining := until - time.monotonic()) > 0 and not self._stop.is_set():
-                # What came along with the broker's answer to the connection.
-                arrived += self._session.receive(min(remaining, 0.1), reading=False)
-                self._monitor.tick(connected=False)
-            try:
-                found = self._recall.read()
-            except FatalError:
-                raise
-            except HeadraceError as exc:
-                self._health.problem("kafka", str(exc))
-                self._leave(0.0)
-                return
-            if not found or time.monotonic() > deadline:
-                break
-        if self._stop.is_set():
-            return
-        self._recall.apply(resumed=resumed)
-        self._must_recall = False
-        if arrived:
-            self._take(arrived)
 
     def _turn(self) -> None:
         """Go round once: receive, produce, acknowledge."""
@@ -337,7 +292,7 @@ class Bridge:
         self._health.problem("mqtt", str(exc))
         self._leave(0.0)
         # While this bridge was away, another process may have used the session.
-        self._must_recall = True
+        self._recovery.due = True
         return self._reconnect.failed()
 
     def _closed(self, exc: ConnectionClosedError) -> float:
@@ -371,7 +326,7 @@ class Bridge:
         self._leave(0.0)
         # The broker sends it to the other client: what is not in Kafka yet must not get there.
         self._intake.discard()
-        self._must_recall = True
+        self._recovery.due = True
         if self._retirement is not None:
             self._retirement.taken_over()
             self._stop.set()

@@ -456,6 +456,53 @@ def test_a_missing_dead_letter_topic_is_named_while_readings_go_on(world: World)
     assert len(world.broker.unacknowledged) == 11
 
 
+def test_a_record_that_kafka_does_not_accept_does_not_keep_the_bridge_from_reconnecting(
+    world: World,
+) -> None:
+    world.broker.queue.append(b"no JSON")
+    bridge = world.bridge(outbox=KafkaWithoutTheDeadLetterTopic)
+    ended = False
+
+    def end(_: int, name: str) -> None:
+        nonlocal ended
+        if name == "receive" and world.now > 1010 and not ended:
+            ended = True
+            for number in range(20):
+                world.broker.publish(number)
+            world.broker.holder = None
+            raise lost()
+
+    world.on_call = end
+    stop_after(world, bridge, 60)
+    assert bridge.run() is None
+    assert world.broker.connects == 2
+    assert world.kafka.numbers() == list(range(20))
+    assert "kafka_raw.dlq" in bridge.state("kafka")
+
+
+def test_what_is_in_flight_survives_a_broker_that_loses_the_session(world: World) -> None:
+    """Nobody would send it again."""
+
+    class KafkaThatIsAwayForAWhile(FakeOutbox):
+        def deliver(self) -> int:
+            return self.batching.poll() if self.world.now > 1020 else 0
+
+    for number in range(20):
+        world.broker.publish(number)
+    bridge = world.bridge(outbox=KafkaThatIsAwayForAWhile)
+
+    def restart(_: int, name: str) -> None:
+        if name == "receive" and world.now > 1005 and world.broker.connects == 1:
+            world.broker.holder = None
+            world.broker.remove_session()
+            raise lost()
+
+    world.on_call = restart
+    stop_after(world, bridge, 60)
+    assert bridge.run() is None
+    assert world.kafka.numbers() == list(range(20))
+
+
 def test_foreign_records_are_counted_by_topic_and_reason(world: World) -> None:
     bridge = world.bridge()
     bridge.skipped.counts["generator_status", ForeignReason.NOT_JSON] += 3
