@@ -321,7 +321,7 @@ class BridgeUnderTest:
             recent,
             self.recall,
             BridgeMonitor(
-                self.intake, self.in_flight, bookmarks, self.skipped, metrics, self.health
+                self.intake, self.in_flight, bookmarks, metrics, self.health, self.skipped
             ),
             self.health,
             bridge=name,

@@ -72,7 +72,7 @@ class Bridge:
     drain_limit
         Time limit for stopping.
     broker_accepts
-        Finds out whether the broker accepts connections.
+        Finds out whether the broker accepts connections; never, if not given.
     retirement
         If given: empty the session, remove it from the broker, and end.
     reconnect, taken_over
@@ -93,7 +93,7 @@ class Bridge:
         bridge: str,
         stop: threading.Event,
         drain_limit: timedelta,
-        broker_accepts: Callable[[], bool],
+        broker_accepts: Callable[[], bool] = lambda: False,
         retirement: Retirement | None = None,
         reconnect: Backoff | None = None,
         taken_over: Backoff | None = None,

@@ -119,7 +119,7 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
                 skipped,
                 intake.recalled,
             ),
-            BridgeMonitor(intake, in_flight, bookmarks, skipped, metrics, health),
+            BridgeMonitor(intake, in_flight, bookmarks, metrics, health, skipped),
             health,
             bridge=settings.bridge_id,
             stop=stop,

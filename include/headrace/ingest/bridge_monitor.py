@@ -33,10 +33,10 @@ class BridgeMonitor:
         Messages between the broker and Kafka.
     bookmarks
         Offsets of the bridge's newest acknowledged messages.
-    skipped
-        Records that were read and that Headrace did not write.
     metrics, health
         Where the report goes.
+    skipped
+        Counts the records that were read and that Headrace did not write, if given.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class BridgeMonitor:
         intake: Intake,
         in_flight: InFlight,
         bookmarks: Bookmarks,
-        skipped: SkippedRecords,
         metrics: BridgeMetrics,
         health: Health,
+        skipped: SkippedRecords | None = None,
     ) -> None:
         self._intake = intake
         self._in_flight = in_flight
         self._bookmarks = bookmarks
-        self._skipped = skipped
+        self._skipped = SkippedRecords() if skipped is None else skipped
         self._skipped_counted: Counter[tuple[str, ForeignReason]] = Counter()
         self._metrics = metrics
         self._health = health
