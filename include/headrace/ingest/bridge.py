@@ -215,10 +215,8 @@ class Bridge:
             self._retirement.connected(resumed=resumed)
         _log.info("connected to the broker", session="resumed" if resumed else "new")
         if self._had_session and not resumed and self._retirement is None:
-            _log.error(
-                "the broker lost the session, and with it what it had queued",
-                bridge=self._bridge,
-            )
+            # What it had queued is gone, and only the broker knows how much that was.
+            _log.error("broker lost the session", bridge=self._bridge)
         self._had_session = True
         for shortfall in self._session.shortfalls:
             _log.warning("broker grants less than requested", shortfall=shortfall)
