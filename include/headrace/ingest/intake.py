@@ -312,6 +312,6 @@ class Intake:
 
 def _state_of(payload: bytes) -> PresenceState | None:
     try:
-        return PresenceState(payload.decode())
+        return PresenceState(payload.decode("utf-8-sig"))
     except ValueError:
         return None

@@ -215,7 +215,9 @@ def test_an_empty_message_is_ignored_and_acknowledged(rig: Rig, topic: str | byt
 
 def test_an_empty_status_clears_a_known_device(rig: Rig) -> None:
     topic = "emergency_generator/generator1/status"
-    rig.take(b"online", topic)
+    record = rig.take(b"\xef\xbb\xbfonline", topic)
+    assert record is not None
+    assert record["topic"] == STATUS
     record = rig.take(b"", topic, packet_id=2)
     assert record is not None
     assert (record["topic"], record["key"], record["value"]) == (STATUS, b"generator1", None)
