@@ -239,14 +239,19 @@ class Intake:
         now_ns: int,
         sequence: int,
     ) -> None:
-        headers: Headers = [
+        headers = self._headers(route, message, now_ns, sequence)
+        self._dead_letter(rejection, message, payload, route.key, headers)
+
+    def _headers(
+        self, route: Route, message: InFlightMessage, now_ns: int, sequence: int
+    ) -> Headers:
+        return [
             ("time_ns", str(now_ns)),
             route.topic_header,
             self._bridge_header,
             ("packet_id", str(message.packet_id)),
             ("seq", str(sequence)),
         ]
-        self._dead_letter(rejection, message, payload, route.key, headers)
 
     def _dead_letter(
         self,
@@ -299,14 +304,8 @@ class Intake:
         if rejection is not None:
             self._reject(rejection, route, payload, message, now_ns, sequence)
             return
-        # A record that Kafka refuses becomes a dead letter with these headers.
-        headers: Headers = [
-            ("time_ns", str(now_ns)),
-            route.topic_header,
-            self._bridge_header,
-            ("packet_id", str(message.packet_id)),
-            ("seq", str(sequence)),
-        ]
+        # If Kafka refuses the record, it becomes a dead letter with these headers.
+        headers = self._headers(route, message, now_ns, sequence)
         self._produce(message, Outgoing(self._topics.status, value, route.key, headers))
 
 
