@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.errors import ConfigurationError
 from headrace.models.foreign import ForeignReason, ForeignRecordError
+from headrace.models.reading import is_unwritable
 from headrace.models.window import parse_time
 
 __all__ = ["device_of", "integer_of", "object_of", "text_of", "time_of"]
@@ -66,6 +67,9 @@ def time_of(content: Mapping[str, Any], name: str) -> datetime:
 def device_of(content: Mapping[str, Any], name: str, key: bytes) -> str:
     """Return the device id, which is also the key of the record."""
     device = text_of(content, name)
+    if not device or is_unwritable(device):
+        # The bridge rejects such ids, and InfluxDB can't store them.
+        raise _wrong(name, device)
     # Comparing bytes also refuses text that can't be encoded.
     if device.encode("utf-8", "surrogatepass") != key:
         raise ForeignRecordError(

@@ -16,7 +16,7 @@ from headrace.models.device_time import InvalidTimeError, epoch_ns, parse_device
 from headrace.models.reading_faults import check_utf8, explain
 from headrace.profile import Profile
 
-__all__ = ["ReadingCodec", "epoch_ns"]
+__all__ = ["ReadingCodec", "epoch_ns", "is_unwritable"]
 
 #: Longer ids are refused: the id is part of every key and every point.
 MAX_ID_CHARACTERS = 256
@@ -35,6 +35,11 @@ _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 #: A device whose clock was never set counts from 1970.
 _UNSET_CLOCK_NS = 365 * 86_400 * 10**9
 _CENTURY_SECONDS = 100 * 365 * 86_400
+
+
+def is_unwritable(tag: str) -> bool:
+    """Return whether a text cannot be the value of a tag in line protocol."""
+    return _UNWRITABLE.search(tag) is not None
 
 
 class ReadingCodec:
@@ -153,7 +158,7 @@ class ReadingCodec:
         if len(device) > MAX_ID_CHARACTERS:
             detail = f"the id has {len(device)} characters, {MAX_ID_CHARACTERS} are allowed"
             raise RejectedReadingError(Reason.ID_UNWRITABLE, detail)
-        if _UNWRITABLE.search(device):
+        if is_unwritable(device):
             detail = "the id has a control character, or a backslash where a tag cannot have one"
             raise RejectedReadingError(Reason.ID_UNWRITABLE, detail)
 

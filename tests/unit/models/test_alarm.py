@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -94,6 +95,13 @@ def test_a_key_of_another_device_is_foreign(profile: Profile, key: bytes) -> Non
     with pytest.raises(ForeignRecordError) as caught:
         read_change(profile, key, change_value(profile, CHANGE, 0))
     assert caught.value.reason is ForeignReason.WRONG_KEY
+
+
+@pytest.mark.parametrize("device", ["", "a\nb", "a\\", "a\x00"])
+def test_an_id_that_no_device_can_have_is_foreign(profile: Profile, device: str) -> None:
+    value = change_value(profile, replace(CHANGE, device=device), 0)
+    with pytest.raises(ForeignRecordError, match="generatorID is"):
+        read_change(profile, device.encode(), value)
 
 
 def test_another_id_field_is_foreign(profile: Profile) -> None:
