@@ -22,13 +22,13 @@ Change = tuple[str, str, int, str]
 
 
 def told(installation: Installation) -> list[dict[str, Any]]:
-    """Everything that was published, in order for each device."""
+    """All published changes, in order for each device."""
     topic = installation.profile.topics.alarms
     return [json.loads(record.value) for record in installation.records(topic)]
 
 
 def standing(installation: Installation, begin: datetime) -> list[Change]:
-    """What a consumer that keeps the newest revision of each change has in the end."""
+    """The valid changes: the newest revision of each, without withdrawn ones."""
     newest = {
         (change["generatorID"], change["rule"], change["window_start"]): change
         for change in told(installation)
@@ -60,7 +60,7 @@ def test_both_rules_and_silence(installation: Installation) -> None:
     )
     installation.compute(windows(begin, 11))
     rows = {(row["generatorID"], row["window_start"]): row for row in installation.rows()}
-    # No row is made up for a window without readings.
+    # There is no row for a window without readings.
     assert len(rows) == 5 + 11
     assert rows["hot", rfc3339(at[1])]["temperature_alarm"] == "overheating"
     assert rows["hot", rfc3339(at[1])]["alarm"] == "no action"
@@ -88,7 +88,7 @@ def test_both_rules_and_silence(installation: Installation) -> None:
 
 
 def test_any_order_tells_the_same(install: Callable[..., Installation]) -> None:
-    """Live windows, pieces in any order, some of them twice, or all at once."""
+    """Pieces in any order, some of them twice, or all windows at once."""
     begin = hours_ago(2)
     generator = random.Random(5)  # noqa: S311 - the same order in every run
     readings = [
@@ -103,9 +103,8 @@ def test_any_order_tells_the_same(install: Callable[..., Installation]) -> None:
     whole.compute(windows(begin, 30))
     expected = standing(whole, begin)
     assert ("generator2", "silent", 14, "raised") in expected
-    # Computed in order, nothing had to be said again.
+    # Computed in order, nothing is corrected.
     assert {change["revision"] for change in told(whole)} == {0}
-    # Made only now: it takes the place of the other one's tokens.
     pieces = install()
     pieces.store(*readings)
     cuts = [windows(begin + minute * MINUTE, 6) for minute in range(0, 30, 6)]
@@ -128,7 +127,7 @@ def test_a_correction_withdraws_what_it_voids(installation: Installation) -> Non
         ("generator1", "fuel", 1, "raised"),
         ("generator1", "fuel", 2, "cleared"),
     ]
-    # A later reading of the same window: there never was too little fuel at its end.
+    # A later reading of the same window: at its end there was enough fuel.
     late = begin + MINUTE + timedelta(seconds=30)
     installation.store(("generator1", late, {"fuel": 501}))
     installation.compute(windows(begin + MINUTE, 1))
@@ -138,7 +137,7 @@ def test_a_correction_withdraws_what_it_voids(installation: Installation) -> Non
         ("cleared", 0): 1,
         ("withdrawn", 1): 2,
     }
-    # And once more the other way: the same change again, with the next revision.
+    # And back: the same change again, with the next revision.
     installation.store(("generator1", late + timedelta(seconds=1), {"fuel": 1}))
     installation.compute(windows(begin + MINUTE, 1))
     assert standing(installation, begin) == [
@@ -149,7 +148,7 @@ def test_a_correction_withdraws_what_it_voids(installation: Installation) -> Non
 
 
 def test_windows_that_were_missed_are_no_silence(installation: Installation) -> None:
-    """After an outage the first live window says nothing about what was before it."""
+    """The first live window after an outage says nothing about the windows before it."""
     begin = hours_ago(1)
     outage = windows(begin + 5 * MINUTE, 30)
     installation.store(

@@ -1,4 +1,4 @@
-"""The alarms that stand: what the record in InfluxDB says is what consumers were told."""
+"""The record of active alarms in InfluxDB agrees with the published changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOW, HIGH = {"fuel": 400.0}, {"fuel": 900.0}
 
 
 def standing(installation: Installation) -> set[tuple[str, str, datetime]]:
-    """What the record says, after comparing it with what a consumer would make of the topic."""
+    """The active alarms of the record, after comparing them with those of the topic."""
     with installation.pipeline() as pipeline:
         recorded = read_standing(datetime.now(UTC), pipeline)
     told: dict[ChangeKey, AlarmChange] = {}
@@ -55,10 +55,10 @@ def test_an_alarm_stands_until_it_is_cleared_or_withdrawn(installation: Installa
     assert compute(4) == stands_since(4)
     # Computing again changes nothing.
     assert compute(4) == stands_since(4)
-    # A late reading: it had not been refuelled in between, so the alarm stands since it began.
+    # A late reading: there was no refuelling in between, so the alarm is active since its start.
     report(3, LOW, second=50)
     assert compute(3) == stands_since(1)
-    # Another: the tank was full again in the end, and never was low after that.
+    # Another one: the tank was full at the end.
     report(4, HIGH, second=50)
     assert compute(4) == set()
 

@@ -65,7 +65,8 @@ def compare_changes(
     """
     profile = pipeline.profile
     own = _rows_by_device(rows, pipeline)
-    told = {known.change.device for known in published.values()}
+    # Changes of earlier windows that were corrected later do not concern this range.
+    told = {device for device, _, start in published if start >= windows.start}
     fields = [READINGS, *(rule.writes for rule in profile.alarms)]
     neighbours = find_neighbours(windows, {*own, *told}, fields, pipeline)
     histories = _histories(own, told, neighbours, pipeline)

@@ -24,7 +24,7 @@ def marker(*, settled: bool = True, published: int = 5, revision: int = 0) -> Ma
         (marker(revision=2), False, WindowState.CORRECTED),
         (marker(published=0), False, WindowState.COMPLETE),
         (marker(), True, WindowState.QUALITY_FAILED),
-        # Of several things that are so, the one that is worst.
+        # The worst of several.
         (marker(revision=1), True, WindowState.QUALITY_FAILED),
         (marker(settled=False, revision=1), True, WindowState.UNSETTLED),
         (marker(settled=False, published=NOT_PUBLISHED), False, WindowState.MISSING),
@@ -33,7 +33,7 @@ def marker(*, settled: bool = True, published: int = 5, revision: int = 0) -> Ma
         (None, True, WindowState.MISSING),
     ],
 )
-def test_the_worst_is_what_counts(
+def test_the_worst_state_counts(
     known: Marker | None, *, quality_failed: bool, state: WindowState
 ) -> None:
     found = state_of(known, quality_failed=quality_failed, expected=True, closed_for=LONG_AGO)
@@ -41,7 +41,7 @@ def test_the_worst_is_what_counts(
 
 
 @pytest.mark.parametrize("known", [None, marker(published=NOT_PUBLISHED)])
-def test_a_window_that_has_just_closed_is_not_missing_yet(known: Marker | None) -> None:
+def test_a_window_that_has_just_ended_is_not_missing(known: Marker | None) -> None:
     def state(seconds: float) -> WindowState:
         closed_for = timedelta(seconds=seconds)
         return state_of(known, quality_failed=False, expected=True, closed_for=closed_for)
@@ -51,11 +51,11 @@ def test_a_window_that_has_just_closed_is_not_missing_yet(known: Marker | None) 
     assert state(60) is WindowState.MISSING
 
 
-def test_nothing_is_expected_from_before_the_installation() -> None:
+def test_no_window_before_the_installation_is_expected() -> None:
     def state(known: Marker | None) -> WindowState:
         return state_of(known, quality_failed=False, expected=False, closed_for=LONG_AGO)
 
     assert state(None) is WindowState.NOT_EXPECTED
-    # Readings from before were computed all the same: then it has a state like any other.
+    # If it was computed all the same, it has a state like any other.
     assert state(marker()) is WindowState.COMPLETE
     assert state(marker(published=NOT_PUBLISHED)) is WindowState.MISSING
