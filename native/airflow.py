@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import urllib3
 from dotenv import dotenv_values
@@ -37,12 +38,14 @@ def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     shared = _read_env_file(HERE / "config" / "airflow.env")
+    # Airflow serves everything below the path of its public URL.
+    api = settings.local_airflow_url + urlsplit(settings.public_airflow_url).path
     return {
         **shared,
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__DAGS_FOLDER": str(_CHECKOUT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(_CHECKOUT / "plugins"),
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.local_airflow_url}/execution/",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{api}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_user}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords(settings, folder)),
         "AIRFLOW__CORE__FERNET_KEY": _secret(settings.airflow_fernet_key),

@@ -51,7 +51,7 @@ def test_links_lead_to_the_public_url_and_tasks_to_this_machine(
     found = environment(tmp_path)
     assert found["AIRFLOW__API__BASE_URL"] == "https://fleet.example.org/airflow"
     execution = found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
-    assert execution == "http://127.0.0.1:8080/execution/"
+    assert execution == "http://127.0.0.1:8080/airflow/execution/"
 
 
 @pytest.mark.parametrize("given", ["", "intranet.example.org,10.0.0.0/8", "localhost"])

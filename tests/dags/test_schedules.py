@@ -22,6 +22,7 @@ from headrace.orchestration.factory import (
     reconcile_dag,
     windows_dag,
 )
+from headrace.orchestration.stage_tasks import await_ingest
 from headrace.settings import load_settings
 from tests.dags.conftest import PROJECT
 
@@ -174,3 +175,19 @@ def test_one_run_looks_at_everything_since_the_last_one(monkeypatch: pytest.Monk
     assert begins(now) == installed
     settings.installed_at = now + timedelta(days=1)
     assert begins(now) == now - 24 * HOUR
+
+
+def test_a_long_grace_fits_into_the_time_limits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = yaml.safe_load((PROJECT / "include/profiles/generators.yaml").read_text())
+    content.update(window="1h", grace="50m")
+    content["silent"]["after"] = "2h"
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("HEADRACE_PROFILE", str(path))
+    with windows_dag("Live.") as dag:
+        task = await_ingest()
+    assert task.execution_timeout > 50 * MINUTE
+    assert dag.dagrun_timeout is not None
+    assert dag.dagrun_timeout > task.execution_timeout

@@ -61,8 +61,9 @@ def windows_dag(doc: str) -> DAG:
         # Live means now: the reconcile DAG computes missed windows.
         catchup=False,
         # A run that retries, or waits for the sink, must not delay the next window.
-        max_active_runs=_RETRYING_RUNS + math.ceil(settings.settle_limit / profile.window),
-        dagrun_timeout=timedelta(minutes=30),
+        max_active_runs=_RETRYING_RUNS
+        + math.ceil((settings.settle_limit + profile.grace) / profile.window),
+        dagrun_timeout=timedelta(minutes=30) + settings.settle_limit + profile.grace,
         tags=["live"],
     )
 

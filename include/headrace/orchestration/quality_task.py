@@ -23,6 +23,8 @@ __all__ = ["check_quality"]
 _log = structlog.get_logger(__name__)
 
 _QUERY_LIMIT = timedelta(minutes=2)
+#: A longer grace of the profile makes the checks wait no longer: such a window is not judged.
+_LONGEST_GRACE = timedelta(minutes=3)
 #: The checks wait this long after the last window's end for its live run.
 _LIVE_LIMIT = timedelta(seconds=45)
 
@@ -65,7 +67,8 @@ def _await_live_run(windows: WindowRange, pipeline: Pipeline) -> None:
     from headrace.stages.markers import read_markers  # noqa: PLC0415
 
     last = WindowRange(windows.stop - windows.length, windows.stop, windows.length)
-    while datetime.now(UTC) < windows.stop + _LIVE_LIMIT:
+    grace = min(pipeline.profile.grace, _LONGEST_GRACE)
+    while datetime.now(UTC) < windows.stop + grace + _LIVE_LIMIT:
         marker = read_markers(last, pipeline).get(last.start)
         if marker is not None and marker.published >= 0:
             return

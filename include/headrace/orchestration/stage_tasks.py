@@ -64,8 +64,12 @@ def stage_args(stage: str, *, push_xcom: bool = False) -> dict[str, Any]:
 
 def await_ingest(pool: str = LIVE_POOL) -> AwaitIngest:
     """Wait for the sink, and pass on the windows of the run."""
+    _, profile = task_settings()
+    args = stage_args("await_ingest", push_xcom=True)
+    # The task first waits for the grace of the profile.
+    args["execution_timeout"] += profile.grace
     return AwaitIngest(
-        **stage_args("await_ingest", push_xcom=True),
+        **args,
         pool=pool,
         doc_md="Waits until the sink has written what Kafka held when the window closed, for "
         "at most HEADRACE_SETTLE_LIMIT. After that the window is computed *unsettled*, and "
@@ -94,7 +98,7 @@ def find_windows(awaited: Span) -> list[Span]:
         with open_pipeline(_QUERY_LIMIT) as pipeline:
             now = earlier_clock(pipeline)
             begin = heal_from(context["ti"].dag_id, now, settings)
-            windows = expected_windows(begin, now, _LIVE, pipeline)
+            windows = expected_windows(begin, now, _LIVE + profile.grace, pipeline)
             found = windows_to_heal(windows, settings.installed_at, pipeline) if windows else []
         set_healed_until(context["ti"].dag_id, now)
     else:
