@@ -1,4 +1,4 @@
-"""A real Chromium, without a window: the system's, or Debian's, unpacked."""
+"""A headless Chromium: the installed one, or one unpacked from a Debian package."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["chromium"]
 def chromium(
     width: int = 1280, height: int = 900, *, dark: bool = False
 ) -> Iterator[webdriver.Chrome]:
-    """Open a browser window of this size, with a profile of its own."""
+    """Open a browser window of this size, with a new profile."""
     browser, driver, environment = _find()
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     for argument in (
         "--headless=new",
-        # It opens our own pages only, and its sandbox refuses to run as root.
+        # It opens only our own pages, and the sandbox does not run as root.
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--disable-gpu",
@@ -36,7 +36,7 @@ def chromium(
         *(["--blink-settings=preferredColorScheme=0"] if dark else []),
     ):
         options.add_argument(argument)
-    # What the page's scripts log: a test asks for it.
+    # Tests read what the scripts of the page log.
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options, Service(driver, env=environment))
     try:
@@ -46,7 +46,7 @@ def chromium(
 
 
 def _find() -> tuple[str, str, dict[str, str]]:
-    """Browser, driver, and the environment they need."""
+    """Paths of browser and driver, and their environment."""
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser and driver:
         return browser, driver, dict(os.environ)

@@ -228,7 +228,7 @@ def _picture_mailbox(stack: AirflowStack, browser: Chrome, port: int, folder: Pa
 def _picture_page(stack: AirflowStack, browser: Chrome, folder: Path) -> None:
     browser.get(f"{_url(stack)}/headrace/")
     wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "#alarms tbody tr"), 60)
-    corrected = wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "#strip .corrected"), 60)
+    corrected = wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "#timeline .corrected"), 60)
     height = browser.execute_script("return document.documentElement.scrollHeight")  # type: ignore[no-untyped-call]
     browser.set_window_size(1280, int(height) + 150)
     ActionChains(browser).move_to_element(corrected[20]).perform()
