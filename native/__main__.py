@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from headrace.errors import ConfigurationError, HeadraceError
+from native.circumstances import prepare_environment
 from native.dotenv import ENV_FILE, begin_anew, write_env
 from native.stack import find_programs, load_stack
 from native.supervision import Supervisor
@@ -103,7 +104,8 @@ def _existing_env() -> Path:
 
 
 def main() -> None:
-    """Run a command; errors of ours become one sentence and exit code 1."""
+    """Run a command; an error of ours becomes one sentence and exit code 1."""
+    prepare_environment()
     try:
         app()
     except HeadraceError as exc:

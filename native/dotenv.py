@@ -10,6 +10,7 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
+from headrace.errors import ConfigurationError
 from headrace.models.window import rfc3339
 
 __all__ = ["ENV_FILE", "begin_anew", "write_env"]
@@ -29,7 +30,7 @@ def write_env(path: Path = ENV_FILE) -> bool:
         return False
     content = _TEMPLATE.format(
         installed_at=rfc3339(datetime.now(UTC).replace(microsecond=0)),
-        state_dir=_state_dir(path.resolve().parent),
+        state_dir=_quoted(_state_dir(path.resolve().parent)),
         mqtt_password=_secret(),
         influx_password=_secret(),
         influx_token=_secret(48),
@@ -63,7 +64,19 @@ def _state_dir(checkout: Path) -> Path:
     if os.geteuid() != 0:
         return checkout / ".state"
     digest = hashlib.sha256(str(checkout).encode()).hexdigest()[:8]
-    return Path("/var/lib/headrace") / f"{checkout.name}-{digest}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", checkout.name)
+    return Path("/var/lib/headrace") / f"{name}-{digest}"
+
+
+def _quoted(path: Path) -> str:
+    """Write a path so that every reader of ``.env`` takes it as it is."""
+    text = str(path)
+    if re.fullmatch(r"[A-Za-z0-9./_-]+", text):
+        return text
+    if "'" in text or "\n" in text:
+        msg = f"the folder {text!r} has a quote or a line break in its name: choose another folder"
+        raise ConfigurationError(msg)
+    return f"'{text}'"
 
 
 _TEMPLATE = """\

@@ -127,9 +127,10 @@ def kafka(
         "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
         "log.dirs": str(folder / "data"),
     }
-    lines = [f"{key}={value}" for key, value in {**addresses, **(extra or {})}.items()]
+    lines = [f"{key}={_property(value)}" for key, value in {**addresses, **(extra or {})}.items()]
     shared = (_CONFIG / "kafka.properties").read_text()
     properties.write_text(f"{shared}\n" + "\n".join(lines) + "\n")
+    logging = _copy(HERE / "kafka" / "log4j2.yaml", folder)
     java = ("java", f"-Xmx{heap}", "-cp", f"{program.path}/*")
     if not (folder / "data" / "meta.properties").exists():
         tool = (*java, "kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID)
@@ -150,7 +151,7 @@ def kafka(
             *java[:2],
             f"-Xms{heap}",
             "-XX:+UseG1GC",
-            f"-Dlog4j2.configurationFile={HERE / 'kafka' / 'log4j2.yaml'}",
+            f"-Dlog4j2.configurationFile={logging.as_uri()}",
             *java[2:],
             "kafka.Kafka",
             str(properties),
@@ -169,7 +170,7 @@ def influxdb(
     """InfluxDB 2.7. ``extra`` holds ``INFLUXD_*`` settings on top of the shared ones."""
     user = _make_folder(folder)
     url = f"http://{LOOPBACK}:{port}/health"
-    config = _CONFIG / "influxdb.yaml"
+    config = _copy(_CONFIG / "influxdb.yaml", folder)
     return Server(
         "influxdb",
         (str(program.path),),
@@ -219,6 +220,8 @@ def postgres(program: Program, folder: Path, *, port: int, password: str) -> Ser
     """PostgreSQL with an empty database ``airflow`` and its owner of the same name."""
     user = _make_folder(folder)
     data = folder / "data"
+    program = _of_the_data(program, data)
+    _remove_stale_pid(data)
     env = {**os.environ, **program.environment}
     if not (data / "PG_VERSION").exists():
         shutil.rmtree(data, ignore_errors=True)
@@ -271,7 +274,8 @@ def postgres(program: Program, folder: Path, *, port: int, password: str) -> Ser
             "-c",
             f"listen_addresses={LOOPBACK}",
             "-c",
-            f"unix_socket_directories={folder}",
+            # None: its path could be too long, and everybody connects by TCP.
+            "unix_socket_directories=",
         ),
         folder,
         environment=program.environment,
@@ -324,9 +328,67 @@ def wait_until_ready(server: Server, alive: Callable[[], bool], seconds: float =
         time.sleep(0.1)
 
 
+def _property(value: str) -> str:
+    """Write a value into a file that Java reads as Latin-1, with backslashes as escapes."""
+    return (
+        value.replace("\\", "\\\\")
+        .encode("ascii", "backslashreplace")
+        .decode()
+        .replace("\\x", "\\u00")
+    )
+
+
+def _copy(source: Path, folder: Path) -> Path:
+    """Copy a file of the checkout, which the server's own user may not be able to enter."""
+    target = folder / source.name
+    target.write_bytes(source.read_bytes())
+    target.chmod(0o644)
+    return target
+
+
+def _of_the_data(program: Program, data: Path) -> Program:
+    """The PostgreSQL of the version that wrote the data, which no other can read.
+
+    Raises
+    ------
+    ConfigurationError
+        If that version is not installed.
+    """
+    major = program.path.parent.name
+    version = data / "PG_VERSION"
+    if not major.isdigit() or not version.exists():
+        return program
+    written_by = version.read_text().strip()
+    if written_by in ("", major):
+        return program
+    other = program.path.parents[1] / written_by / "bin"
+    if (other / "postgres").exists():
+        return Program(other, program.environment)
+    msg = (
+        f"the data in {data} were written by PostgreSQL {written_by}, which PostgreSQL {major} "
+        f"can't read. Install postgresql-{written_by}, or run `make reset` to delete all data"
+    )
+    raise ConfigurationError(msg)
+
+
+def _remove_stale_pid(data: Path) -> None:
+    """Remove the lock of a PostgreSQL that was killed, if its process id is another's by now."""
+    lock = data / "postmaster.pid"
+    try:
+        pid = int(lock.read_text().split()[0])
+        owner = Path(f"/proc/{pid}/cwd").resolve(strict=True)
+    except (OSError, ValueError, IndexError):
+        # PostgreSQL itself removes a lock without a process; one that is being written is whole
+        # in a moment.
+        return
+    if owner != data.resolve():
+        lock.unlink(missing_ok=True)
+
+
 def _make_folder(folder: Path) -> str | None:
     """Make a server's folder, owned by the user that the server runs as."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
     user = service_user()
     _hand_over(folder, user)
     return user

@@ -11,7 +11,9 @@ import urllib3
 from dotenv import dotenv_values
 
 from headrace.checks.addresses import endpoints
+from headrace.errors import ConfigurationError
 from headrace.profile import load_profile
+from headrace.profile_rules import check_flux_files
 from headrace.settings import ENV_PREFIX, MqttLogin, Settings, load_settings
 from headrace.storage.mqtt_logins import provision_logins
 from native import programs, servers
@@ -22,7 +24,7 @@ from native.servers import LOOPBACK, Server
 __all__ = ["Programs", "Stack", "find_programs", "load_stack", "local_kafka_port", "login_lines"]
 
 #: Addresses at which a server is this machine's, so started with the others.
-_HERE = frozenset({LOOPBACK, "localhost", "::1"})
+_HERE = frozenset({LOOPBACK, "localhost"})
 #: What only `provision` and a person need.
 _NOT_FOR_WORKERS = (
     f"{ENV_PREFIX}INFLUX_ADMIN_",
@@ -115,21 +117,24 @@ class Stack:
                     lines=login_lines(settings),
                 )
             )
-        return [
-            *chosen,
+        chosen.append(
             servers.postgres(
                 found.postgres,
                 self.folder / "postgres",
                 port=settings.postgres_port,
                 password=password.get_secret_value() if password else "",
-            ),
-            servers.mailbox(
-                found.maildev,
-                self.folder / "mailbox",
-                smtp_port=settings.smtp_port,
-                web_port=settings.mailbox_port,
-            ),
-        ]
+            )
+        )
+        if settings.smtp_host in _HERE:
+            chosen.append(
+                servers.mailbox(
+                    found.maildev,
+                    self.folder / "mailbox",
+                    smtp_port=settings.smtp_port,
+                    web_port=settings.mailbox_port,
+                )
+            )
+        return chosen
 
     def workers(self) -> list[Server]:
         """The ingest workers."""
@@ -200,13 +205,32 @@ def login_lines(settings: Settings) -> tuple[str, ...]:
     )
 
 
+def _refuse_other_loopback(settings: Settings) -> None:
+    """Refuse the loopback address of IPv6, where the stack starts nothing."""
+    kafka_hosts = {host for host, _ in endpoints(settings.kafka_bootstrap)}
+    given = {
+        "MQTT_HOST": {settings.mqtt_host},
+        "KAFKA_BOOTSTRAP": kafka_hosts,
+        "INFLUX_HOST": {settings.influx_host},
+        "SMTP_HOST": {settings.smtp_host},
+    }
+    for name, hosts in given.items():
+        if "::1" in hosts:
+            msg = (
+                f"{ENV_PREFIX}{name} is ::1, but `make up` starts servers on {LOOPBACK}: write that"
+            )
+            raise ConfigurationError(msg)
+
+
 def load_stack(env_file: Path) -> Stack:
     """Read ``.env`` into a stack."""
     settings = load_settings(env_file)
+    _refuse_other_loopback(settings)
     folder = settings.state_dir.resolve()
     # The processes run in other folders than this one.
     paths = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
     settings = settings.model_copy(update=paths)
+    check_flux_files(load_profile(settings.profile).alarms, settings.flux_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # The servers' own user has to get through to its folders.
     folder.chmod(0o755)

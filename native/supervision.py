@@ -43,13 +43,25 @@ class Supervisor:
         self._config = folder / "supervisord.conf"
         self._log = folder / "log" / "supervisord.log"
         socket = folder / "supervisor.sock"
-        if len(str(socket)) > _SOCKET_PATH_LIMIT:
+        if len(os.fsencode(socket)) > _SOCKET_PATH_LIMIT:
             digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
             socket = Path("/tmp") / f"headrace-{os.getuid()}-{digest}.sock"  # noqa: S108
         self._socket = socket
 
     def configure(self, servers: Iterable[Server]) -> None:
-        """Write the configuration, and start the supervisor or tell it what has changed."""
+        """Write the configuration, and start the supervisor or tell it what has changed.
+
+        Raises
+        ------
+        ConfigurationError
+            If supervisor can't work in the folder, or does not start.
+        """
+        if "%" in str(self._folder):
+            msg = (
+                f"supervisor can't work in {self._folder}: it expands the percent sign. Set "
+                "HEADRACE_STATE_DIR in .env to a folder without one"
+            )
+            raise ConfigurationError(msg)
         self._config.touch(mode=0o600)
         with self._config.open("w") as file:
             self._parser(servers).write(file)
@@ -180,7 +192,7 @@ class Supervisor:
         for number, server in enumerate(servers, start=1):
             parser[f"program:{server.name}"] = {
                 # What changes in the script has to show here, or supervisor would not see it.
-                "command": f"/bin/sh {self._script(server)} {_digest(server)}",
+                "command": shlex.join(("/bin/sh", str(self._script(server)), _digest(server))),
                 "directory": str(server.folder),
                 # Started in order by whoever waits for each; restarted by the supervisor,
                 # which stops them in the opposite order: nobody loses a server in use.

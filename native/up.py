@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -106,6 +107,13 @@ def _check_ports(stack: Stack, starting: set[str]) -> None:
         "sink": {"HEADRACE_SINK_METRICS_PORT": settings.sink_metrics_port},
         "airflow-api-server": {"HEADRACE_AIRFLOW_PORT": settings.airflow_port},
     }
+    given: dict[int, str] = {}
+    for name in sorted(starting & needed.keys()):
+        for setting, port in needed[name].items():
+            if port in given:
+                msg = f"{setting} and {given[port]} are both {port}: give each a port of its own"
+                raise ConfigurationError(msg)
+            given[port] = setting
     for name in sorted(starting & needed.keys()):
         for setting, port in needed[name].items():
             if not port_is_free(port):
@@ -172,8 +180,10 @@ def _show(stack: Stack) -> None:
     where = Table.grid(padding=(0, 2))
     where.add_row(
         "Airflow",
-        f"http://{settings.airflow_host}:{settings.airflow_port}",
-        f"login {settings.airflow_user} / {password.get_secret_value() if password else ''}",
+        settings.public_airflow_url,
+        escape(
+            f"login {settings.airflow_user} / {password.get_secret_value() if password else ''}"
+        ),
     )
     where.add_row("Mailbox", f"http://{LOOPBACK}:{settings.mailbox_port}", "alerts arrive here")
     where.add_row("MQTT", f"{LOOPBACK}:{settings.mqtt_port}", "devices publish here")
@@ -217,7 +227,7 @@ def _step(name: str) -> Iterator[Callable[[str], None]]:
 
         def tell_line(what: str) -> None:
             said.append(what)
-            _console.print(f"  {name}: {what}", highlight=False)
+            _console.print(f"  {name}: {what}", highlight=False, markup=False)
 
         yield tell_line
     else:
@@ -227,9 +237,9 @@ def _step(name: str) -> Iterator[Callable[[str], None]]:
 
             def tell_spinner(what: str) -> None:
                 said.append(what)
-                progress.update(task, description=f"{name}: {what}")
+                progress.update(task, description=escape(f"{name}: {what}"))
 
             yield tell_spinner
     note = f" ({said[-1]})" if said and _console.is_terminal else ""
     took = time.monotonic() - begun
-    _console.print(f"[green]ok[/] {name:22} {took:6.1f} s{note}", highlight=False)
+    _console.print(f"[green]ok[/] {name:22} {took:6.1f} s{escape(note)}", highlight=False)

@@ -1,0 +1,27 @@
+"""What the shell of a user may bring along, and the stack must not depend on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+__all__ = ["prepare_environment"]
+
+#: Configuration of servers that the user runs besides this stack.
+_OF_OTHERS = ("AIRFLOW_", "INFLUXD_", "PG")
+_DIRECT = ("127.0.0.1", "localhost", "::1")
+
+
+def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Give the processes of the stack the same circumstances on every machine.
+
+    Configuration of other servers is left out, loopback is reached without a proxy, and
+    servers that run as a user of their own can enter the folders that are made for them:
+    secrets are files with a mode of their own, whatever the umask.
+    """
+    for name in [name for name in environment if name.startswith(_OF_OTHERS)]:
+        del environment[name]
+    for name in ("no_proxy", "NO_PROXY"):
+        given = [part for part in environment.get(name, "").split(",") if part.strip()]
+        environment[name] = ",".join([*given, *(host for host in _DIRECT if host not in given)])
+    os.umask(0o022)
