@@ -1,4 +1,4 @@
-# What a person does with Headrace. `make help` explains.
+# Commands for operators and developers. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 MINUTES ?= 30
 
 .PHONY: help
-help: ## Explain the targets
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # --- Running ---------------------------------------------------------------------
@@ -21,7 +21,7 @@ up: $(INSTALLED) ## Start everything on this machine, without Docker
 	@$(BIN)/python -m native up
 
 .PHONY: status
-status: $(INSTALLED) ## Show how everything is doing
+status: $(INSTALLED) ## Show the health of every component
 	@$(BIN)/headrace status
 
 .PHONY: logs
@@ -29,44 +29,44 @@ logs: $(INSTALLED) ## Follow the logs of all processes
 	@$(BIN)/python -m native logs
 
 .PHONY: down
-down: $(INSTALLED) ## Stop everything; the data stay
+down: $(INSTALLED) ## Stop everything and keep the data
 	@$(BIN)/python -m native down
 
 .PHONY: reset
-reset: $(INSTALLED) ## Stop everything and forget the data, after asking
+reset: $(INSTALLED) ## Stop everything and delete the data, after confirmation
 	@$(BIN)/python -m native reset
 
 .PHONY: reload-logins
-reload-logins: $(INSTALLED) ## Have the MQTT broker read its logins again, after `headrace login`
+reload-logins: $(INSTALLED) ## Make the MQTT broker reload its logins, after `headrace login`
 	@$(BIN)/python -m native reload-logins
 
 .PHONY: env
-env: $(INSTALLED) ## Write .env with fresh secrets, if there is none
+env: $(INSTALLED) ## Create .env with new secrets, if it does not exist
 	@$(BIN)/python -m native env
 
 # --- Checking --------------------------------------------------------------------
 
-# Most tests wait for servers most of the time, so two run at once; tests/conftest.py says which.
+# Most tests wait for servers, so two processes run them; tests/conftest.py distributes them.
 SPREAD := --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: test
-test: $(INSTALLED) ## Run the tests, on servers of their own (under 12 minutes)
+test: $(INSTALLED) ## Run the tests on servers of their own (under 12 minutes)
 	@$(BIN)/python -m native programs
 	$(BIN)/pytest $(SPREAD) -m "not long"
 
 .PHONY: test-all
-test-all: $(INSTALLED) ## Run also the tests that take long
+test-all: $(INSTALLED) ## Run all tests, including the long ones
 	@$(BIN)/python -m native programs
 	$(BIN)/pytest $(SPREAD)
 
 .PHONY: chaos
-chaos: $(INSTALLED) ## Kill everything again and again, then count: MINUTES=30, CHAOS_SEED=...
+chaos: $(INSTALLED) ## Kill processes at random, then count readings (MINUTES=30, CHAOS_SEED=...)
 	@$(BIN)/python -m native programs
 	CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest --capture=no \
 	    tests/integration/test_crash_and_count.py::test_nothing_is_lost_in_a_long_time
 
 .PHONY: lint
-lint: $(INSTALLED) ## Check style, types, the documents and the compose file
+lint: $(INSTALLED) ## Check style, types, documents and the compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -74,16 +74,16 @@ lint: $(INSTALLED) ## Check style, types, the documents and the compose file
 	$(BIN)/python -m native.compose_lint
 
 .PHONY: format
-format: $(INSTALLED) ## Rewrite the code in the project's style
+format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: docs
-docs: $(INSTALLED) ## Write anew what the documents take from the code
+docs: $(INSTALLED) ## Regenerate the parts of the documents that come from the code
 	@$(BIN)/python -m native.docs
 
 .PHONY: lock
-lock: $(INSTALLED) ## Resolve constraints.txt anew from requirements.txt
+lock: $(INSTALLED) ## Resolve constraints.txt from requirements.txt again
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate \
 	    --no-emit-index-url requirements.txt --output-file constraints.txt
 	sed -i '1i # Every package of an installation, as `make lock` resolved it from requirements.txt.' \
@@ -92,13 +92,13 @@ lock: $(INSTALLED) ## Resolve constraints.txt anew from requirements.txt
 # --- Measuring -------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure against the peers (ROWS=bridge.cpu,sink.rate for some rows)
+bench: $(INSTALLED) ## Run the benchmarks (ROWS=bridge.cpu,sink.rate selects rows)
 	@$(BIN)/python -m native programs
 	@$(BIN)/python -m benchmarks --rows "$(ROWS)"
 	@$(BIN)/python -m native.docs
 
 .PHONY: bench-quick
-bench-quick: $(INSTALLED) ## The same without what takes long (under 5 minutes)
+bench-quick: $(INSTALLED) ## Run the short benchmarks (under 5 minutes)
 	@$(BIN)/python -m native programs
 	@$(BIN)/python -m benchmarks --quick --rows "$(ROWS)"
 	@$(BIN)/python -m native.docs

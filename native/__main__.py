@@ -1,4 +1,4 @@
-"""``python -m native <command>``: what the Makefile's targets do."""
+"""``python -m native <command>``: commands behind the Makefile's targets."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.command()
 def env() -> None:
-    """Write .env with fresh secrets, if there is none."""
+    """Create .env with new secrets, if it does not exist."""
     if write_env():
         print(f"wrote {ENV_FILE}: change ports and addresses there before `make up`")
     else:
-        print(f"{ENV_FILE} is there already")
+        print(f"{ENV_FILE} exists already")
 
 
 @app.command()
 def programs() -> None:
-    """Find the servers' programs, and get those that are missing."""
+    """Find the servers' programs, and download or build those that are missing."""
     find_programs(print)
 
 
 @app.command()
 def up() -> None:
-    """Start everything, and wait until the first window has come out."""
+    """Start everything, and wait until the first window is published."""
     bring_up()
 
 
@@ -51,10 +51,10 @@ def down() -> None:
 
 @app.command("reload-logins")
 def reload_logins() -> None:
-    """Have mosquitto read its logins and access rules again."""
+    """Make mosquitto reload its logins and access rules."""
     stack = load_stack(_existing_env())
     Supervisor(stack.folder).hang_up("mosquitto")
-    print("mosquitto has been told")
+    print("mosquitto reloads its logins")
 
 
 @app.command()
@@ -73,7 +73,7 @@ def logs() -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def airflow(context: typer.Context) -> None:
-    """Run a command of Airflow's own in the stack's environment, such as `airflow dags list`."""
+    """Run an Airflow command in the stack's environment, such as `airflow dags list`."""
     stack = load_stack(_existing_env())
     program = str(Path(sys.executable).parent / "airflow")
     environment = {**os.environ, **stack.airflow_environment}
@@ -82,9 +82,9 @@ def airflow(context: typer.Context) -> None:
 
 @app.command()
 def reset(
-    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask for confirmation."),
 ) -> None:
-    """Stop everything and forget all data, after asking. .env stays, with a new beginning."""
+    """Stop everything and delete all data, after confirmation. Keeps .env."""
     stack = load_stack(_existing_env())
     if not yes:
         typer.confirm(

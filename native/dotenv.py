@@ -46,7 +46,7 @@ def write_env(path: Path = ENV_FILE) -> bool:
 
 
 def begin_anew(path: Path) -> None:
-    """Date the installation anew, after its data were deleted."""
+    """Set the start of the installation to now, after its data were deleted."""
     now = rfc3339(datetime.now(UTC).replace(microsecond=0))
     text = re.sub(r"(?m)^(HEADRACE_INSTALLED_AT=).*$", rf"\g<1>{now}", path.read_text())
     path.write_text(text)
@@ -81,16 +81,16 @@ def _quoted(path: Path) -> str:
 
 _TEMPLATE = """\
 # Settings of this installation, written by `make env`. Both ways of running read it.
-# docs/reference/settings.md lists every setting; what is not here has its default.
+# docs/reference/settings.md lists every setting; those not given here have their defaults.
 
-# When the installation began: no window before it is expected.
+# Start of the installation: no earlier window is expected.
 HEADRACE_INSTALLED_AT={installed_at}
 
 # Data, logs and tokens of the local stack.
 HEADRACE_STATE_DIR={state_dir}
 
-# InfluxDB. The password and the operator token are for `headrace provision` and for you;
-# the workers and Airflow have tokens of their own, which may do much less.
+# InfluxDB. `headrace provision` and you use the password and the operator token; the workers
+# and Airflow use tokens of their own with fewer permissions.
 HEADRACE_INFLUX_ORG=headrace
 HEADRACE_INFLUX_ADMIN_USER=admin
 HEADRACE_INFLUX_ADMIN_PASSWORD={influx_password}
@@ -103,10 +103,10 @@ HEADRACE_AIRFLOW_JWT_SECRET={airflow_jwt}
 HEADRACE_AIRFLOW_FERNET_KEY={airflow_fernet}
 HEADRACE_POSTGRES_PASSWORD={postgres_password}
 
-# Who gets the alert e-mails. Locally they all end in the mailbox.
+# Recipients of the alert e-mails. The local mailbox collects all of them.
 HEADRACE_ALERT_TO=operators@headrace.local
 
-# Whom the local broker lets in: `anonymous`, or `password` for devices with a login each.
+# Access to the local broker: `anonymous`, or `password` for one login per device.
 HEADRACE_MQTT_LOGIN=anonymous
 HEADRACE_MQTT_USERNAME=headrace-bridge
 HEADRACE_MQTT_PASSWORD={mqtt_password}

@@ -1,4 +1,4 @@
-"""``headrace login``: who may enter the local MQTT broker."""
+"""``headrace login``: logins at the local MQTT broker."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__: list[str] = []
 
 @app.command()
 def login(
-    devices: list[str] = typer.Argument(..., help="Ids of devices; each is its own login."),
-    remove: bool = typer.Option(False, "--remove", help="Take the logins away."),
+    devices: list[str] = typer.Argument(..., help="Device ids; each is also the login."),
+    remove: bool = typer.Option(False, "--remove", help="Remove the logins."),
 ) -> None:
-    """Give devices a login at the local broker, and show the passwords, once."""
+    """Create logins for devices at the local broker, and show their passwords once."""
     from headrace.storage.mqtt_logins import LoginFile, new_logins
 
     settings = start()
@@ -34,6 +34,6 @@ def login(
             table.add_row(shown(device), shown(password))
         Console().print(table)
     Console(stderr=True).print(
-        "mosquitto reads its logins again after SIGHUP: `make reload-logins`, or "
+        "To make mosquitto read its logins again, run `make reload-logins` or "
         "`docker compose kill --signal HUP mosquitto`"
     )

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli.app import app, start
@@ -15,9 +16,14 @@ __all__: list[str] = []
 
 @app.command(name="provision")
 def provision_command(
-    wait: float = typer.Option(60.0, help="Seconds to wait for servers that are not up yet."),
+    wait: float = typer.Option(
+        60.0, min=0.0, max=86_400.0, help="Seconds to wait for servers that are not up yet."
+    ),
 ) -> None:
-    """Make topics, buckets, least-privilege tokens, and logins. Harmless when they are there."""
+    """Create missing topics, buckets, least-privilege tokens and logins.
+
+    Can be run again at any time, also after an interruption.
+    """
     from headrace.profile import load_profile
     from headrace.storage.provision import provision
 
@@ -31,5 +37,5 @@ def provision_command(
     )
     table = Table("what", "state", box=None)
     for name, what in done.items():
-        table.add_row(name, what)
+        table.add_row(escape(name), escape(what))
     Console().print(table)

@@ -1,7 +1,7 @@
 """Logins and access rules of the local MQTT broker, in mosquitto's file formats.
 
-A device's login is its id, and the rules tie each login to that device's own topics, so
-no device can speak for another.
+The login of a device is its id. The rules restrict each login to the topics of that device, so
+that no device can publish for another.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from headrace.checks.values import is_printable
 from headrace.errors import ConfigurationError
 from headrace.profile import Profile
 from headrace.settings import MqttLogin, Settings
@@ -27,7 +28,7 @@ _SIMULATED = "generator{}"
 
 
 class LoginFile:
-    """A password file of mosquitto's: one line a user, with a salted hash.
+    """A password file of mosquitto: one line per user, with a salted hash.
 
     Parameters
     ----------
@@ -45,24 +46,24 @@ class LoginFile:
 
     @property
     def users(self) -> set[str]:
-        """Who has a login."""
+        """Users that have a login."""
         return set(self._lines)
 
     def set(self, user: str, password: str) -> None:
-        """Give a user a login, or another password.
+        """Create a login for a user, or replace its password.
 
         Raises
         ------
         ConfigurationError
             If the name can't be a login.
         """
-        if not user or any(mark in user for mark in ":+#/\n"):
-            msg = f"{user!r} can't be a login: it must not be empty or hold : + # /"
+        if not user or not is_printable(user) or any(mark in user for mark in ":+#/"):
+            msg = f"{user!r} can't be a login: write printable characters other than : + # and /"
             raise ConfigurationError(msg)
         self._lines[user] = _hashed(password)
 
     def remove(self, user: str) -> None:
-        """Take a user's login away.
+        """Remove the login of a user.
 
         Raises
         ------
@@ -74,7 +75,7 @@ class LoginFile:
             raise ConfigurationError(msg)
 
     def save(self) -> None:
-        """Write the file, in place whole."""
+        """Write the file atomically."""
         text = "".join(f"{user}:{hashed}\n" for user, hashed in sorted(self._lines.items()))
         _write(self._path, text)
 
@@ -98,7 +99,7 @@ def access_rules(profile: Profile, bridges: Iterable[str]) -> str:
 
 
 def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
-    """Make the rules, and the logins of the bridge and of the simulated fleet.
+    """Create the rules, and the logins of the bridge and of the simulated fleet.
 
     Returns
     -------
@@ -119,7 +120,6 @@ def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
         )
         raise ConfigurationError(msg)
     folder = settings.logins_dir
-    folder.mkdir(parents=True, exist_ok=True)
     logins = LoginFile(folder / "passwords")
     # Further bridges have logins of their own: a login is a session's name, too.
     bridges = {settings.mqtt_username, *_bridges_in(folder / "rules") & logins.users}
@@ -139,7 +139,7 @@ def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
 
 
 def _bridges_in(rules: Path) -> set[str]:
-    """Whom the rules let read."""
+    """Users that the rules allow to read."""
     if not rules.exists():
         return set()
     lines = rules.read_text(encoding="utf-8").splitlines()
@@ -156,7 +156,7 @@ def fleet_passwords(settings: Settings) -> dict[str, str]:
 
 
 def new_logins(file: LoginFile, users: Iterable[str]) -> Mapping[str, str]:
-    """Give users logins with fresh passwords, and return those."""
+    """Create logins with new passwords for users, and return the passwords."""
     made = {user: secrets.token_urlsafe(12) for user in users}
     for user, password in made.items():
         file.set(user, password)
@@ -171,6 +171,7 @@ def _hashed(password: str) -> str:
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Mapping
 
 import pytest
@@ -44,7 +45,24 @@ def test_airflow_is_prepared_by_the_same_commands(compose: Compose) -> None:
         " ".join(("airflow", *command[1:])).replace(config, "/etc/headrace")
         for command in init_commands()
     ]
-    assert script.splitlines()[: len(commands)] == commands
+    lines = [line for line in script.splitlines() if line.startswith("airflow ")]
+    assert lines == commands
+
+
+@pytest.mark.parametrize("password", ["p@ss", "a/b", "a?b", "a#b", "a%b", 'a"b', "a b", "a:b"])
+def test_a_password_that_no_url_can_hold_is_refused(password: str, compose: Compose) -> None:
+    script = compose.services["airflow-init"]["command"][-1]
+    check = script.partition("airflow db migrate")[0]
+    for given, code in ((password, 1), ("aA0._~-", 0)):
+        done = subprocess.run(
+            ["bash", "-euc", check],
+            env={"HEADRACE_POSTGRES_PASSWORD": given},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert ("HEADRACE_POSTGRES_PASSWORD: write" in done.stdout) == bool(code)
 
 
 def test_images_are_pinned(compose: Compose) -> None:

@@ -43,6 +43,7 @@ ONLY_FOR = {
     "HEADRACE_INFLUX_ADMIN_TOKEN": {"provision"},
     "HEADRACE_AIRFLOW_USER": {"airflow-init"},
     "HEADRACE_AIRFLOW_PASSWORD": {"airflow-init"},
+    "HEADRACE_POSTGRES_PASSWORD": {"airflow-init"},
     "HEADRACE_MQTT_USERNAME": {"bridge", "provision"},
     "HEADRACE_MQTT_PASSWORD": {"bridge", "provision"},
     "HEADRACE_FLEET_SIZE": {"provision"},
