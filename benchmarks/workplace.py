@@ -52,6 +52,10 @@ from(bucket: params.bucket)
 """
 
 
+#: The load begins with all its devices at once; nobody has to be kept out.
+_ANY_DEVICE = {"HEADRACE_MAX_NEW_DEVICES": "100000000", "HEADRACE_MAX_DEVICES": "100000000"}
+
+
 class CountError(Exception):
     """The counts at the end of a run do not add up, so its figures are worth nothing."""
 
@@ -152,7 +156,7 @@ class Workplace:
     def installation(self, **env: str) -> Iterator[Installation]:
         """An installation of its own for one run: new topics, buckets and sessions."""
         folder = self.folder / f"run{next(self._numbers)}"
-        installation = Installation(self.backbone, folder, env=env)
+        installation = Installation(self.backbone, folder, env={**_ANY_DEVICE, **env})
         installation.provision()
         try:
             yield installation

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+
+from headrace.checks.durations import duration_text
 
 __all__ = ["duration_text", "table"]
-
-_UNITS = {
-    "d": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": timedelta(milliseconds=1),
-}
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -25,9 +18,3 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def duration_text(length: timedelta) -> str:
-    """Write a duration as a setting or a profile has it, such as ``15s``."""
-    unit = next(name for name, size in _UNITS.items() if not length % size)
-    return f"{length // _UNITS[unit]}{unit}"

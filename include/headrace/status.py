@@ -267,7 +267,7 @@ def _ask_influx(settings: Settings, profile: Profile, kafka: Kafka) -> Answer:
 
 
 def _ask_bridge(settings: Settings) -> Answer:
-    base = f"http://{settings.bridge_host}:{settings.bridge_metrics_port}"
+    base = settings.bridge_url
     report = _health_report(base)
     metrics = _metrics(base)
     return {
@@ -283,7 +283,7 @@ def _ask_bridge(settings: Settings) -> Answer:
 
 
 def _ask_sink(settings: Settings) -> Answer:
-    base = f"http://{settings.sink_host}:{settings.sink_metrics_port}"
+    base = settings.sink_url
     report = _health_report(base)
     metrics = _metrics(base)
     return {
@@ -329,7 +329,7 @@ def _required(metrics: dict[str, int], name: str, base: str) -> int:
 
 
 def _airflow_parts(settings: Settings) -> dict[str, str]:
-    url = f"http://{settings.airflow_host}:{settings.airflow_port}/api/v2/monitor/health"
+    url = f"{settings.local_airflow_url}/api/v2/monitor/health"
     names = {
         "metadatabase": "postgres",
         "scheduler": "airflow-scheduler",
