@@ -13,6 +13,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from sqlalchemy.engine import URL
 
+from headrace.checks.addresses import url_host
 from headrace.errors import ConfigurationError
 from headrace.profile import Profile, load_profile
 from headrace.settings import Settings, load_settings
@@ -133,7 +134,7 @@ def _influx_address() -> InfluxAddress:
             raise ConfigurationError(msg) from exc
     ca_file = extra.get("ca_file")
     return InfluxAddress(
-        f"{schema}://{connection.host}:{connection.port or 8086}",
+        f"{schema}://{url_host(connection.host or '')}:{connection.port or 8086}",
         extra.get("org") or "headrace",
         token,
         Path(ca_file) if ca_file else None,
