@@ -38,6 +38,10 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Correct what `problem` says; for missing topics run `headrace provision`.",
     ),
+    "progress of the sink is unknown": (
+        "A window is computed unsettled, because Kafka did not answer.",
+        "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
+    ),
     "Kafka does not say how far the sink is: %s": (
         "A window is computed unsettled, because Kafka did not answer.",
         "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
@@ -80,6 +84,13 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Nothing.",
     ),
+    "sink is behind at the time limit": (
+        (
+            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows are computed "
+            "from the readings stored so far."
+        ),
+        "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
+    ),
     "the sink is behind at the time limit: the windows are unsettled": (
         (
             "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows are computed "
@@ -94,6 +105,10 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Turn on the broker's persistence.",
     ),
+    "triggerer did not answer within the time limit": (
+        "Airflow's triggerer hangs or does not run. The window is computed all the same.",
+        "Check the triggerer.",
+    ),
     "the triggerer did not answer within the time limit": (
         "Airflow's triggerer hangs or does not run. The window is computed all the same.",
         "Check the triggerer.",
@@ -105,10 +120,6 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     "unreadable Variable is replaced": (
         "A Variable of Headrace holds a text that Headrace did not write.",
         "Nothing.",
-    ),
-    "can't ask Kafka how far the sink is: %s": (
-        "A window was computed unsettled, because Kafka did not answer.",
-        "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
     ),
     "clocks differ": (
         (
@@ -193,13 +204,6 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
             "from Kafka what the other has stored before it connects again."
         ),
         "Stop the other client, or give each bridge its own `HEADRACE_BRIDGE_ID`.",
-    ),
-    "stopped before InfluxDB had everything; Kafka keeps it": (
-        (
-            "The sink's `HEADRACE_DRAIN_LIMIT` ended before InfluxDB had stored everything. The "
-            "next start writes these readings."
-        ),
-        "Nothing.",
     ),
     "stopped before Kafka had everything; the broker will send it again": (
         (
