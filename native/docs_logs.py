@@ -48,8 +48,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "malformed MQTT packet set aside": (
         (
-            "The broker delivered a packet that can't be parsed. The bridge acknowledges it and "
-            "continues. `total` counts such packets."
+            "The broker delivered a packet again that can't be parsed. The bridge acknowledges it "
+            "and continues. `total` counts such packets."
         ),
         "Find the device or broker that produces it; `reason` says what is wrong.",
     ),
