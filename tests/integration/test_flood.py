@@ -33,7 +33,7 @@ class Flood:
         self.acknowledged_bytes = 0
         self._rate = rate
         self._stop = threading.Event()
-        payload = json.dumps(reading("flood")).encode()
+        payload = json.dumps(reading("flood", note="x" * 50)).encode()
         head = len(topic).to_bytes(2, "big") + topic.encode()
         self._head, self._payload = head, payload
         length = len(head) + 2 + len(payload)
