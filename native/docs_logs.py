@@ -17,6 +17,20 @@ _LOGGERS = {"_log", "log", "logger", "_logger"}
 
 #: What each message means, and what an operator does. A test fails if one is missing here.
 EXPLANATIONS: dict[str, tuple[str, str]] = {
+    "broker lost the session": (
+        (
+            "The broker no longer knew the session of the bridge, and with it lost the messages "
+            "that it had queued for it."
+        ),
+        "Turn on persistence at the broker; check `HEADRACE_MQTT_SESSION_EXPIRY`.",
+    ),
+    "session probably taken over by another client": (
+        (
+            "The broker closed several connections without a reason shortly after they were made, "
+            "as brokers without MQTT 5 reason codes do when another client uses the same id."
+        ),
+        "Give each bridge its own `HEADRACE_BRIDGE_ID`; otherwise look at the broker's log.",
+    ),
     "broker grants less than requested": (
         (
             "The broker refuses or shortens something that the bridge asked for. `shortfall` says "
@@ -41,17 +55,6 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     "progress of the sink is unknown": (
         "A window is computed unsettled, because Kafka did not answer.",
         "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
-    ),
-    "Kafka does not say how far the sink is: %s": (
-        "A window is computed unsettled, because Kafka did not answer.",
-        "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
-    ),
-    "malformed MQTT packet set aside": (
-        (
-            "The broker delivered a packet again that can't be parsed. The bridge acknowledges it "
-            "and continues. `total` counts such packets."
-        ),
-        "Find the device or broker that produces it; `reason` says what is wrong.",
     ),
     "new device refused: limit reached": (
         (
@@ -91,25 +94,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
     ),
-    "the sink is behind at the time limit: the windows are unsettled": (
-        (
-            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows are computed "
-            "from the readings stored so far."
-        ),
-        "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
-    ),
-    "the broker lost the session, and with it what it had queued": (
-        (
-            "The broker no longer has the bridge's session, for example after a restart without "
-            "persistence. Acknowledged readings that it had queued are lost."
-        ),
-        "Turn on the broker's persistence.",
-    ),
     "triggerer did not answer within the time limit": (
-        "Airflow's triggerer hangs or does not run. The window is computed all the same.",
-        "Check the triggerer.",
-    ),
-    "the triggerer did not answer within the time limit": (
         "Airflow's triggerer hangs or does not run. The window is computed all the same.",
         "Check the triggerer.",
     ),
@@ -145,37 +130,6 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
             "and reason."
         ),
         "Find the writer; `topic`, `partition` and `offset` lead to the record.",
-    ),
-    "gave up waiting for the sink: the windows are unsettled": (
-        (
-            "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows were computed "
-            "from the readings stored so far."
-        ),
-        "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
-    ),
-    "InfluxDB refuses readings that Kafka no longer keeps, so they are lost": (
-        (
-            "InfluxDB refused readings, and Kafka had already deleted their records, so they can't "
-            "become dead letters. `one_of_them` is the line of one."
-        ),
-        (
-            "Correct the cause of the refusal; keep outages of InfluxDB shorter than "
-            "`HEADRACE_KAFKA_RETENTION`."
-        ),
-    ),
-    "Kafka does not take a record, trying again": (
-        (
-            "Kafka rejected a record for a reason that does not concern its content, such as "
-            "denied access or a missing topic."
-        ),
-        "Correct what `problem` says; for missing topics run `headrace provision`.",
-    ),
-    "broker grants less than requested": (
-        (
-            "The broker refused or shortened something that the bridge asked for. `shortfall` says "
-            "what it costs; `/healthz` repeats it as `broker_shortfalls`."
-        ),
-        "Change the broker's configuration.",
     ),
     "malformed MQTT packet set aside": (
         (
