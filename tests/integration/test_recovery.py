@@ -241,7 +241,6 @@ def test_records_are_kept_by_their_arrival(installation: Installation) -> None:
     assert done.returncode == 0, done.stderr
     counts = audited(installation, *between)
     assert (counts["readings"], counts["points"], counts["lost"]) == (1, 1, 0)
-    assert counts["dead_letters"] == 1
 
 
 def test_dead_letters_go_through_again_once_their_cause_is_mended(
@@ -262,7 +261,7 @@ def test_dead_letters_go_through_again_once_their_cause_is_mended(
     settled(installation, 1)
     shown = installation.headrace("dead-letters", COLUMNS="200").stdout
     assert f"time '{rfc3339(ahead)}' is" in shown
-    assert "Expected `float`, got `str`" in shown
+    assert "fuel is text" in shown
     # Still bad: it stays where it is.
     done = installation.headrace("replay", "--dead-letter")
     assert done.returncode == 0, done.stderr
