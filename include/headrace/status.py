@@ -6,12 +6,14 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import urllib3
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.errors import HeadraceError, ServerUnavailableError
@@ -275,9 +277,9 @@ def _ask_bridge(settings: Settings) -> Answer:
         "mqtt": {
             "received": _required(metrics, "headrace_bridge_received", base),
             "shortfalls": list(report.get("shortfalls") or ()),
-            "clock_jumps": metrics.get("headrace_bridge_clock_jumps", 0),
+            "clock_jumps": _total(metrics, "headrace_bridge_clock_jumps"),
         },
-        "kafka": {"skipped": report.get("skipped") or {}},
+        "kafka": {"skipped": _by_topic(metrics, "headrace_bridge_skipped_records")},
         "components": _own_state("bridge", report),
     }
 
@@ -312,20 +314,33 @@ def _own_state(name: str, report: dict[str, Any]) -> dict[str, str]:
     return {name: "; ".join(problems) or f"its loop is {report['loop']}"}
 
 
-def _metrics(base: str) -> dict[str, int]:
-    """Read the metrics of a worker: by name, summed over labels."""
+def _metrics(base: str) -> dict[str, Metric]:
+    """Read the counters and gauges of a worker by name."""
     return {
-        family.name: sum(int(sample.value) for sample in family.samples)
+        family.name: family
         for family in text_string_to_metric_families(_get(f"{base}/metrics").decode())
         if family.type in ("counter", "gauge")
     }
 
 
-def _required(metrics: dict[str, int], name: str, base: str) -> int:
+def _total(metrics: dict[str, Metric], name: str) -> int:
+    """The value of a metric, summed over its labels; 0 if the worker does not have it."""
+    return sum(int(sample.value) for sample in metrics[name].samples) if name in metrics else 0
+
+
+def _by_topic(metrics: dict[str, Metric], name: str) -> dict[str, int]:
+    """The values of a metric with the label ``topic``, summed over its other labels."""
+    totals: Counter[str] = Counter()
+    for sample in metrics[name].samples if name in metrics else ():
+        totals[sample.labels["topic"]] += int(sample.value)
+    return dict(totals)
+
+
+def _required(metrics: dict[str, Metric], name: str, base: str) -> int:
     if name not in metrics:
         msg = f"{base}/metrics has no {name}"
         raise ValueError(msg)
-    return metrics[name]
+    return _total(metrics, name)
 
 
 def _airflow_parts(settings: Settings) -> dict[str, str]:

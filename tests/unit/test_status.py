@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from headrace.cli.status import _show
+from headrace.ingest.health import Health, serve_health
+from headrace.ingest.metrics import BridgeMetrics
 from headrace.profile import Profile
 from headrace.settings import Settings, load_settings
-from headrace.status import Status, _judge, collect_status
+from headrace.status import Status, _ask_bridge, _judge, collect_status
 
 UP = dict.fromkeys(("mosquitto", "kafka", "influxdb", "bridge", "sink", "mailbox"), "up")
 
@@ -135,3 +137,19 @@ def test_what_a_device_chose_is_shown_as_text(capsys: pytest.CaptureFixture[str]
     for text in ("[red]x", "[bold]y", "[link=http://x]click", "\\x1b"):
         assert text in shown
     assert "\x1b[2J" not in shown
+
+
+def test_skipped_records_of_the_bridge_are_read_by_topic() -> None:
+    metrics = BridgeMetrics()
+    metrics.skipped.labels("kafka_raw", "not_json").inc(2)
+    metrics.skipped.labels("kafka_raw", "empty").inc()
+    metrics.skipped.labels("generator_status", "empty").inc(4)
+    health = Health("bridge", ["mqtt", "kafka"])
+    server = serve_health(health, metrics.registry, "127.0.0.1", 0)
+    try:
+        answer = _ask_bridge(settings(bridge_metrics_port=server.server_port))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert answer["kafka"]["skipped"] == {"kafka_raw": 3, "generator_status": 4}
+    assert answer["mqtt"]["received"] == 0
