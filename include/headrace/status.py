@@ -80,6 +80,7 @@ class Status:
         default_factory=lambda: {
             **dict.fromkeys(("raw", "dead_letter", "downsampled", "alarms")),
             "skipped": {},
+            "skipped_by_bridge": {},
         }
     )
     sink: dict[str, Any] = field(
@@ -233,7 +234,9 @@ def _notice(status: Status) -> None:
             "the bridge started. Next: check its time synchronisation; see `clock jumped` in the "
             "bridge's log"
         )
-    for topic, number in sorted(status.kafka["skipped"].items()):
+    # Both may have read the same records.
+    skipped = Counter(status.kafka["skipped"]) | Counter(status.kafka["skipped_by_bridge"])
+    for topic, number in sorted(skipped.items()):
         notices.append(
             f"{number} records on {topic} are not from Headrace, and were skipped. Next: find "
             "out who writes there; `foreign record skipped` in the logs has their offsets"
@@ -279,7 +282,7 @@ def _ask_bridge(settings: Settings) -> Answer:
             "shortfalls": list(report.get("shortfalls") or ()),
             "clock_jumps": _total(metrics, "headrace_bridge_clock_jumps"),
         },
-        "kafka": {"skipped": _by_topic(metrics, "headrace_bridge_skipped_records")},
+        "kafka": {"skipped_by_bridge": _by_topic(metrics, "headrace_bridge_skipped_records")},
         "components": _own_state("bridge", report),
     }
 

@@ -166,6 +166,7 @@ def test_a_range_whose_raw_data_are_gone_keeps_its_rows(
         raw = installation.profile.buckets.raw
         influx.delete(raw, begin, hours_ago(1), installation.profile.measurement)
     installation.environment["HEADRACE_RAW_RETENTION"] = "1h"
+    installation.environment["HEADRACE_HEAL_HORIZON"] = "1h"
     with installation.pipeline() as pipeline:
         before = read_markers(range_, pipeline)
         with pytest.raises(RawDataGoneError, match=r"the raw readings of .* are gone"):

@@ -248,7 +248,7 @@ def test_optional_fields_are_those_of_the_last_reading(
 def test_a_range_whose_raw_data_are_gone_is_refused(
     install: Callable[..., Installation], noon: datetime
 ) -> None:
-    installation = install(HEADRACE_RAW_RETENTION="1h")
+    installation = install(HEADRACE_RAW_RETENTION="1h", HEADRACE_HEAL_HORIZON="1h")
     with installation.pipeline() as pipeline, pytest.raises(RawDataGoneError, match="are gone"):
         downsample(windows(noon, 1), pipeline, settled=True, run="test/1")
 

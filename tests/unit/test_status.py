@@ -151,5 +151,5 @@ def test_skipped_records_of_the_bridge_are_read_by_topic() -> None:
     finally:
         server.shutdown()
         server.server_close()
-    assert answer["kafka"]["skipped"] == {"kafka_raw": 3, "generator_status": 4}
+    assert answer["kafka"]["skipped_by_bridge"] == {"kafka_raw": 3, "generator_status": 4}
     assert answer["mqtt"]["received"] == 0
