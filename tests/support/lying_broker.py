@@ -99,6 +99,7 @@ class LyingBroker:
     #: Packet ids that were acknowledged, by the first byte of the answer.
     acknowledged: list[tuple[int, int]] = field(default_factory=list)
     connects: int = 0
+    connect_bodies: list[bytes] = field(default_factory=list)
     disconnects: list[bytes] = field(default_factory=list)
     session_present: bool = False
 
@@ -129,6 +130,7 @@ class LyingBroker:
             kind = first & 0xF0
             if kind == _CONNECT:
                 self.connects += 1
+                self.connect_bodies.append(body)
                 flags = bytes([self.session_present and not self.connack, self.connack])
                 properties = variable_length(len(self.connack_properties)) + self.connack_properties
                 client.send(packet(0x20, flags + properties))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 from headrace.errors import HeadraceError
@@ -26,15 +27,14 @@ _LONGEST_NUMBER = 20
 def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str, int] | None:
     """Read how many messages the broker has dropped and how many it stores.
 
-    The connection is separate and short, has no session and a random client id, so it
-    does not disturb the bridge. A broker that requires a login may name the session after
-    the login, and then this connection would take over the bridge's session. Therefore
-    nothing is read if the address has a login.
+    The connection is separate and short, has no session, a random client id and no login.
+    With the bridge's login it could take over the bridge's session and remove it: brokers may
+    name sessions after logins. So a broker that requires a login does not tell its counters.
 
     Parameters
     ----------
     address
-        The broker.
+        The broker. Its login is not used.
     timeout
         Time limit for everything.
 
@@ -44,11 +44,9 @@ def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str
         Values by name, ``dropped`` and ``stored``, as far as the broker publishes them.
         `None` if it publishes neither, can't be reached in time, or requires a login.
     """
-    if address.username is not None:
-        return None
     deadline = time.monotonic() + timeout.total_seconds()
     session = MqttSession(
-        address,
+        replace(address, username=None, password=None),
         f"headrace-statistics-{secrets.token_hex(6)}",
         tuple(Subscription(topic, retained=True) for topic in BROKER_COUNTERS),
         keepalive=timedelta(seconds=60),
@@ -73,7 +71,12 @@ def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str
                     session.acknowledge([packet_id])
     except HeadraceError:
         # The caller reports by other means whether the broker can be reached.
-        return counters or None
+        return _completed(counters)
     finally:
         session.leave(0.0)
-    return counters or None
+    return _completed(counters)
+
+
+def _completed(counters: dict[str, int]) -> dict[str, int] | None:
+    # mosquitto publishes a counter when it changes for the first time.
+    return {"dropped": 0, **counters} if counters else None

@@ -468,6 +468,18 @@ def test_a_broker_without_statistics_gives_none(broker_type: type[LyingBroker]) 
 
 def test_statistics_never_use_a_login_that_may_be_the_name_of_the_bridge_s_session() -> None:
     with LyingBroker() as broker:
-        address = MqttAddress("127.0.0.1", broker.port, username="bridge", password="x")
+        address = MqttAddress("127.0.0.1", broker.port, username="the-bridge", password="x")
         assert read_broker_statistics(address, timedelta(seconds=0.5)) is None
-        assert broker.connects == 0
+    (body,) = broker.connect_bodies
+    assert b"headrace-statistics-" in body
+    assert b"the-bridge" not in body
+
+
+def test_a_counter_that_the_broker_has_not_published_yet_is_zero() -> None:
+    def play(client: Client) -> None:
+        client.send(publish_packet(b"$SYS/broker/store/messages/count", b"52", 1, 1, 1))
+
+    with LyingBroker(play=play) as broker:
+        address = MqttAddress("127.0.0.1", broker.port)
+        found = read_broker_statistics(address, timedelta(seconds=5))
+    assert found == {"dropped": 0, "stored": 52}
