@@ -1,18 +1,18 @@
-# Two images, for docker-compose.yaml: `workers` without Airflow, `airflow` with it. Both hold the
-# package installed in place, so that its profiles and Flux stages lie where it looks for them,
-# and both run as user 50000 of group 0, as Airflow's image does: they share the tokens' volume.
+# Two images for docker-compose.yaml: `workers` without Airflow, `airflow` with it. In both, the
+# package is installed in place, so that it finds its profiles and Flux files. Both run as user
+# 50000 of group 0, like Airflow's image, because they share the volume of the tokens.
 
 # --- Workers: bridge, sink, simulated fleet, provisioning ------------------------------------
 FROM python:3.11.14-slim-bookworm AS workers-build
 WORKDIR /opt/headrace
-# An empty package brings the dependencies along: a layer that the code does not change.
+# An empty package installs the dependencies, in a layer that changes of the code do not affect.
 COPY pyproject.toml constraints.txt ./
 RUN mkdir -p include/headrace && touch include/headrace/__init__.py \
     && python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
         --only-binary :all: --constraint constraints.txt --editable .
 COPY include include
-# The containers' file systems are read-only: what is not compiled now never will be.
+# The containers' file systems are read-only, so Python can't compile modules later.
 RUN /opt/venv/bin/python -m compileall -q include/headrace
 
 FROM python:3.11.14-slim-bookworm AS workers
@@ -36,8 +36,8 @@ RUN install --directory --owner 50000 --group 0 --mode 0775 /opt/headrace \
 USER 50000:0
 WORKDIR /opt/headrace
 COPY --chown=50000:0 pyproject.toml constraints.txt ./
-# Synchronised, not added to: the image then holds what `make up` runs with, package by package,
-# and none of the many providers that Airflow's image brings along.
+# `sync` removes the other providers of Airflow's image, so that the image holds exactly the
+# packages of `make up`.
 RUN mkdir -p include/headrace && touch include/headrace/__init__.py \
     && uv pip compile --quiet --no-cache --extra airflow --constraint constraints.txt \
         --output-file /tmp/lock.txt pyproject.toml \

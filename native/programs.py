@@ -1,4 +1,4 @@
-"""Finding the servers' programs on this machine, and getting those that are missing.
+"""Finds the servers' programs on this machine and downloads or builds missing ones.
 
 What is costly to get is kept outside the checkout, by version. Nothing of the system is
 changed: Debian's packages are unpacked into the cache, not installed, so that no service
@@ -42,7 +42,7 @@ HERE = Path(__file__).resolve().parent
 
 POSTGRES_MAJOR = 15
 
-#: Told in a few words what is being done.
+#: Receives a short description of each step.
 Progress = Callable[[str], None]
 
 
@@ -63,7 +63,7 @@ class Program:
 
 
 def cache_dir() -> Path:
-    """Folder of programs that were costly to get: one a machine, not one a checkout.
+    """Return the folder of downloaded and built programs: one per machine, shared by checkouts.
 
     For root it lies where the servers' own, unprivileged user can read it.
     """
@@ -75,7 +75,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def exclusively() -> Iterator[None]:
-    """Let one process at a time get programs; others wait and then find them there."""
+    """Let one process at a time download programs; others wait and then find them."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -89,7 +89,7 @@ def run_step(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a command of the set-up, its output in a log.
+    """Run a set-up command and write its output to a log.
 
     Raises
     ------
@@ -116,13 +116,13 @@ def run_step(
 
 
 def find_kafka(progress: Progress) -> Program:
-    """Folder of Kafka's jars: ``KAFKA_HOME``'s, or Maven Central's."""
+    """Return the folder of Kafka's jars: from ``KAFKA_HOME``, or from Maven Central."""
     need("java", "a Java 17 runtime", "apt-get install openjdk-17-jre-headless")
     home = os.environ.get("KAFKA_HOME")
     if home:
         libs = Path(home) / "libs"
         if not list(libs.glob("kafka_2*.jar")):
-            msg = f"KAFKA_HOME is {home}, but {libs} holds no Kafka. Unset it to get Kafka afresh"
+            msg = f"KAFKA_HOME is {home}, but {libs} holds no Kafka. Unset it to download Kafka"
             raise ConfigurationError(msg)
         return Program(libs)
     pom = HERE / "kafka" / "pom.xml"
@@ -147,7 +147,7 @@ def find_kafka(progress: Progress) -> Program:
 
 
 def find_influxd(progress: Progress) -> Program:
-    """``influxd`` 2.7 or a later 2.x: the one on PATH, or one built from its Go module."""
+    """Return ``influxd`` 2.7 or a later 2.x: from PATH, or built from its Go module."""
     found = shutil.which("influxd")
     if found and _influxd_fits(found):
         return Program(Path(found))
@@ -164,7 +164,7 @@ def find_influxd(progress: Progress) -> Program:
 
 
 def find_mosquitto(progress: Progress) -> Program:
-    """``mosquitto`` 2: the one that is installed, or Debian's, unpacked."""
+    """Return ``mosquitto`` 2: the installed one, or Debian's package, unpacked."""
     found = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if found:
         return Program(Path(found))
@@ -173,7 +173,7 @@ def find_mosquitto(progress: Progress) -> Program:
 
 
 def find_postgres(progress: Progress) -> Program:
-    """Folder of PostgreSQL's executables: those installed, or Debian's, unpacked."""
+    """Return the folder of PostgreSQL's executables: installed, or Debian's, unpacked."""
     installed = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"),
         key=lambda path: int(path.parts[-3]),
@@ -187,7 +187,7 @@ def find_postgres(progress: Progress) -> Program:
 
 
 def find_maildev(progress: Progress) -> Program:
-    """``maildev``, the mailbox, from npm."""
+    """Return ``maildev``, the mailbox, from npm."""
     need("node", "Node.js 20", "see nodejs.org")
     lock = HERE / "maildev" / "package-lock.json"
     folder = cache_dir() / f"maildev-{digest([lock])}"
@@ -206,7 +206,7 @@ def find_maildev(progress: Progress) -> Program:
 
 
 def need(command: str, what: str, how: str) -> None:
-    """Refuse to go on without a command.
+    """Raise an error if a required command is missing.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def need(command: str, what: str, how: str) -> None:
         If it is not on PATH; the message says what it is and how to get it.
     """
     if shutil.which(command) is None:
-        msg = f"{what} is needed and there is no `{command}` on PATH: {how}"
+        msg = f"{what} requires `{command}`, which is not on PATH: {how}"
         raise ConfigurationError(msg)
 
 
@@ -234,7 +234,7 @@ def _influxd_fits(path: str) -> bool:
 
 
 def unpack_debian(package: str, wanted: str, progress: Progress) -> Path:
-    """Unpack a Debian package, and what it needs that is not installed, into the cache."""
+    """Unpack a Debian package and its missing dependencies into the cache."""
     root = cache_dir() / f"debian-{package}"
     if (root / wanted).exists():
         return root
@@ -247,7 +247,7 @@ def unpack_debian(package: str, wanted: str, progress: Progress) -> Path:
         "--yes",
         "--no-install-recommends",
         "--download-only",
-        # Only fetched, never installed: no lock of the system's is needed.
+        # Only downloaded, never installed, so apt needs no system lock.
         "-o",
         "Debug::NoLocking=1",
         "-o",
@@ -258,13 +258,13 @@ def unpack_debian(package: str, wanted: str, progress: Progress) -> Path:
         package,
     ]
     if os.geteuid() == 0:
-        # Root's apt drops to a user that can't write here.
+        # For root, apt switches to a user that can't write here.
         download[1:1] = ["-o", "APT::Sandbox::User=root"]
     (cache_dir() / "apt").mkdir(exist_ok=True)
     try:
         run_step(download, log)
     except ConfigurationError:
-        # The lists of packages may be missing, or old.
+        # The package lists may be missing or outdated.
         _apt(["update"])
         run_step(download, log)
     partial = _fresh(root.with_name(f"{root.name}.partial"))
@@ -292,7 +292,7 @@ def _apt(arguments: list[str]) -> None:
 
 
 def libraries(root: Path) -> dict[str, str]:
-    """Environment in which what was unpacked finds its libraries."""
+    """Return the environment in which unpacked programs find their libraries."""
     found = (root / "usr/lib").glob("*-linux-gnu*/**/*.so*")
     return {"LD_LIBRARY_PATH": ":".join(sorted({str(path.parent) for path in found}))}
 
@@ -304,7 +304,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def pinned_version(file: Path, pattern: str) -> str:
-    """Version that a build file pins, which is the only place it stands in."""
+    """Return the version that a build file pins; it is written nowhere else."""
     match = re.search(pattern, file.read_text())
     if match is None:
         msg = f"{file} does not say which version it builds"
@@ -313,7 +313,7 @@ def pinned_version(file: Path, pattern: str) -> str:
 
 
 def digest(files: Sequence[Path]) -> str:
-    """Hash of some files: what is made from them is made again when they change."""
+    """Return a hash of files, so that what is built from them is rebuilt when they change."""
     content = hashlib.sha256()
     for path in files:
         content.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""How each server is set up and started, for the local stack and for tests alike.
+"""How the local stack and the tests set up and start each server.
 
 A function prepares a server's folder and returns what to run; who keeps the process
 (supervisor, or a test) is not decided here. Everything listens on loopback.
@@ -39,7 +39,7 @@ __all__ = [
 LOOPBACK = "127.0.0.1"
 SERVICE_USER = "headrace"
 _CONFIG = HERE / "config"
-#: A KRaft node needs a cluster id; one node that nobody joins can always have this one.
+#: A KRaft node needs a cluster id. No other node joins this one, so the id can be constant.
 _CLUSTER_ID = "aGVhZHJhY2UtbG9jYWwtMQ"
 
 
@@ -81,7 +81,7 @@ class Server:
 
 
 def service_user() -> str | None:
-    """The user that servers run as: one of their own if we are root, else ourselves.
+    """Return the user that servers run as: a dedicated one for root, else the current user.
 
     PostgreSQL refuses to run as root, and nothing here needs to.
     """
@@ -274,20 +274,20 @@ def postgres(program: Program, folder: Path, *, port: int, password: str) -> Ser
             "-c",
             f"listen_addresses={LOOPBACK}",
             "-c",
-            # None: its path could be too long, and everybody connects by TCP.
+            # No socket: its path could be too long, and all clients use TCP.
             "unix_socket_directories=",
         ),
         folder,
         environment=program.environment,
         ready=ready,
         user=user,
-        # On SIGTERM it would wait until the last client has gone.
+        # On SIGTERM it would wait until the last client disconnects.
         stop_signal="INT",
     )
 
 
 def mailbox(program: Program, folder: Path, *, smtp_port: int, web_port: int) -> Server:
-    """A mail server that keeps what it gets and shows it on a page."""
+    """A mail server that keeps received mails and shows them on a page."""
     folder.mkdir(parents=True, exist_ok=True)
     return Server(
         "mailbox",
@@ -329,7 +329,7 @@ def wait_until_ready(server: Server, alive: Callable[[], bool], seconds: float =
 
 
 def _property(value: str) -> str:
-    """Write a value into a file that Java reads as Latin-1, with backslashes as escapes."""
+    """Escape a value for a properties file, which Java reads as Latin-1."""
     return (
         value.replace("\\", "\\\\")
         .encode("ascii", "backslashreplace")
@@ -339,7 +339,7 @@ def _property(value: str) -> str:
 
 
 def _copy(source: Path, folder: Path) -> Path:
-    """Copy a file of the checkout, which the server's own user may not be able to enter."""
+    """Copy a file of the checkout to a folder that the server's user can read."""
     target = folder / source.name
     target.write_bytes(source.read_bytes())
     target.chmod(0o644)
@@ -347,7 +347,7 @@ def _copy(source: Path, folder: Path) -> Path:
 
 
 def _of_the_data(program: Program, data: Path) -> Program:
-    """The PostgreSQL of the version that wrote the data, which no other can read.
+    """Return the PostgreSQL of the version that wrote the data; other versions can't read it.
 
     Raises
     ------
@@ -372,21 +372,21 @@ def _of_the_data(program: Program, data: Path) -> Program:
 
 
 def _remove_stale_pid(data: Path) -> None:
-    """Remove the lock of a PostgreSQL that was killed, if its process id is another's by now."""
+    """Remove the lock of a killed PostgreSQL whose process id now belongs to another process."""
     lock = data / "postmaster.pid"
     try:
         pid = int(lock.read_text().split()[0])
         owner = Path(f"/proc/{pid}/cwd").resolve(strict=True)
     except (OSError, ValueError, IndexError):
-        # PostgreSQL itself removes a lock without a process; one that is being written is whole
-        # in a moment.
+        # PostgreSQL removes a lock without a process itself. A lock that is being written is
+        # complete in a moment.
         return
     if owner != data.resolve():
         lock.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> str | None:
-    """Make a server's folder, owned by the user that the server runs as."""
+    """Create a server's folder, owned by the user that the server runs as."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     user = service_user()
@@ -409,9 +409,9 @@ def _answers(url: str) -> bool:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether nobody listens on a port of the loopback address."""
+    """Return whether no program listens on this port of the loopback address."""
     with socket.socket() as sock:
-        # As servers do, so that connections that are only closing do not count.
+        # Servers set this, too: connections that are closing do not count.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((LOOPBACK, port))

@@ -23,9 +23,9 @@ from native.servers import LOOPBACK, Server
 
 __all__ = ["Programs", "Stack", "find_programs", "load_stack", "local_kafka_port", "login_lines"]
 
-#: Addresses at which a server is this machine's, so started with the others.
+#: Addresses of this machine: `make up` starts the servers that have one of these.
 _HERE = frozenset({LOOPBACK, "localhost"})
-#: What only `provision` and a person need.
+#: Settings that only `provision` and operators need.
 _NOT_FOR_WORKERS = (
     f"{ENV_PREFIX}INFLUX_ADMIN_",
     f"{ENV_PREFIX}AIRFLOW_",
@@ -50,7 +50,7 @@ class Programs:
 
 
 def find_programs(progress: Progress) -> Programs:
-    """Find the programs, and get those that are missing."""
+    """Find the programs, and download or build missing ones."""
     with programs.exclusively():
         return Programs(
             kafka=programs.find_kafka(progress),
@@ -87,11 +87,11 @@ class Stack:
 
     @property
     def log_folder(self) -> Path:
-        """Folder of the logs, one file a process."""
+        """Folder of the logs, one file per process."""
         return self.folder / "log"
 
     def servers(self, found: Programs) -> list[Server]:
-        """The servers that ``.env`` does not place elsewhere, each prepared to be started."""
+        """The servers that ``.env`` does not place elsewhere, ready to be started."""
         settings = self.settings
         password = settings.postgres_password
         chosen = []
@@ -138,7 +138,7 @@ class Stack:
 
     def workers(self) -> list[Server]:
         """The ingest workers."""
-        # Where a worker of this machine serves its metrics, whatever `status` asks elsewhere.
+        # Workers of this machine serve their metrics here, even if `status` asks elsewhere.
         host = self.settings.metrics_host
         here = self.settings.model_copy(update={"bridge_host": host, "sink_host": host})
         return [
@@ -151,7 +151,7 @@ class Stack:
         return airflow_servers(self.settings, self.folder / "airflow", self.airflow_environment)
 
     def fleet(self) -> list[Server]:
-        """The simulated fleet, if there is to be one: never at a broker that is not ours."""
+        """The simulated fleet, if wanted. It never publishes to a broker of the user's own."""
         size = self.settings.fleet_size if self.settings.mqtt_host in _HERE else 0
         arguments = ("--generators", str(size), "--offline-chance", "0.002")
         return [self._worker("simulate", *arguments)] if size else []
@@ -167,7 +167,7 @@ class Stack:
             if url is None:
                 return True
             try:
-                # Any answer will do: whether all is well is another question.
+                # Any answer counts; health is not checked here.
                 urllib3.request("GET", f"{url}/healthz", timeout=2, retries=False)
             except urllib3.exceptions.HTTPError:
                 return False
@@ -179,20 +179,20 @@ class Stack:
             self.folder,
             environment={**self.environment, **(more or {})},
             ready=ready,
-            # Longer than a worker takes to drain, and then one call to InfluxDB.
+            # Longer than a worker's drain limit and one more call to InfluxDB.
             stop_seconds=int(self.settings.drain_limit.total_seconds()) + 20,
         )
 
 
 def local_kafka_port(settings: Settings) -> int | None:
-    """Port of the Kafka that the stack starts; `None` if the settings name one elsewhere."""
+    """Return the port of the stack's Kafka, or `None` if the settings name another one."""
     addresses = endpoints(settings.kafka_bootstrap)
     host, port = addresses[0]
     return port if len(addresses) == 1 and host in _HERE else None
 
 
 def login_lines(settings: Settings) -> tuple[str, ...]:
-    """Lines of mosquitto's configuration that say whom it lets in, and the files they name."""
+    """Return mosquitto's configuration lines for access, and the files they name."""
     if settings.mqtt_login is MqttLogin.ANONYMOUS:
         return ("allow_anonymous true",)
     provision_logins(settings, load_profile(settings.profile))
@@ -200,13 +200,13 @@ def login_lines(settings: Settings) -> tuple[str, ...]:
         "allow_anonymous false",
         f"password_file {settings.logins_dir / 'passwords'}",
         f"acl_file {settings.logins_dir / 'rules'}",
-        # Else any login could take a bridge's session, and what is queued for it, by its name.
+        # Otherwise any login could take a bridge's session and its queue by using its name.
         "use_username_as_clientid true",
     )
 
 
 def _refuse_other_loopback(settings: Settings) -> None:
-    """Refuse the loopback address of IPv6, where the stack starts nothing."""
+    """Refuse the IPv6 loopback address, because the stack starts no servers there."""
     kafka_hosts = {host for host, _ in endpoints(settings.kafka_bootstrap)}
     given = {
         "MQTT_HOST": {settings.mqtt_host},
@@ -227,12 +227,12 @@ def load_stack(env_file: Path) -> Stack:
     settings = load_settings(env_file)
     _refuse_other_loopback(settings)
     folder = settings.state_dir.resolve()
-    # The processes run in other folders than this one.
+    # The processes run in other folders.
     paths = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
     settings = settings.model_copy(update=paths)
     check_flux_files(load_profile(settings.profile).alarms, settings.flux_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    # The servers' own user has to get through to its folders.
+    # The servers' user must be able to enter its folders.
     folder.chmod(0o755)
     (folder / "log").mkdir(exist_ok=True)
     given = {name: value for name, value in dotenv_values(env_file).items() if value}

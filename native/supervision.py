@@ -1,4 +1,4 @@
-"""supervisor keeps the processes: starts them, restarts what dies, stops them."""
+"""Controls the processes with supervisor, which starts, restarts and stops them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Supervisor"]
 
 _RUNNING = "RUNNING"
 _LOG_BYTES = 20 * 1024 * 1024
-#: A socket's path can't be longer.
+#: Longest path of a Unix socket, in bytes.
 _SOCKET_PATH_LIMIT = 100
 
 
@@ -49,7 +49,7 @@ class Supervisor:
         self._socket = socket
 
     def configure(self, servers: Iterable[Server]) -> None:
-        """Write the configuration, and start the supervisor or tell it what has changed.
+        """Write the configuration, then start the supervisor or make it apply the changes.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class Supervisor:
 
     @property
     def running(self) -> bool:
-        """Whether the supervisor answers."""
+        """Return whether the supervisor answers."""
         try:
             with self._rpc() as rpc:
                 rpc.getState()
@@ -81,7 +81,7 @@ class Supervisor:
         return True
 
     def states(self) -> dict[str, str]:
-        """State of every process, by name; empty if the supervisor does not run."""
+        """Return the state of every process by name; empty if the supervisor does not run."""
         try:
             with self._rpc() as rpc:
                 return {info["name"]: info["statename"] for info in rpc.getAllProcessInfo()}
@@ -89,7 +89,7 @@ class Supervisor:
             return {}
 
     def is_running(self, name: str) -> bool:
-        """Whether a process runs."""
+        """Return whether a process runs."""
         return self.states().get(name) == _RUNNING
 
     def start(self, name: str) -> None:
@@ -117,7 +117,7 @@ class Supervisor:
             rpc.stopProcess(name, True)  # noqa: FBT003
 
     def hang_up(self, name: str) -> None:
-        """Send a process SIGHUP, on which servers read their configuration again.
+        """Send SIGHUP to a process, so that it reads its configuration again.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Supervisor:
             rpc.signalProcess(name, "HUP")
 
     def shut_down(self) -> bool:
-        """Stop every process and the supervisor; returns whether it ran."""
+        """Stop every process and the supervisor. Returns whether it ran."""
         if not self.running:
             return False
         with self._rpc() as rpc:
@@ -142,7 +142,7 @@ class Supervisor:
         return True
 
     def log_of(self, name: str) -> Path:
-        """Log of a process."""
+        """Return the log file of a process."""
         return self._folder / "log" / f"{name}.log"
 
     def _end(self, name: str) -> str:
@@ -165,7 +165,7 @@ class Supervisor:
             time.sleep(0.1)
 
     def _reload(self) -> None:
-        """Take over what has changed; processes that have not changed go on."""
+        """Apply changes. Unchanged processes keep running."""
         with self._rpc() as rpc:
             added, changed, removed = rpc.reloadConfig()[0]
             for name in (*changed, *removed):
@@ -183,7 +183,7 @@ class Supervisor:
             "pidfile": str(self._folder / "supervisord.pid"),
             "childlogdir": str(self._folder / "log"),
             "directory": str(self._folder),
-            # Quiet about running as root: the servers that need not, do not.
+            # Suppresses a warning about root: servers run as a user of their own.
             **({"user": "root"} if os.geteuid() == 0 else {}),
         }
         parser["rpcinterface:supervisor"] = {
@@ -191,11 +191,11 @@ class Supervisor:
         }
         for number, server in enumerate(servers, start=1):
             parser[f"program:{server.name}"] = {
-                # What changes in the script has to show here, or supervisor would not see it.
+                # supervisor compares commands, so a change in the script must change the command.
                 "command": shlex.join(("/bin/sh", str(self._script(server)), _digest(server))),
                 "directory": str(server.folder),
-                # Started in order by whoever waits for each; restarted by the supervisor,
-                # which stops them in the opposite order: nobody loses a server in use.
+                # `make up` starts the processes in order. The supervisor restarts them, and
+                # stops them in the opposite order, so that clients stop before servers.
                 "priority": str(number),
                 "autostart": "false",
                 "autorestart": "true",
@@ -251,6 +251,6 @@ def _exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    # A zombie has ended; its parent has only not asked for it yet.
+    # A zombie has ended, but its parent has not collected it yet.
     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return state != "Z"

@@ -1,4 +1,4 @@
-"""Values on their way into Flux and out of it: parameters of a script, rows of its results."""
+"""Converts values to parameters of a Flux script, and its results to rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 
 def extern(params: Mapping[str, FluxValue]) -> File:
-    """Hand parameters over as ``option params = {...}``, which goes beside a script."""
+    """Write parameters as ``option params = {...}``, which is sent beside a script."""
     assignment = VariableAssignment(
         "VariableAssignment", Identifier("Identifier", "params"), _literal(params)
     )
@@ -83,7 +83,7 @@ def _literal(value: FluxValue) -> Expression:  # noqa: PLR0911 - one line a type
 
 @lru_cache(maxsize=1024)
 def _parse_moment(text: str) -> datetime:
-    # A window's rows have all the same.
+    # All rows of a window have the same time.
     return datetime.fromisoformat(text)
 
 
@@ -101,7 +101,7 @@ _TEXT_TIMES = {name: parse for name, parse in _PARSERS.items() if parse is not _
 
 
 def rows_of(response: urllib3.BaseHTTPResponse, *, times_as_text: bool) -> Iterator[Row]:
-    """Read annotated CSV: a block a table schema, each with types, defaults and names.
+    """Read annotated CSV: one block per table schema, with types, defaults and names.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def rows_of(response: urllib3.BaseHTTPResponse, *, times_as_text: bool) -> Itera
     Raises
     ------
     BadQueryError
-        If InfluxDB found a fault after it had begun to answer.
+        If InfluxDB reports an error after it has begun to answer.
     """
     parsers = _TEXT_TIMES if times_as_text else _PARSERS
     lines = csv.reader(io.TextIOWrapper(response, encoding="utf-8", newline=""))  # type: ignore[type-var]
@@ -126,7 +126,7 @@ def rows_of(response: urllib3.BaseHTTPResponse, *, times_as_text: bool) -> Itera
             begins = True
             continue
         if begins and cells[1:2] == ["error"]:
-            # InfluxDB found the fault after it had begun to answer with 200.
+            # InfluxDB had already begun to answer with 200.
             raise BadQueryError(" ".join(next(lines, [])).strip())
         begins = False
         if cells[0] == "#datatype":
