@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -145,3 +148,50 @@ def test_what_kafka_deleted_before_a_sink_that_is_not_running_is_named(
         (2, 0, 7),
     ]
     assert not result.nothing_lost
+
+
+def test_interrupted_at_any_call_an_audit_leaves_nothing_and_counts_the_same_again(
+    store: Store,
+    count: Callable[[], Audit],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for second in range(3):
+        store.add(payload("g1", fuel=second), second)
+    points = [("g1", 0), ("g1", 1)]
+    calls = itertools.count()
+    interrupt_at = float("inf")
+
+    def interrupted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            number = next(calls)
+            if number == interrupt_at:
+                raise KeyboardInterrupt
+            result = call(*arguments, **named)
+            if number + 0.5 == interrupt_at:
+                raise KeyboardInterrupt
+            return result
+
+        return wrapper
+
+    names = ("_note_what_is_gone", "_unreported", "_committed", "records_between")
+    for name in (*names, "unanswered_letters"):
+        monkeypatch.setattr(module, name, interrupted(getattr(module, name)))
+    monkeypatch.setattr(store, "query", interrupted(store.query))
+
+    def again() -> Audit:
+        store.points = list(points)
+        return count()
+
+    whole = again()
+    assert (whole.readings, whole.points, whole.lost) == (3, 2, 1)
+    number_of_calls = next(calls)
+    assert number_of_calls > 5
+    for number in range(2 * number_of_calls):
+        calls, interrupt_at = itertools.count(), number / 2
+        with pytest.raises(KeyboardInterrupt):
+            again()
+        interrupt_at = float("inf")
+        assert again() == whole, number
+        assert list(tmp_path.iterdir()) == [], number

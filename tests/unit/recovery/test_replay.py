@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self, cast
 
@@ -18,7 +18,7 @@ from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.recovery import letters as letters_module
 from headrace.recovery import replay as module
-from headrace.recovery.replay import replay_dead_letters
+from headrace.recovery.replay import replay_dead_letters, replay_range
 from headrace.storage.influx import Influx
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_transaction import OutRecordWithHeaders
@@ -164,6 +164,52 @@ def test_interrupted_at_any_call_and_run_again_nothing_is_twice_or_missing(
         assert sent(world) == [0, 1, 2, 3, 4], number
         assert len(world.points) == 5, number
         assert replay(world, codec) == {}
+
+
+def test_a_range_interrupted_at_any_call_and_run_again_is_written_whole(
+    profile: Profile, codec: ReadingCodec, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = profile.topics.raw
+
+    def between(*_: object) -> Iterator[tuple[Record, int]]:
+        for record in world.read_topic(cast("Kafka", None), raw):
+            world.call(lambda: None)
+            yield record, 0
+
+    def run() -> Counter[str]:
+        now = datetime.now(UTC)
+        return replay_range(
+            cast("Kafka", world),
+            cast("Influx", world),
+            profile,
+            codec,
+            now,
+            now,
+            AHEAD,
+            lambda _: None,
+        )
+
+    monkeypatch.setattr(module, "records_between", between)
+    monkeypatch.setattr(module, "_BATCH", 2)
+
+    def begin() -> None:
+        world.__init__(profile)  # type: ignore[misc]
+        for number in range(5):
+            value = json.dumps(reading(fuel=number)).encode()
+            world.append((raw, b"generator1", value, [("time_ns", str(10**18 + number))]))
+
+    begin()
+    assert run() == {"written": 5}
+    calls = next(world.calls)
+    assert calls > 8
+    for number in range(2 * calls):
+        begin()
+        world.interrupt_at = number / 2
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        world.interrupt_at = float("inf")
+        assert run() == {"written": 5}, number
+        assert len(world.points) == 5, number
 
 
 def test_a_letter_that_can_t_be_sent_keeps_no_other_back(world: World, codec: ReadingCodec) -> None:
