@@ -51,11 +51,11 @@ def test_numbers_are_stored_as_the_device_spelled_them(installation: Installatio
     spelled += ["9007199254740993", "0.30000000000000004", "1" + "0" * 300, "0." + "1" * 300]
     installation.worker("bridge").start()
     installation.worker("sink").launch()
-    usual = json.dumps(reading("generator1", fuel=0))
+    plain = json.dumps(reading("generator1", fuel=0))
     topic = f"{installation.name}/generator1"
     with Publisher(installation.backbone.mqtt_port) as device:
         device.send_all(
-            [(topic, usual.replace('"fuel": 0', f'"fuel": {text}').encode()) for text in spelled]
+            [(topic, plain.replace('"fuel": 0', f'"fuel": {text}').encode()) for text in spelled]
         )
     points = wait_for(lambda: p if len(p := installation.points("fuel")) == len(spelled) else [])
     stored = [value for _, _, value in sorted(points, key=lambda point: point[1])]

@@ -60,7 +60,7 @@ def test_a_device_that_dies_is_offline_until_it_comes_back(installation: Install
     table = installation.headrace("status").stdout
     assert all(device in table for device in DEVICES)
 
-    # A bridge whose session is new hears the retained messages again. They are no news.
+    # A bridge with a new session receives the retained messages again. They change nothing.
     first.stop()
     records = len(installation.records(installation.profile.topics.status))
     third = installation.worker("bridge", label="third", HEADRACE_BRIDGE_ID=f"third-{name}")

@@ -1,1 +1,1 @@
-"""The logic of the workers, which run for ever and move single readings."""
+"""Logic of the workers: long-running processes that move single readings."""

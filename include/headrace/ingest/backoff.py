@@ -12,9 +12,8 @@ __all__ = ["Backoff"]
 class Backoff:
     """Pauses that grow with each failure, each one shortened at random.
 
-    A success does not reset the pauses at once: a server that accepts every connection
-    and drops it would be asked without any pause. Only a connection that lasted resets
-    them.
+    A connection resets the pauses only if it lasted. Otherwise a server that accepts
+    and then drops every connection would be retried without a pause.
 
     Parameters
     ----------

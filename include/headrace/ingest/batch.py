@@ -25,7 +25,7 @@ _OPEN_BATCHES = 2
 _AT_ONCE = 100
 _FEW = 10
 #: Digits of a time in nanoseconds until the year 2286; `event_time` decides about others.
-_USUAL_DIGITS = 19
+_MAX_DIGITS = 19
 
 
 class Batch:
@@ -103,16 +103,16 @@ def _header_times(messages: Iterable[Message]) -> tuple[bytes, ...] | None:
     headers = [message.headers() for message in messages]
     if not all(headers):
         return None
-    # Looking at the first only saves a dictionary for each reading.
+    # Checking only the first header avoids a dictionary for each reading.
     first: list[tuple[str, bytes]] = [some[0] for some in headers]  # type: ignore[index, misc]
     names, times = zip(*first, strict=True)
-    usual = (
+    plain = (
         set(names) == {TIME_HEADER}
         and all(times)
         and b"".join(times).isdigit()
-        and max(map(len, times)) <= _USUAL_DIGITS
+        and max(map(len, times)) <= _MAX_DIGITS
     )
-    return times if usual else None
+    return times if plain else None
 
 
 class OpenBatches:

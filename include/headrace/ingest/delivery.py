@@ -1,4 +1,4 @@
-"""Records on their way to Kafka: produced, and dealt with if Kafka does not accept them."""
+"""Produces records to Kafka, and handles those that Kafka does not accept."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
 
-#: Makes a dead letter of a record that Kafka refuses for good.
+#: Makes a dead letter of a record that Kafka refuses permanently.
 Refused = Callable[[InFlightMessage, Outgoing, HeadraceError], None]
 
 
 class _Retry(NamedTuple):
-    """A record that is not at fault and was not accepted."""
+    """A record to retry: Kafka did not accept it, for a reason outside the record."""
 
     due: float
     message: InFlightMessage
@@ -33,7 +33,7 @@ class _Retry(NamedTuple):
 
 
 class Delivery:
-    """Produces records until Kafka has them or refuses them for good.
+    """Produces each record until Kafka accepts it or refuses it permanently.
 
     Parameters
     ----------
@@ -98,24 +98,24 @@ class Delivery:
                 # librdkafka's queue is full. Its limit is above ours, so this is soon over.
                 self._outbox.poll(0.1)
             except KafkaException as exc:
-                self._not_accepted(message, outgoing, exc.args[0], alone=True)
+                self._not_accepted(message, outgoing, exc.args[0], isolated=True)
                 return
             else:
                 return
 
     def settle(self) -> None:
-        """Deal with records that Kafka did not accept, and retry those that are due.
+        """Handle records that Kafka did not accept, and retry those that are due.
 
         Raises
         ------
         FatalError
-            If the producer cannot continue. A new process begins anew, and the broker sends
-            again what is not acknowledged.
+            If the producer cannot continue. After a restart, the broker sends all
+            unacknowledged messages again.
         """
         undelivered = self._in_flight.undelivered
         while undelivered:
             message, error = undelivered.popleft()
-            self._not_accepted(message, message.outgoing, error, alone=message.isolated)
+            self._not_accepted(message, message.outgoing, error, isolated=message.isolated)
         if not self._retries and not self._held:
             return
         now = self._clock()
@@ -129,28 +129,28 @@ class Delivery:
             self._look_at_held()
 
     def discard(self) -> None:
-        """Forget all records that Kafka does not have."""
+        """Discard all records that Kafka has not confirmed."""
         self._retries.clear()
         self._held.clear()
         self._say(None)
 
     def _not_accepted(
-        self, message: InFlightMessage, outgoing: Outgoing, error: KafkaError, *, alone: bool
+        self, message: InFlightMessage, outgoing: Outgoing, error: KafkaError, *, isolated: bool
     ) -> None:
         mapped = error_of(error)
         if isinstance(mapped, FatalError):
             raise mapped
         if not isinstance(mapped, RefusedError):
             self._retry(message, outgoing, mapped)
-        elif not alone:
-            # Kafka refuses a whole batch for one bad record. Sent by itself, a record is
-            # refused only for its own fault.
+        elif not isolated:
+            # Kafka refuses a whole batch for one bad record. A record sent by itself is
+            # refused only if it is bad itself.
             message.isolated = True
             self.produce(message, outgoing)
         elif outgoing.topic != self._dead_letter_topic:
             self._refused(message, outgoing, mapped)
         elif outgoing.value:
-            # The topic takes less than it was provisioned for: keep less of the payload.
+            # The topic's size limit is lower than provisioned: shorten the payload.
             self._shorten(message, outgoing, outgoing.value)
         else:
             self._retry(message, outgoing, mapped)
@@ -162,7 +162,7 @@ class Delivery:
     def _retry(self, message: InFlightMessage, outgoing: Outgoing, error: HeadraceError) -> None:
         self._retries.append(_Retry(self._clock() + _RETRY_SECONDS, message, outgoing))
         if isinstance(error, PermanentError):
-            # Somebody has to act: a topic or a right is missing.
+            # An operator must act: a topic or a permission is missing.
             text = f"topic {outgoing.topic}: {error}"
             self._held[message] = text
             self._say(self.problem or text)

@@ -1,4 +1,4 @@
-"""Which device ids a bridge accepts: a bound on what anyone who may publish can create."""
+"""Limits on how many device ids a bridge accepts from publishers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_ID_BYTES = 4 * MAX_ID_CHARACTERS
 class DeviceLimits:
     """Knows the accepted device ids, and limits how many are added.
 
-    Of each id only a hash is kept, so that long ids take no more memory than short ones.
+    It keeps only a hash of each id, so long ids take no more memory than short ones.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class DeviceLimits:
         return hash(key) in self._known
 
     def recall(self, key: bytes) -> None:
-        """Accept an id that Kafka has a record of: it is not new."""
+        """Accept an id that already has a record in Kafka."""
         if len(self._known) < self._in_all and 0 < len(key) <= _MAX_ID_BYTES:
             self._known.add(hash(key))
 

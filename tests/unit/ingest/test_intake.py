@@ -42,7 +42,7 @@ class Rig:
     producer
         Takes the place of Kafka.
     parts
-        Parts of the intake that are not the usual ones.
+        Parts of the intake that replace the defaults.
     """
 
     def __init__(
