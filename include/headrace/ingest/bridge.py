@@ -138,8 +138,8 @@ class Bridge:
         NotRetiredError
             If the session was to be retired and was not.
         FatalError
-            If the producer failed for good. Nothing more is delivered or acknowledged; a
-            new process begins anew, and the broker sends again what is unacknowledged.
+            If the producer failed permanently. Nothing more is delivered or acknowledged.
+            After a restart, the broker sends all unacknowledged messages again.
         """
         try:
             while not self._done:

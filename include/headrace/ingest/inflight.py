@@ -35,17 +35,17 @@ class InFlightMessage(msgspec.Struct, eq=False, gc=False):
     packet_id
         Its MQTT packet id, 0 at QoS 0.
     size
-        Memory that it takes until Kafka has it, in bytes.
+        Memory that it takes until Kafka confirms it, in bytes.
     counts
         The counts that its delivery changes.
     done
-        Whether Kafka has it, or it needs no record.
+        Whether Kafka confirmed it, or it needs no record.
     place, offset
         Where it is in Kafka, noted for some of the messages.
     isolated
         Whether it is sent in a batch of its own, because Kafka refused its batch.
     outgoing
-        Its record, until Kafka has it.
+        Its record, until Kafka confirms it.
     """
 
     packet_id: int
@@ -154,7 +154,7 @@ class InFlight:
         return ready
 
     def discard(self) -> None:
-        """Forget all messages in flight; their delivery reports must not come any more."""
+        """Discard all messages in flight. No delivery report may arrive afterwards."""
         self._order.clear()
         self.undelivered.clear()
         self._added = self.delivered

@@ -77,7 +77,7 @@ class Outbox:
             If a producer cannot continue. Nothing may be acknowledged afterwards.
         """
         with kafka_errors():
-            # A producer that failed for good raises from here.
+            # A producer that failed permanently raises from here.
             if self._isolated is not None:
                 self._isolated.poll(0)
             self.batching.poll(seconds)

@@ -1,4 +1,4 @@
-"""What Kafka already holds of a bridge's session: read before any message is processed.
+"""Reads what Kafka already holds of a bridge's session, before any message is processed.
 
 The broker sends again what was not acknowledged. Kafka may hold some of it already: from
 this bridge before a restart, or from another process that used the same session.

@@ -1,4 +1,4 @@
-"""Retiring a bridge: its session is removed only after it was seen to be empty."""
+"""Retiring a bridge: its session is removed only once it is empty."""
 
 from __future__ import annotations
 

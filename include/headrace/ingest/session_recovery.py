@@ -1,4 +1,4 @@
-"""What happens around a new connection, so that no message is lost or stored twice."""
+"""Recovers the session after a reconnect, so that no message is lost or stored twice."""
 
 from __future__ import annotations
 

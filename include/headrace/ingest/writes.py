@@ -1,4 +1,4 @@
-"""The sink's writes under way, and the order in which they may be committed."""
+"""The sink's pending writes, and the order in which they may be committed."""
 
 from __future__ import annotations
 

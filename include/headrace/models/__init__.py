@@ -1,1 +1,1 @@
-"""Wire formats: what stands in MQTT, Kafka and InfluxDB. Pure, no I/O."""
+"""Data formats in MQTT, Kafka and InfluxDB. No I/O."""

@@ -1,4 +1,4 @@
-"""Records that somebody else wrote to one of our topics."""
+"""Records that another program wrote to one of Headrace's topics."""
 
 from __future__ import annotations
 

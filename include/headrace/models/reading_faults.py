@@ -1,4 +1,4 @@
-"""Why a payload is not a reading: found out only after the fast decoder has refused it."""
+"""Finds out why a payload is not a reading, after the fast decoder has refused it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ _SENTENCES = {
 
 
 def on_failure(context: Any) -> None:
-    """Send a mail about a stage that failed for good, if one is due.
+    """Send a mail, if one is due, about a stage that failed after its last retry.
 
     Airflow calls this after the last try. The causes that are known are kept in an Airflow
     Variable, where an operator can see them.

@@ -70,7 +70,7 @@ class MailKind(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """A stage that has failed for good.
+    """A stage that failed and is not retried any more.
 
     Parameters
     ----------

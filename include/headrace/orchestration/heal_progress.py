@@ -1,4 +1,4 @@
-"""How far the scheduled reconcile runs have looked: kept in an Airflow Variable."""
+"""Progress of the scheduled reconcile runs, kept in an Airflow Variable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator does next about an error: the sentence that a mail ends with."""
+"""The last sentence of a mail: what an operator should do about the error."""
 
 from __future__ import annotations
 

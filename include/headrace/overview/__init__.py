@@ -1,1 +1,1 @@
-"""What a person looks at first: how the windows of a day are, and which alarms stand."""
+"""Overview for operators: the state of a day's windows, and the active alarms."""

@@ -1,4 +1,4 @@
-"""The windows of a day, each with the most important thing to know about it."""
+"""The windows of a day, each with its most important state."""
 
 from __future__ import annotations
 

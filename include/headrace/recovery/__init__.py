@@ -1,1 +1,1 @@
-"""Looking back: counting what became of readings, and sending them through again."""
+"""Audit and replay: counts what happened to readings, and sends readings again."""

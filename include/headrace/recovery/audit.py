@@ -1,4 +1,4 @@
-"""Counts, for a range of event time, what Kafka holds and what became of it."""
+"""Counts the records in Kafka for a range of event time, and where each one ended up."""
 
 from __future__ import annotations
 

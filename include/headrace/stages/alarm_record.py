@@ -1,4 +1,4 @@
-"""A record of alarm changes in InfluxDB, for the question which alarms are active.
+"""Stores alarm changes in InfluxDB, to look up which alarms are active.
 
 Consumers get the changes from Kafka, each one once and in order. To find the active alarms
 there, weeks of changes would have to be read; here it is one value per device and rule.

@@ -1,4 +1,4 @@
-"""The time by two clocks: the one of this task and the one of InfluxDB.
+"""Compares the clock of this task with the clock of InfluxDB.
 
 A clock that is ahead must not compute windows that are not over: they would look empty, and
 every device would look silent. One clock can't show that it is wrong, so the earlier of two

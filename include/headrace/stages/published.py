@@ -1,4 +1,4 @@
-"""What consumers have: the output topics, read from the end of a window on."""
+"""Reads what was published to the output topics, starting at the end of a window."""
 
 from __future__ import annotations
 

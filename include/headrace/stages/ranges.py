@@ -1,4 +1,4 @@
-"""Which ranges of windows may be computed, and in what pieces."""
+"""Which ranges of windows may be computed, and how they are split."""
 
 from __future__ import annotations
 

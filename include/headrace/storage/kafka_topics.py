@@ -1,4 +1,4 @@
-"""Creates the Kafka topics of a profile and keeps their configuration as the settings say."""
+"""Creates the Kafka topics of a profile and updates their configuration to match the settings."""
 
 from __future__ import annotations
 

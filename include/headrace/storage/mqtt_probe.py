@@ -1,4 +1,4 @@
-"""Asking whether a broker is there, and whether it has a session."""
+"""Checks whether a broker is available, and whether it has a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an MQTT broker grants less than was asked for, and what it costs."""
+"""Requests that an MQTT broker refuses or reduces, and the consequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MQTT topic filters: which topics two of them have in common."""
+"""MQTT topic filters: whether two of them can match the same topic."""
 
 from __future__ import annotations
 
