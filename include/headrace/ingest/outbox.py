@@ -84,9 +84,9 @@ class Outbox:
         self._fatal.check()
 
     def discard(self) -> None:
-        """Drop what Kafka has not confirmed, and begin anew.
+        """Discard all records that Kafka has not confirmed, and create new producers.
 
-        Requests that are on the wire get a moment: what they carried is in Kafka then.
+        Waits briefly for requests that are already sent, so that their records reach Kafka.
         """
         old = [self.batching, *([self._isolated] if self._isolated else [])]
         for producer in old:

@@ -1,8 +1,8 @@
 """Compares the clock of this task with the clock of InfluxDB.
 
-A clock that is ahead must not compute windows that are not over: they would look empty, and
-every device would look silent. One clock can't show that it is wrong, so the earlier of two
-counts. A clock that is behind only makes windows late.
+With a clock that is ahead, a task would compute windows that are not over. They would look
+empty, and every device would look silent. So the earlier of the two times is used. A clock
+that is behind only makes windows late.
 """
 
 from __future__ import annotations
