@@ -1,4 +1,4 @@
-"""What the shell of a user may bring along, and the stack must not depend on."""
+"""Makes the stack independent of the user's shell: environment, umask and proxy."""
 
 from __future__ import annotations
 

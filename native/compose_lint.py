@@ -1,4 +1,4 @@
-"""``python -m native.compose_lint``: let Docker Compose itself check ``docker-compose.yaml``.
+"""``python -m native.compose_lint``: Docker Compose checks ``docker-compose.yaml``.
 
 Its ``config`` needs no Docker engine, so that Compose is all that has to be had: it is built
 from its Go module, once, and kept with the other programs.
@@ -29,7 +29,7 @@ from native.programs import (
 __all__ = ["check_compose_file", "find_compose"]
 
 _CHECKOUT = HERE.parent
-#: What somebody reads who has no ``.env`` yet.
+#: The message for users without ``.env``.
 _WITHOUT_ENV = "run `make env` first"
 
 
@@ -67,7 +67,7 @@ def check_compose_file(compose: Program, checkout: Path = _CHECKOUT) -> list[str
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # What `make env` would write, with secrets that nobody uses.
+        # What `make env` writes, with unused secrets.
         env_file = folder / "env"
         write_env(env_file)
         profiles = _run(compose, checkout, env_file, "config", "--profiles").stdout.split()
@@ -93,12 +93,12 @@ def check_compose_file(compose: Program, checkout: Path = _CHECKOUT) -> list[str
 def _run(
     compose: Program, checkout: Path, env_file: Path, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run Compose on the checkout's file, with nothing set but what the file has."""
+    """Run Compose on the checkout's file, with no other settings."""
     command = [str(compose.path), "--project-directory", str(checkout)]
     return subprocess.run(
         [*command, "--env-file", str(env_file), *arguments],
         cwd=checkout,
-        # A home of its own: what this user has set up for Docker is none of the file's business.
+        # A separate home folder, so that the user's Docker configuration has no effect.
         env={"PATH": os.environ["PATH"], "HOME": str(env_file.parent)},
         capture_output=True,
         text=True,
@@ -108,7 +108,7 @@ def _run(
 
 
 def main() -> None:
-    """Check, and end with one sentence: exit code 1 if something is wrong."""
+    """Check, print one sentence, and exit with 1 if something is wrong."""
     try:
         with exclusively():
             compose = find_compose(print)

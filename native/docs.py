@@ -58,7 +58,7 @@ def documents() -> list[Path]:
 
 
 def make_document(text: str) -> str:
-    """Replace what stands between the markers of a document.
+    """Replace the text between the markers of a document.
 
     Raises
     ------

@@ -214,7 +214,7 @@ def log_messages() -> str:
 
 
 def logged() -> list[LogMessage]:
-    """Find the warnings and errors in the package, in the order of the alphabet."""
+    """Find the warnings and errors in the package, in alphabetical order."""
     found: dict[str, LogMessage] = {}
     for path in sorted(_PACKAGE.rglob("*.py")):
         for item in _calls(ast.parse(path.read_text(encoding="utf-8"))):

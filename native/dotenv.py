@@ -1,4 +1,4 @@
-"""Writing ``.env``: the settings of an installation, with fresh secrets."""
+"""Writes ``.env``: the settings of an installation, with new secrets."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _secret(size: int = 24) -> str:
 def _state_dir(checkout: Path) -> Path:
     """Where the stack keeps its data.
 
-    Root's servers run as a user of their own, who could not enter root's folders.
+    If root starts them, servers run as another user, who can't enter root's folders.
     """
     if os.geteuid() != 0:
         return checkout / ".state"

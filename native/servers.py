@@ -83,7 +83,7 @@ class Server:
 def service_user() -> str | None:
     """Return the user that servers run as: a dedicated one for root, else the current user.
 
-    PostgreSQL refuses to run as root, and nothing here needs to.
+    PostgreSQL refuses to run as root, and no server needs root.
     """
     if os.geteuid() != 0:
         return None

@@ -1,4 +1,4 @@
-"""Bringing the local stack up, step by step, for somebody who watches."""
+"""Starts the local stack step by step, and shows the progress."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ __all__ = ["bring_up"]
 
 _console = Console()
 _SHOWN_ROWS = 5
-#: A run begins when the minute is over; a slow machine then takes its time.
+#: A run begins at the end of the minute, and takes longer on a slow machine.
 _FIRST_WINDOW_SECONDS = 240.0
 
 
 def bring_up() -> None:
-    """Start what does not run, in order, and wait until a window has come out.
+    """Start stopped processes in order, and wait until the first window is published.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def bring_up() -> None:
     if not supervisor.is_running(airflow[0].name):
         _prepare_airflow(stack)
     for process in airflow:
-        # The first start reads a lot from the disk.
+        # The first start reads many files from the disk.
         _start(process, supervisor, seconds=180)
     for process in fleet:
         _start(process, supervisor)
@@ -89,7 +89,7 @@ def _start(server: Server, supervisor: Supervisor, seconds: float = 60.0) -> Non
 
 
 def _check_ports(stack: Stack, starting: set[str]) -> None:
-    """Find out, before anything is started, whether a port is taken by somebody else."""
+    """Check, before anything starts, that no other program uses a port."""
     settings = stack.settings
     needed = {
         "mosquitto": {"HEADRACE_MQTT_PORT": settings.mqtt_port},
@@ -155,7 +155,7 @@ def _await_first_window(stack: Stack) -> None:
 
 
 def _rows_of(stack: Stack, since: datetime) -> list[dict[str, object]]:
-    """Rows that were published since some moment."""
+    """Return the rows published since a time."""
     settings = stack.settings
     topic = load_profile(settings.profile).topics.downsampled
     newer = int(since.timestamp() * 1000)
@@ -197,7 +197,7 @@ def _show(stack: Stack) -> None:
     newest = max(str(row["window_start"]) for row in recent)
     shown = [row for row in recent if row["window_start"] == newest][:_SHOWN_ROWS]
     names = _telling_columns(load_profile(settings.profile))
-    # Narrow enough for any terminal, for a cut-off column tells nothing.
+    # Narrow enough for any terminal: a cut column is useless.
     rows = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
     rows.title = f"The newest rows, window {newest}"
     for name in names:
@@ -208,7 +208,7 @@ def _show(stack: Stack) -> None:
 
 
 def _telling_columns(profile: Profile) -> list[str]:
-    """Columns that fit on a screen: who, the levels, and the values behind them."""
+    """Return columns that fit on a screen: the id, the levels, and the values behind them."""
     measured = [str(rule.params.get("field")) for rule in profile.alarms]
     return [
         profile.id_field,
@@ -220,7 +220,7 @@ def _telling_columns(profile: Profile) -> list[str]:
 
 @contextmanager
 def _step(name: str) -> Iterator[Callable[[str], None]]:
-    """Show one step: what is going on while it takes its time, and how long it took."""
+    """Show one step while it runs, and its duration."""
     begun = time.monotonic()
     said: list[str] = []
     if not _console.is_terminal:

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 _SILENT_RULE = "silent"
-#: What a row or a record carries anyway, or a column that InfluxDB adds to every result.
+#: Names that rows, records or InfluxDB's results already use.
 _RESERVED = frozenset(
     {
         "time",

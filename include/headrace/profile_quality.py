@@ -39,14 +39,14 @@ class _OrderedThresholds(Thresholds):
 
 
 class ShareThresholds(_OrderedThresholds):
-    """Levels of a share of which much is bad."""
+    """Levels of a share that is bad if it is high."""
 
     warn: Annotated[float, Number(0, 1)]
     fail: Annotated[float, Number(0, 1)]
 
 
 class LowShareThresholds(ShareThresholds):
-    """Levels of a share of which little is bad."""
+    """Levels of a share that is bad if it is low."""
 
     low_is_bad: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Alarm rules of a profile, and what the Flux file of each expects to be told."""
+"""Alarm rules of a profile, and the parameters that their Flux files expect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["THRESHOLD_FLUX", "AlarmRule", "Name", "check_flux_files", "check_par
 #: The rule that comes with Headrace: a field is below or above a limit.
 THRESHOLD_FLUX = "alarm_threshold.flux"
 _LIMITS = ("below", "above")
-#: What every Flux file is told anyway; a rule's own parameters would take its place.
+#: Parameters that every Flux file receives; a rule must not replace them.
 _GIVEN = frozenset(
     {
         "downsampled",
@@ -91,7 +91,7 @@ class AlarmRule(BaseModel):
 
 
 def check_params(rule: AlarmRule, fields: Iterable[str]) -> None:
-    """Check the parameters of a rule that the built-in threshold decides.
+    """Check the parameters of a rule that uses the built-in threshold.
 
     What a Flux file of the user's own expects is not known here.
 

@@ -33,7 +33,7 @@ app = typer.Typer(
 _log = structlog.get_logger("headrace")
 
 #: Python looks for cycles after this many new objects. Workers hold tens of thousands of
-#: readings that are in no cycle; looking through them every 700 objects, Python's default,
+#: readings that are in no cycle; examining them every 700 objects, Python's default,
 #: took a third of the bridge's time.
 _GARBAGE_OBJECTS = 100_000
 #: A supervisor gives up on a process that ends quickly several times in a row.
@@ -52,12 +52,12 @@ def start() -> Settings:
 
 
 def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> None:
-    """Run a worker until SIGTERM or SIGINT; both make it finish what it holds and end.
+    """Run a worker until SIGTERM or SIGINT, after which it drains and ends.
 
     Raises
     ------
     PermanentError
-        At once: somebody must change something first.
+        Immediately: someone must change something first.
     FatalError, TransientError
         After a pause, for the supervisor to start a new process.
     SystemExit
@@ -75,7 +75,7 @@ def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> N
     signal.signal(signal.SIGINT, on_signal)
     structlog.contextvars.bind_contextvars(worker=name)
     _end_after_main_thread()
-    # Imported modules stay: they need never be looked through.
+    # Imported modules stay in memory, so the collector need not examine them.
     gc.freeze()
     gc.set_threshold(_GARBAGE_OBJECTS)
     _log.info("starting")

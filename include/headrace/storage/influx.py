@@ -163,7 +163,7 @@ class Influx:
     def ping(self) -> None:
         """Ask whether the server is up; raises `TransientError` if it is not."""
         with influx_errors(on_bad_request=RefusedError):
-            # An answer that broke off can't be made an object of; read, it says so itself.
+            # The client library can't parse an answer that broke off; reading it raises the cause.
             health = HealthService(self._client.api_client)
             response = health.get_health(_preload_content=False)
             try:
@@ -249,7 +249,7 @@ class Influx:
         return list(self.query(flux, params))
 
     def _call(self, call: Callable[[], Any]) -> Any:
-        """Call InfluxDB, once more with the token of today if it does not accept the old one."""
+        """Call InfluxDB; if it rejects the token, read the token again and retry once."""
         used = self._token
         try:
             return call()
@@ -259,7 +259,7 @@ class Influx:
         return call()
 
     def _read_token_again(self, used: str) -> bool:
-        """Take over a token that was replaced; returns whether it differs from the one used."""
+        """Read the token file again. Returns whether the token has changed."""
         if self._token_file is not None:
             with suppress(OSError, UnicodeDecodeError):
                 self._token = self._token_file.read_text(encoding="utf-8").strip() or used
@@ -281,7 +281,7 @@ def influx_errors(*, on_bad_request: type[HeadraceError]) -> Iterator[None]:
     except ApiException as exc:
         raise _error_for_status(exc, on_bad_request) from exc
     except (urllib3.exceptions.HTTPError, OSError) as exc:
-        # To urllib3 a refused connection is a kind of timeout.
+        # urllib3 treats a refused connection as a kind of timeout.
         if isinstance(exc, urllib3.exceptions.TimeoutError) and not isinstance(
             exc, urllib3.exceptions.NewConnectionError
         ):
@@ -293,12 +293,12 @@ def influx_errors(*, on_bad_request: type[HeadraceError]) -> Iterator[None]:
 
 def _error_for_status(exc: ApiException, on_bad_request: type[HeadraceError]) -> HeadraceError:
     status = exc.status or 0
-    # influxdb-client makes an answer without a status of a failed handshake.
+    # influxdb-client reports a failed handshake as an answer without a status.
     if isinstance(exc.__context__, urllib3.exceptions.SSLError):
         return _tls_error(exc.__context__)
     text = f"InfluxDB answered {status}: {_message(exc)}"
     if status in (_BAD_REQUEST, _UNPROCESSABLE) and not _is_of_influxdb(exc):
-        # Such as a server that expects HTTPS: no reading is at fault.
+        # For example a server that expects HTTPS; the readings are not at fault.
         return ConfigurationError(
             f"something other than InfluxDB's API answered {status}: {_message(exc).strip()} Are "
             "HEADRACE_INFLUX_HOST, HEADRACE_INFLUX_PORT and HEADRACE_INFLUX_TLS right?"

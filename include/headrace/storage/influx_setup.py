@@ -187,7 +187,7 @@ class _Tokens:
         self._description = description
 
     def provide(self, wanted: set[tuple[str, str]], path: Path, *, inherited: str) -> str:
-        """See that the file holds a token with the wanted permissions, and nothing else is left.
+        """Ensure that the file holds a token with these permissions, and remove other tokens.
 
         The file is replaced before old tokens are deleted, so that whoever reads it after
         an InfluxDB has refused a token finds one that it accepts.

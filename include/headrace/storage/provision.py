@@ -1,4 +1,4 @@
-"""Everything that an installation needs on its servers, made where it is missing."""
+"""Creates the logins, buckets, tokens and topics that an installation needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def provision(
     wait: timedelta = timedelta(0),
     not_yet: Callable[[BaseException], None] = lambda _: None,
 ) -> dict[str, str]:
-    """Make logins, buckets, least-privilege tokens and topics. Harmless when they are there.
+    """Create missing logins, buckets, least-privilege tokens and topics. Can be repeated.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def provision(
         before_sleep=wait_a_moment,
         reraise=True,
     )
-    # First, because it waits for nobody: a broker with logins starts only with their file.
+    # First, because it needs no server: a broker with logins starts only if the file exists.
     logins = provision_logins(settings, profile)
     done = attempts(provision_influx, settings, profile)
     topics = attempts(provision_topics, Kafka.from_settings(settings), profile, settings)
