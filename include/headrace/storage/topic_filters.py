@@ -66,8 +66,10 @@ def overlap(first: str, second: str) -> bool:
             continue
         if "+" not in (mine, theirs) or (index == 0 and _is_special(mine, theirs)):
             return False
-    # A filter that ends in /# matches the level above, too.
+    # A filter that ends in /# matches the level above, too, but no topic is empty.
     shorter, longer = sorted((one, other), key=len)
+    if len(shorter) == 1 and "" in (one[0], other[0]):
+        return False
     return len(shorter) == len(longer) or longer[len(shorter) :] == ["#"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
@@ -31,6 +31,7 @@ def filters(draw: st.DrawFn) -> str:
     return "/".join(levels)
 
 
+@example(first="/#", second="+", share="")
 @given(first=filters(), second=filters(), share=st.sampled_from(["", "$share/group/"]))
 def test_filters_overlap_exactly_if_some_topic_matches_both(
     first: str, second: str, share: str
