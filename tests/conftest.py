@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,14 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.backbone import Backbone
 from tests.support.installation import Installation
 
-# The machine is shared: how long an example takes says nothing.
-settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The machine is shared: how long an example takes says nothing. Continuous integration tries
+# the same examples each time, so that a change fails there only if it caused the failure.
+settings.register_profile(
+    "headrace",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("headrace")
 
 
