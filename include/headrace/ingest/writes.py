@@ -116,8 +116,6 @@ class Writes:
         ------
         FatalError
             If dead letters can't be sent by this process.
-        HeadraceError
-            If `give_up` ended a write.
         """
         self._send_dead_letters()
         while self._under_way and self._under_way[0].pending.done():
@@ -141,13 +139,14 @@ class Writes:
                 write.stops.pop(partition, None)
 
     def give_up(self) -> None:
-        """Make writes that wait for a server end with an error."""
+        """Forget what is not finished, and make writes that wait for a server end."""
+        # Leaving the group revokes the partitions, which finishes what is under way.
+        self._under_way.clear()
         self._writer.give_up()
         self._dead_letters.give_up()
 
     def close(self) -> None:
-        """Forget what is not finished, and end the threads."""
-        self._under_way.clear()
+        """End the threads, after `give_up`."""
         self._pool.shutdown(wait=True)
         self._letter_pool.shutdown(wait=True)
         self._dead_letters.close()
