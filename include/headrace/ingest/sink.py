@@ -172,16 +172,18 @@ class Sink:
             self._health.beat()
             if self._stop.is_set():
                 return
-        records = [message for message in messages if message.error() is None]
-        if records:
-            self._look_for_gaps(records)
-            self._open.add(records)
-            self._health.fine("kafka")
-        if len(records) < len(messages):
-            for message in messages:
-                error = message.error()
-                if error is not None:
-                    self._note(message, error)
+        # In order: the end of a partition may have been reached before further records arrived.
+        for is_record, run in groupby(messages, lambda message: message.error() is None):
+            if is_record:
+                records = list(run)
+                self._look_for_gaps(records)
+                self._open.add(records)
+                self._health.fine("kafka")
+            else:
+                for message in run:
+                    error = message.error()
+                    if error is not None:
+                        self._note(message, error)
 
     def _look_for_gaps(self, records: list[Message]) -> None:
         for partition, run in groupby(records, Message.partition):

@@ -217,6 +217,13 @@ def test_offsets_without_readings_are_committed(world: World) -> None:
     assert world.cluster.letters == []
 
 
+def test_records_that_arrive_after_the_end_of_a_partition_are_no_truncation(world: World) -> None:
+    world.cluster.fetched += [raw_message(0), end_of_partition(1), raw_message(1), raw_message(2)]
+    world.run(lambda: world.committed() == 3)
+    assert world.cluster.letters == []
+    assert world.database.fuel == [0, 1, 2]
+
+
 def test_revoked_partitions_are_finished_and_lost_ones_dropped(world: World) -> None:
     sink = world.sink()
     sink._consumer.subscribe([TOPIC], on_assign=sink._assigned)
