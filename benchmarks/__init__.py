@@ -1,1 +1,1 @@
-"""Speed as a measured property: every row against its goal, with the peers in the same run."""
+"""Benchmarks: each result is compared with its goal and with peers measured in the same run."""

@@ -24,7 +24,7 @@ from headrace.errors import HeadraceError
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 
-#: Each measures a family of rows.
+#: Each function measures a group of rows.
 FAMILIES: tuple[ModuleType, ...] = (
     bridge,
     sink,
@@ -35,7 +35,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     devices,
     memory,
 )
-#: Rows that take long.
+#: Rows that take a long time.
 LONG = {"fresh.p95", "heal.day", "growth", "devices", "memory"}
 
 #: A tenth of most loads: rough figures.
@@ -63,7 +63,7 @@ def main(
         console.print(f"no such row: {', '.join(sorted(unknown))}. There are {', '.join(GOALS)}")
         raise typer.Exit(2)
     find_peers(console.print)
-    # Also where a shell started it in the background, and so had it ignore SIGINT.
+    # A shell that starts it in the background makes it ignore SIGINT, so set the handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     measured: list[Row] = []
@@ -74,7 +74,7 @@ def main(
             ours = wanted & set(family.NAMES)
             for row in family.run(place, ours) if ours else ():
                 measured.append(row)
-                # Written at once: what was measured is not lost if a later row fails.
+                # Written after each row, so that results survive if a later row fails.
                 contents = merged(results, measured, about())
                 results.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     finally:

@@ -1,4 +1,4 @@
-"""The bridge: MQTT to Kafka, against the peers and against what the broker alone delivers."""
+"""The bridge (MQTT to Kafka), compared with its peers and with the broker alone."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def measure_bridge(
     devices: int = 1000,
     watched: Callable[[int], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Measured, Usage]:
-    """Let a contender bring readings to Kafka, sent as fast as they go.
+    """Measure how fast a contender moves readings to Kafka, sent at the highest rate.
 
     Timed from the first reading sent to the last one in Kafka; CPU seconds are those of
     the contender's whole process in that time.
@@ -115,7 +115,7 @@ def measure_bridge(
                 done = wait_until(lambda: records_in(reader, places) - before, count, seconds=120)
                 usage = meter.read({"generator": load.cpu})
         peak = peak_megabytes(process.pid)
-        # What is stopped in an orderly way has acknowledged what it delivered.
+        # A contender that stops cleanly has acknowledged everything it delivered.
         process.stop()
         check_numbers(installation, count)
     seconds = done - load.begun
@@ -157,13 +157,13 @@ def send_until(
         receive_packet(sock, _PUBACK)
         time.sleep(_PROBE_SECONDS)
     sock.close()
-    # Whatever else of these was taken has come by then.
+    # By then, the other accepted readings have arrived.
     time.sleep(2 * _PROBE_SECONDS)
     return arrived()
 
 
 def _broker_alone(place: Workplace, count: int) -> Measured:
-    """What the broker delivers to a subscriber that only acknowledges."""
+    """Measure the broker's rate to a subscriber that only acknowledges."""
     with place.installation() as installation:
         arguments = ["-m", "benchmarks.load.subscriber", "--prefix", installation.name]
         arguments += ["--port", str(place.backbone.mqtt_port), "--count", str(count)]

@@ -1,4 +1,4 @@
-"""How many devices stay connected, with keep-alive and Last Will, while the bridge serves them."""
+"""Number of devices that stay connected, with keep-alive and Last Will, beside the bridge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("devices",)
 
 _DEVICES = 10_000
 _CONNECT_SECONDS = 300.0
-#: Three keep-alives: the broker drops who has been silent for one and a half.
+#: Three keep-alives. The broker drops a client that is silent for 1.5 keep-alives.
 _HOLD_SECONDS = 135.0
 _LOOK_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
@@ -27,7 +27,7 @@ _OTHERS = 1
 
 
 def run(place: Workplace, wanted: set[str]) -> list[Row]:
-    """Connect a fleet, hold it, and look who was dropped."""
+    """Connect a fleet, keep it connected, and count the dropped devices."""
     del wanted
     size = max(100, int(_DEVICES * place.size))
     with place.installation() as installation:
@@ -41,7 +41,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         fleet.launch()
         wait_for(lambda: _online(installation)[0] >= size, _CONNECT_SECONDS, every=2)
         connected_seconds = time.monotonic() - begun
-        # The broker's own count is some seconds old.
+        # The broker updates its count every few seconds.
         wait_for(lambda: _connected(place) >= size + _OTHERS, _ANSWER_SECONDS, every=1)
         place.say(f"holding them for {_HOLD_SECONDS:.0f} s")
         meter = place.meter(bridge=bridge.pid, fleet=fleet.pid)
@@ -66,7 +66,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
 
 
 def _online(installation: Installation) -> tuple[int, int]:
-    """Devices that have said they are online, and how often one was dropped.
+    """Count the devices that reported online, and how often the broker dropped one.
 
     A device that is dropped is declared offline by its Last Will.
     """

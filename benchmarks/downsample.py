@@ -1,7 +1,7 @@
-"""An hour of windows in one query, against the same work window by window.
+"""An hour of windows in one query, compared with one query per window.
 
-Window by window is how a task of InfluxDB's does it. It is given our own pushed-down Flux,
-and spared what a task costs besides: its log, its schedule, its bookkeeping.
+An InfluxDB task runs one query per window. Here it uses our pushed-down Flux, without the
+additional costs of a task: log, schedule and bookkeeping.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def patient_pipeline(installation: Installation) -> Iterator[Pipeline]:
 
 
 def measure_downsample(windows: WindowRange, pipeline: Pipeline) -> float:
-    """Seconds that the stage takes for a range, its writes included."""
+    """Measure the seconds that the stage takes for a range, including its writes."""
     begun = time.monotonic()
     downsample(windows, pipeline, settled=True, run="benchmark/1")
     return time.monotonic() - begun
@@ -112,7 +112,7 @@ def _compute(by: str, windows: WindowRange, pipeline: Pipeline) -> float:
 
 
 def _one_by_one(windows: WindowRange, pipeline: Pipeline) -> float:
-    """Seconds for one query a window, one after the other, without our markers."""
+    """Measure the seconds of one query per window in sequence, without our markers."""
     begun = time.monotonic()
     for window in windows.pieces(1):
         pipeline.run("downsample.flux", downsample_params(window, pipeline))

@@ -1,4 +1,4 @@
-"""Filling the servers beforehand: readings in Kafka as the bridge writes them, or in InfluxDB."""
+"""Fills the servers before a run: readings in Kafka, as the bridge writes them, or in InfluxDB."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prepared_lines(
     written: list[str] = []
     for number, moment in enumerate(range(begin, end, step)):
         for index in range(devices):
-            # Each at a moment of its own, as a fleet does.
+            # Each device reports at a different time, as in a real fleet.
             written.append(line(index, number * 31 + index, moment + index * step // devices))
             if len(written) == batch:
                 yield "\n".join(written).encode()

@@ -1,4 +1,4 @@
-"""What each row should reach."""
+"""The goal of each row."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Goal:
     Parameters
     ----------
     bound
-        The least that counts as met; the most where less is better.
+        The limit: a minimum, or a maximum if `at_most` is set.
     on_ratio
-        Whether the ratio is judged.
+        Whether the bound applies to the ratio.
     at_most
-        Whether less is better.
+        Whether lower values are better.
     unit
-        Of the bound.
+        Unit of the bound.
     """
 
     bound: float

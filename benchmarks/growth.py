@@ -1,4 +1,4 @@
-"""What a reading costs in a fleet of 10,000 generators, against one of 100."""
+"""Cost of a reading in a fleet of 10,000 generators, compared with a fleet of 100."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         measured: dict[int, list[float]] = {devices: [] for devices in _FLEETS}
         turns = place.repeats * _MORE_OFTEN
         for turn in range(turns):
-            # Each fleet goes first as often as the other: servers change while they run.
+            # Both fleets go first equally often, because servers change while they run.
             for devices in _FLEETS if turn % 2 == 0 else reversed(_FLEETS):
                 place.say(f"growth, run {turn + 1} of {turns}: {part}, {devices:,} generators")
                 each = cost(devices)

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and with which versions."""
+"""The machine and the versions that the results were measured with."""
 
 from __future__ import annotations
 

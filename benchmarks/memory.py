@@ -1,4 +1,4 @@
-"""Memory of the workers: each flat out alone, and over half an hour of both."""
+"""Memory of the workers: each alone at its highest rate, and both for half an hour."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SAMPLE_SECONDS = 5.0
 #: Growth from the second fifth of the time to the last that still counts as flat.
 _FLAT = 1.05
 _FIFTHS = 5
-#: Kafka keeps no more than this of a partition: half an hour would fill a disk.
+#: Kafka's size limit per partition: half an hour of readings would fill a disk.
 _KEEP_BYTES = "500000000"
 _SEGMENT_BYTES = "50000000"
 
@@ -112,14 +112,14 @@ def _sink_flat_out(place: Workplace) -> float:
 
 
 def _growth(samples: list[float]) -> float:
-    """How much more there is in the last fifth of the time than in the second."""
+    """Compare the memory in the last fifth of the run with that in the second fifth."""
     fifth = max(1, len(samples) // _FIFTHS)
     early = statistics.median(samples[fifth : 2 * fifth] or samples)
     return statistics.median(samples[-fifth:]) / early
 
 
 def _bound_topic(installation: Installation) -> None:
-    """Let Kafka drop what the sink has long read."""
+    """Limit the topic's size, so that a long run does not fill the disk."""
     entries = [
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         for name, value in (

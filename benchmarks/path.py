@@ -1,4 +1,4 @@
-"""The whole way from the device to InfluxDB, both workers on one machine."""
+"""The whole path from the device to InfluxDB, with both workers on one machine."""
 
 from __future__ import annotations
 

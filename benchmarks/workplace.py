@@ -1,4 +1,4 @@
-"""The servers of the benchmark, and installations on them."""
+"""The benchmark's servers, and the installations that use them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _WARM_UP_READINGS, _LEAST_WARM_UP = 1_500_000, 400_000
-#: Between two looks at how far a contender has come.
+#: Seconds between two checks of a contender's progress.
 _SOONEST_SECONDS, _LATEST_SECONDS = 0.02, 0.5
 _COUNT_POINTS = """
 from(bucket: params.bucket)
@@ -57,7 +57,7 @@ _ANY_DEVICE = {"HEADRACE_MAX_NEW_DEVICES": "100000000", "HEADRACE_MAX_DEVICES": 
 
 
 class CountError(Exception):
-    """The counts at the end of a run do not add up, so its figures are worth nothing."""
+    """The counts at the end of a run do not match, so its results are invalid."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Load:
     _told: int = 0
 
     def tell(self, total: int) -> None:
-        """Let it send up to a total, if that is more than it was told already."""
+        """Raise the total that the generator may send to; a lower total has no effect."""
         if total <= self._told:
             return
         self._told = total
@@ -141,7 +141,7 @@ class Workplace:
         self._kafka_is_warm = True
 
     def close(self) -> None:
-        """Stop the servers and forget what they hold."""
+        """Stop the servers and delete their data."""
         self.backbone.close()
 
     def amount(self, usual: int, *, least: int = 1000) -> int:
@@ -149,7 +149,7 @@ class Workplace:
         return max(least, int(usual * self.size) // 1000 * 1000)
 
     def say(self, what: str) -> None:
-        """Tell what is being done."""
+        """Show the current step."""
         self.console.print(what, style="dim", highlight=False)
 
     @contextmanager

@@ -1,1 +1,1 @@
-"""The load: programs of their own, so that what they cost is told apart."""
+"""Load generators, each in a separate process so that its cost is measured separately."""

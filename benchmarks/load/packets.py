@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 packets, as far as a load needs them."""
+"""The MQTT 3.1.1 packets that a load generator needs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def subscribe(sock: socket.socket, topic_filter: str) -> None:
 
 
 def publish(topic: str, packet_id: int, payload: bytes) -> bytes:
-    """Lay out a PUBLISH at QoS 1."""
+    """Encode a PUBLISH at QoS 1."""
     return _packet(0x32, _text(topic.encode()) + packet_id.to_bytes(2, "big") + payload)
 
 

@@ -49,7 +49,7 @@ class Peer:
     Parameters
     ----------
     name
-        In the results.
+        Name in the results.
     config
         File of this folder; what stands in it as ``${NAME}`` comes from the environment.
     find
