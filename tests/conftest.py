@@ -1,4 +1,4 @@
-"""Fixtures: the servers, and an installation for each test that wants one."""
+"""Fixtures: the servers, and an installation for each test that needs one."""
 
 from __future__ import annotations
 

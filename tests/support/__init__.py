@@ -1,1 +1,1 @@
-"""What the tests share: real servers on free ports, and installations on them."""
+"""Test support: real servers on free ports, and the installations that use them."""

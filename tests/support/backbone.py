@@ -1,7 +1,7 @@
 """The servers of the integration tests: Kafka, InfluxDB and mosquitto, one of each.
 
-They are started once a test run. A test may kill them as it likes; before the next test
-they are started again, with what they had.
+They start once per test run. A test may kill them; before the next test they are restarted
+with their data.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Backbone:
         return self._toxiproxy.way(server, *self._behind_proxy[server])
 
     def ensure_running(self) -> None:
-        """Start what does not run."""
+        """Start every server that is not running."""
         for process in self.processes:
             if not process.alive:
                 process.start()

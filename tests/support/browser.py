@@ -36,7 +36,7 @@ def chromium(
         *(["--blink-settings=preferredColorScheme=0"] if dark else []),
     ):
         options.add_argument(argument)
-    # Tests read what the scripts of the page log.
+    # Tests read the console log of the page.
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options, Service(driver, env=environment))
     try:

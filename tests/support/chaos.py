@@ -1,4 +1,4 @@
-"""Killing things in random order, while numbered readings come in."""
+"""Kills processes in random order while numbered readings arrive."""
 
 from __future__ import annotations
 

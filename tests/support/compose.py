@@ -45,7 +45,7 @@ class Compose:
         self.volumes: set[str] = set(content["volumes"])
 
     def environment(self, service: str) -> dict[str, str]:
-        """What a container finds in its environment."""
+        """Return the environment of a container."""
         own = self.services[service]
         found: dict[str, str] = {}
         for path in own.get("env_file", []):

@@ -1,6 +1,6 @@
 """A worker that dies while it republishes: ``python -m tests.support.dying STEP ...``.
 
-It runs the stage as it is, with clients that kill their own process, with SIGKILL, at one
+It runs the unchanged stage with clients that kill their own process with SIGKILL at one
 of `STEPS`.
 """
 

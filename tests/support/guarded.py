@@ -1,4 +1,4 @@
-"""Servers that let in only whom they know: logins and TLS at every one of them."""
+"""Servers that all require a login and TLS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.processes import Process, free_port
 
 __all__ = ["SECRETS", "Guarded"]
 
-#: Recognisable, so that a test can look for them where they must not be.
+#: Recognisable values, so that a test can search for leaked secrets.
 SECRETS = {
     "HEADRACE_MQTT_PASSWORD": "recognisable-mqtt-password",
     "HEADRACE_KAFKA_PASSWORD": "recognisable-kafka-password",

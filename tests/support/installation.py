@@ -1,4 +1,4 @@
-"""An installation of Headrace on the servers of the tests, with names of its own."""
+"""An installation of Headrace on the test servers, with unique names."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Installation:
         return process
 
     def healthy(self, port: int) -> bool:
-        """Whether a worker says that all is well."""
+        """Whether a worker reports that it is healthy."""
         return bool(self.health(port).get("healthy"))
 
     def health(self, port: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Processes that tests start, stop and kill, always by their id."""
+"""Processes that tests start, stop and kill by process id."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Process:
         os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> int:
-        """Wait until it ends by itself."""
+        """Wait until the process exits."""
         assert self._popen is not None
         return self._popen.wait(seconds)
 

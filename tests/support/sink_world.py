@@ -1,4 +1,4 @@
-"""Servers of the sink that misbehave, for unit tests."""
+"""Fake Kafka and InfluxDB that misbehave, for unit tests of the sink."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of numbered readings, and counting what became of them."""
+"""Streams of numbered readings, and counts of the readings that were stored."""
 
 from __future__ import annotations
 

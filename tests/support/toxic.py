@@ -1,4 +1,4 @@
-"""toxiproxy: servers that hang, crawl, or break off in the middle of an answer."""
+"""toxiproxy: makes servers hang, respond slowly, or close a connection during a response."""
 
 from __future__ import annotations
 
