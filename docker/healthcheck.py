@@ -1,4 +1,4 @@
-"""Ask a server how it is: ``healthcheck.py <url> [part of Airflow]``.
+"""Check the health of a server: ``healthcheck.py <url> [part of Airflow]``.
 
 What the health checks of docker-compose.yaml run, in images that need not have curl.
 """  # noqa: INP001 - a script that is copied into the images, not a package

@@ -54,7 +54,7 @@ _MQTT_STRING = Text("1 to 1000 printable characters")
 
 
 class MqttLogin(StrEnum):
-    """Whom the local broker lets in."""
+    """Who may connect to the local broker."""
 
     ANONYMOUS = "anonymous"
     PASSWORD = "password"  # noqa: S105 - the name of a mode, not a password
@@ -158,7 +158,7 @@ class MqttSettings(BaseModel):
     )
     mqtt_login: Annotated[MqttLogin, OneOf(MqttLogin)] = Field(
         MqttLogin.ANONYMOUS,
-        description="The local broker: `anonymous` lets every device in, `password` only those "
+        description="The local broker: `anonymous` accepts every device, `password` only those "
         "with a login, each on its own topic.",
     )
 

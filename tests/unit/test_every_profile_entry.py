@@ -222,7 +222,7 @@ def test_entries_that_do_not_fit_together_are_named(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name: a\nname: b\n", "name stands twice"),
+        ("name: a\nname: b\n", "name is given twice"),
         ("a: &a [x, *a]\n", "alias"),
         ("a: &a {b: *a}\n", "alias"),
         ("".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]\n" for n in range(1, 9)), "YAML"),

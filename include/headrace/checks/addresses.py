@@ -48,7 +48,7 @@ class Bootstrap(Check):
             raise NotAllowedError
         found = endpoints(value)
         if len(set(found)) < len(found):
-            msg = "an address stands twice"
+            msg = "an address is given twice"
             raise ValueError(msg)
         return ",".join(f"{url_host(host)}:{port}" for host, port in found)
 

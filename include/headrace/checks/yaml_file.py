@@ -31,7 +31,7 @@ class _Loader(yaml.CSafeLoader):
                 msg = "a name must be text"
                 raise yaml.constructor.ConstructorError(None, None, msg, key.start_mark)
             if (key.tag, key.value) in keys:
-                msg = f"the entry {key.value} stands twice"
+                msg = f"the entry {key.value} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, msg, key.start_mark)
             keys.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
@@ -70,7 +70,7 @@ def _check_size(content: bytes) -> None:
             case yaml.AliasEvent():
                 size = anchors.get(event.anchor, 0)
                 if size is None:
-                    msg = f"the alias *{event.anchor} stands inside of what it repeats"
+                    msg = f"the alias *{event.anchor} refers to itself"
                     raise ValueError(msg)
                 total += size
             case yaml.MappingStartEvent() | yaml.SequenceStartEvent():

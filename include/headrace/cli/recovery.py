@@ -158,7 +158,7 @@ def _range(begin: str, end: str) -> tuple[datetime, datetime]:
 
 def _check_reason(reason: str | None) -> None:
     if reason is not None and reason not in set(Reason):
-        msg = f"--reason {reason!r} is none of {', '.join(Reason)}"
+        msg = f"--reason {reason!r} is unknown. Write one of {', '.join(Reason)}"
         raise ConfigurationError(msg)
 
 

@@ -137,8 +137,8 @@ def _fault_of_decoder(payload: bytes, error: Exception) -> tuple[Reason, str]:
     if isinstance(error, RecursionError):
         return Reason.NOT_JSON, "the payload is nested too deeply"
     if isinstance(error, msgspec.ValidationError):
-        # A key that stands twice: Python looks at its last value, msgspec at each.
-        return Reason.WRONG_TYPE, f"{error} (a key stands twice)"
+        # A repeated key: Python uses its last value, msgspec checks each.
+        return Reason.WRONG_TYPE, f"{error} (a key is repeated)"
     if b"\\u" in payload:
         return Reason.NOT_JSON, "a \\u escape is half of a surrogate pair, so it is no character"
     return Reason.NOT_JSON, str(error)

@@ -76,7 +76,7 @@ def test_another_encoding_is_named(
         (spelled("fuel", "[1]"), Reason.WRONG_TYPE, "fuel is an array, it must be a number"),
         (spelled("fuel", "null"), Reason.WRONG_TYPE, "fuel is null, it must be a number"),
         (spelled("generatorID", "7"), Reason.WRONG_TYPE, "generatorID is a number"),
-        (b'{"fuel": "x", ' + encoded()[1:], Reason.WRONG_TYPE, "twice"),
+        (b'{"fuel": "x", ' + encoded()[1:], Reason.WRONG_TYPE, "a key is repeated"),
         (b"3", Reason.NOT_AN_OBJECT, "a number"),
         (b"true", Reason.NOT_AN_OBJECT, "a boolean"),
         (spelled("time", "NaN"), Reason.TIME_INVALID, "time is NaN"),
