@@ -48,6 +48,16 @@ def audited(installation: Installation, start: datetime, stop: datetime) -> dict
     return content
 
 
+def status_with_kafka(installation: Installation) -> dict[str, Any]:
+    """The status, once Kafka has answered within its time limit, which a busy machine may miss."""
+
+    def ask() -> dict[str, Any] | None:
+        status: dict[str, Any] = json.loads(installation.headrace("status", "--json").stdout)
+        return status if status["components"]["kafka"]["state"] == "up" else None
+
+    return wait_for(ask)
+
+
 @pytest.mark.runs("cli:audit", "cli:replay")
 def test_what_is_lost_is_named_and_replay_brings_it_back(installation: Installation) -> None:
     start_ingest(installation)
@@ -164,7 +174,7 @@ def test_records_that_kafka_deleted_before_the_sink_came_are_reported(
     sink.stop()
     sink.start()
     assert len(installation.records(topics.dead_letter)) == 1
-    status = json.loads(installation.headrace("status", "--json").stdout)
+    status = status_with_kafka(installation)
     assert [(item["start"], item["stop"]) for item in status["sink"]["lost"]] == [(first, stop)]
     assert any(f"offsets {first} to {stop - 1}" in problem for problem in status["problems"])
     # It is no rejected reading.
@@ -198,7 +208,9 @@ def test_what_others_write_to_our_topics_is_skipped(installation: Installation) 
     producer = installation.kafka.producer()
     for topic in (topics.raw, topics.dead_letter, topics.status):
         for key, value, headers in unequal:
-            producer.produce(topic, value, key, headers=headers)
+            # A compacted topic refuses a record without a key, and its whole batch with it.
+            if key is not None or topic != topics.status:
+                producer.produce(topic, value, key, headers=headers)
     assert producer.flush(30) == 0
     settled(installation, 1 + len(unequal))
     wait_for(lambda: len(installation.points("fuel")) == 2)
@@ -210,7 +222,7 @@ def test_what_others_write_to_our_topics_is_skipped(installation: Installation) 
         done = installation.headrace(*command, COLUMNS="200")
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
-    status = json.loads(installation.headrace("status", "--json").stdout)
+    status = status_with_kafka(installation)
     assert status["kafka"]["skipped"][topics.status] >= 9
     # What a device chose is text.
     with installation.admin_influx() as influx:
