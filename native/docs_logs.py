@@ -26,8 +26,9 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "session probably taken over by another client": (
         (
-            "The broker closed several connections without a reason shortly after they were made, "
-            "as brokers without MQTT 5 reason codes do when another client uses the same id."
+            "The broker closed the connection without a reason and accepts new ones. mosquitto 2.0 "
+            "does so when another client takes the session. The bridge waits before it connects "
+            "again."
         ),
         "Give each bridge its own `HEADRACE_BRIDGE_ID`; otherwise look at the broker's log.",
     ),
@@ -53,8 +54,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         "Correct what `problem` says; for missing topics run `headrace provision`.",
     ),
     "progress of the sink is unknown": (
-        "A window is computed unsettled, because Kafka did not answer.",
-        "Nothing; the reconcile computes the window again. If it repeats, check Kafka.",
+        "Kafka did not say how far the sink is. The window waits on, until its time limit.",
+        "Check that Kafka is running.",
     ),
     "new device refused: limit reached": (
         (
