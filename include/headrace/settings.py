@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,28 +118,6 @@ class Settings(
     def public_airflow_url(self) -> str:
         """URL of Airflow's UI for links that people follow, without a slash at the end."""
         return (self.airflow_url or self.local_airflow_url).rstrip("/")
-
-    def expected_since(self, now: datetime) -> datetime:
-        """Start of the time in which windows are expected.
-
-        That is the start of the installation, or of the raw readings that are still kept:
-        older windows can't be computed any more.
-        """
-        return max(self.installed_at, now - self.raw_retention)
-
-    def installation_problem(self, now: datetime) -> str | None:
-        """Say what is wrong with the start of the installation, seen from a clock.
-
-        Not refused at load: the clock may be wrong, and right again in a minute.
-        """
-        ahead = self.installed_at - now
-        if ahead.total_seconds() <= 0:
-            return None
-        return (
-            f"HEADRACE_INSTALLED_AT is {ahead.total_seconds():.0f} s ahead of this machine's "
-            "clock, so no window is expected before then. Correct the clock, or set "
-            "HEADRACE_INSTALLED_AT in .env to the time of the installation"
-        )
 
     @property
     def tokens_dir(self) -> Path:

@@ -24,6 +24,7 @@ from headrace.settings import Settings
 from headrace.stages.heal import expected_windows, missing_windows
 from headrace.stages.markers import read_markers
 from headrace.stages.pipeline import Pipeline
+from headrace.stages.ranges import installed_at_problem
 from headrace.storage.broker_statistics import read_broker_statistics
 from headrace.storage.influx import Influx, influx_address
 from headrace.storage.kafka import Kafka
@@ -191,11 +192,9 @@ def _judge(status: Status, settings: Settings) -> None:
             stop = "" if state.endswith((".", "?")) else "."
             problems.append(f"{name}: {state}{stop} Next: {_NEXT_STEPS.get(name, _AIRFLOW_STEP)}")
     now = datetime.now(UTC)
-    if settings.installed_at > now:
-        problems.append(
-            f"HEADRACE_INSTALLED_AT {rfc3339(settings.installed_at)} is in the future, so no "
-            "window is expected yet. Next: check the clock of this machine and the setting"
-        )
+    problem = installed_at_problem(settings.installed_at, now)
+    if problem is not None:
+        problems.append(problem)
     elif status.windows["missing"]:
         problems.append(
             f"{status.windows['missing']} windows are missing. Next: check that Airflow runs and "

@@ -141,9 +141,7 @@ class Session:
     def exists(self) -> bool:
         """Answers the question of `headrace.storage.mqtt_probe`."""
         self.world.call("exists")
-        exists = self.broker.session
-        self.broker.remove_session()
-        return exists
+        return self.broker.session
 
 
 class KafkaInMemory:

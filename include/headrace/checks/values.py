@@ -14,6 +14,7 @@ import base64
 import binascii
 import math
 import re
+from abc import ABC, abstractmethod
 from enum import StrEnum
 from pathlib import Path
 from types import NoneType
@@ -48,7 +49,7 @@ class NotAllowedError(ValueError):
     """A value is not allowed, and `Check.allowed` says everything about why."""
 
 
-class Check:
+class Check(ABC):
     """Checks one value.
 
     Parameters
@@ -60,15 +61,15 @@ class Check:
     def __init__(self, allowed: str) -> None:
         self.allowed = allowed
 
+    @abstractmethod
     def read(self, value: object) -> Any:
-        """Make the value of what was written.
+        """Convert a written value.
 
         Raises
         ------
         ValueError
             If it is not allowed; the message may say why.
         """
-        raise NotImplementedError
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler

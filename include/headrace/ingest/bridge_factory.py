@@ -101,7 +101,7 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
             devices=devices,
         )
         address = MqttAddress.from_settings(settings)
-        probe = partial(session_exists, address, settings.bridge_id)
+        probe = partial(session_exists, address, settings.bridge_id, settings.mqtt_session_expiry)
         Bridge(
             session,
             outbox,

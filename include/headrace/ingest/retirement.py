@@ -128,8 +128,7 @@ class Retirement:
 
     def _confirm(self, bridge: str) -> None:
         try:
-            # The first question also removes what it finds: the session was empty.
-            exists = self._session_exists() and self._session_exists()
+            exists = self._session_exists()
         except HeadraceError as exc:
             msg = (
                 f"the session {bridge} was empty, but the broker did not confirm its removal: "
@@ -137,5 +136,9 @@ class Retirement:
             )
             raise NotRetiredError(msg) from exc
         if exists:
-            msg = f"the session {bridge} was empty, but the broker still keeps it after removal"
+            msg = (
+                f"the session {bridge} was empty, but the broker still has it after its removal. "
+                "Nothing is lost. Stop every bridge with this id, then run `headrace bridge "
+                "--retire` again"
+            )
             raise NotRetiredError(msg)

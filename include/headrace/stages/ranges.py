@@ -104,7 +104,8 @@ def installed_at_problem(installed_at: datetime, now: datetime) -> str | None:
         return None
     return (
         f"HEADRACE_INSTALLED_AT ({rfc3339(installed_at)}) lies {_text(ahead)} ahead: no window "
-        "before it counts as missing. Set it to a time in the past, or check this machine's clock"
+        "before it counts as missing. Next: set it to a time in the past, or check this machine's "
+        "clock"
     )
 
 

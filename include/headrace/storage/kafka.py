@@ -16,7 +16,6 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
-    TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
 
@@ -46,8 +45,6 @@ __all__ = [
 
 #: Headers of a record to produce.
 Headers: TypeAlias = list[tuple[str, str | bytes | None]]
-#: Receives the outcome of a commit, inside the consumer's ``poll``.
-OnCommit: TypeAlias = Callable[[KafkaError | None, list[TopicPartition]], None]
 
 _LOGIN = (
     "Are HEADRACE_KAFKA_USERNAME, HEADRACE_KAFKA_PASSWORD and HEADRACE_KAFKA_SASL_MECHANISM right?"

@@ -33,9 +33,15 @@ def accepts_connections(address: MqttAddress, timeout: timedelta = timedelta(sec
 
 
 def session_exists(
-    address: MqttAddress, client_id: str, timeout: timedelta = timedelta(seconds=5)
+    address: MqttAddress,
+    client_id: str,
+    session_expiry: timedelta,
+    timeout: timedelta = timedelta(seconds=5),
 ) -> bool:
-    """Find out whether a broker has a session. A session that it finds ends with the question.
+    """Find out whether a broker has a session.
+
+    The question removes nothing: a session that exists may belong to a bridge that was
+    started meanwhile. It stays, and messages that the broker sends are not acknowledged.
 
     Parameters
     ----------
@@ -43,6 +49,8 @@ def session_exists(
         The broker.
     client_id
         Name of the session.
+    session_expiry
+        How long the broker keeps a session that exists, as the bridge requests it.
     timeout
         Time limit.
 
@@ -63,13 +71,15 @@ def session_exists(
         del client, userdata, properties
         answers.append((flags, reason))
 
-    client = Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5)
+    client = Client(
+        CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5, manual_ack=True
+    )
     seconds = timeout.total_seconds()
     client.connect_timeout = seconds
     client.on_connect = on_connect
     address.apply_to(client)
     properties = Properties(PacketTypes.CONNECT)
-    properties.SessionExpiryInterval = 0
+    properties.SessionExpiryInterval = int(session_expiry.total_seconds())
     where = f"the MQTT broker at {address.host}:{address.port}"
     deadline = time.monotonic() + seconds
     try:
@@ -79,7 +89,7 @@ def session_exists(
             if time.monotonic() > deadline:
                 break
             code = client.loop(0.1)
-        client.disconnect()
+        client.disconnect(properties=_farewell(answers))
     except OSError as exc:
         msg = f"{where} can't be reached: {exc}"
         raise ServerUnavailableError(msg) from exc
@@ -91,3 +101,12 @@ def session_exists(
         msg = f"{where} refuses the connection: {reason}"
         raise ServerUnavailableError(msg)
     return flags.session_present
+
+
+def _farewell(answers: list[tuple[ConnectFlags, ReasonCode]]) -> Properties | None:
+    """Make the DISCONNECT remove a session that only this question created."""
+    if not answers or answers[0][0].session_present:
+        return None
+    properties = Properties(PacketTypes.DISCONNECT)
+    properties.SessionExpiryInterval = 0
+    return properties

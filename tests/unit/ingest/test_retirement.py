@@ -217,7 +217,7 @@ class BrokerThatDiesAtTheRemoval(Session):
 @pytest.mark.parametrize(
     ("session", "text"),
     [
-        (BrokerThatIgnoresTheRemoval, "still keeps it"),
+        (BrokerThatIgnoresTheRemoval, "still has it"),
         (BrokerThatDiesAtTheRemoval, "did not confirm its removal"),
     ],
 )
