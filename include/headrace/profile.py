@@ -23,7 +23,7 @@ from pydantic import (
 
 from headrace.checks.durations import Lasting, duration_text
 from headrace.checks.explain import explain
-from headrace.checks.topics import PLACEHOLDER, DeviceTopic, filters_overlap
+from headrace.checks.topics import PLACEHOLDER, DeviceTopic
 from headrace.checks.values import (
     NotAllowedError,
     Prose,
@@ -33,6 +33,7 @@ from headrace.checks.values import (
 )
 from headrace.checks.yaml_file import parse_yaml
 from headrace.errors import ConfigurationError
+from headrace.models.topic_filters import overlap
 from headrace.profile_quality import Quality, Thresholds
 from headrace.profile_rules import AlarmRule, Name, check_params
 
@@ -113,7 +114,7 @@ class MqttTopics(_Model):
 
     @model_validator(mode="after")
     def _topics_differ(self) -> Self:
-        if filters_overlap(self.readings_filter, self.status_filter):
+        if overlap(self.readings_filter, self.status_filter):
             msg = (
                 f"mqtt: topic {self.topic} and status_topic {self.status_topic} have topics in "
                 "common, so presence could not be told from readings"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 from headrace.checks.values import Check, NotAllowedError, is_printable
+from headrace.errors import ConfigurationError
+from headrace.models.topic_filters import check_disjoint, check_filter
 
-__all__ = ["PLACEHOLDER", "DeviceTopic", "TopicFilters", "filters_overlap"]
+__all__ = ["PLACEHOLDER", "DeviceTopic", "TopicFilters"]
 
 _LONGEST_TOPIC = 1000
 #: Level of a profile's topic that carries the device's id.
@@ -28,11 +28,14 @@ class TopicFilters(Check):
         if not isinstance(value, tuple | list):
             raise NotAllowedError
         for item in value:
-            _check_filter(item)
-        for one, other in combinations(value, 2):
-            if filters_overlap(one, other):
-                msg = f"{one} and {other} overlap, so their readings would be stored twice"
-                raise ValueError(msg)
+            if not isinstance(item, str) or len(item) > _LONGEST_TOPIC or not is_printable(item):
+                raise NotAllowedError
+        try:
+            for item in value:
+                check_filter(item)
+            check_disjoint(value)
+        except ConfigurationError as exc:
+            raise ValueError(str(exc)) from exc
         return tuple(value)
 
 
@@ -57,38 +60,3 @@ class DeviceTopic(Check):
         if any("+" in level and level != "+" for level in levels):
             raise NotAllowedError
         return value
-
-
-def _check_filter(item: object) -> None:
-    if not isinstance(item, str) or not 0 < len(item) <= _LONGEST_TOPIC or not is_printable(item):
-        raise NotAllowedError
-    levels = item.split("/")
-    for index, level in enumerate(levels):
-        if len(level) > 1 and ("+" in level or "#" in level):
-            msg = f"{item}: + and # stand for whole levels"
-            raise ValueError(msg)
-        if level == "#" and index < len(levels) - 1:
-            msg = f"{item}: # stands for the last levels only"
-            raise ValueError(msg)
-
-
-def filters_overlap(one: str, other: str) -> bool:
-    """Whether two filters have a topic in common."""
-    first, second = _bare(one), _bare(other)
-    for mine, yours in zip(first, second, strict=False):
-        if "#" in (mine, yours):
-            return True
-        if mine != yours and "+" not in (mine, yours):
-            return False
-    if len(first) == len(second):
-        return True
-    # `a/#` matches `a`, too.
-    longer = max(first, second, key=len)
-    shorter = min(len(first), len(second))
-    return longer[shorter:] == ["#"]
-
-
-def _bare(item: str) -> list[str]:
-    """Levels of a filter, without the prefix of a shared subscription."""
-    levels = item.split("/")
-    return levels[2:] if levels[0] == "$share" and len(levels) > 2 else levels  # noqa: PLR2004

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
+from headrace.checks.topics import PLACEHOLDER
 from headrace.errors import ConfigurationError
 from headrace.models.deadletter import Reason, RejectedReadingError, Rejection
 from headrace.models.reading import ReadingCodec
+from headrace.models.topic_filters import check_disjoint, overlap, split_share
 from headrace.profile import MqttTopics
 from headrace.storage.mqtt_stream import MALFORMED_TOPIC
-from headrace.storage.topic_filters import overlap
 
 __all__ = ["Route", "Router", "filters_within", "status_filters"]
 
-_PLACEHOLDER = "{id}"
 #: Limits the memory. A larger fleet has its topics parsed again now and then.
 _MAX_ROUTES = 65_536
 #: Longer topics are parsed at every message, so that the routes take little memory.
@@ -85,7 +85,7 @@ class Router(dict[bytes, Route]):
         if not _matches(levels, template):
             rejection = Rejection(Reason.ID_MISMATCH, "the topic is not one of the profile's")
             return Route("", None, header, rejection=rejection)
-        device = levels[template.index(_PLACEHOLDER)]
+        device = levels[template.index(PLACEHOLDER)]
         try:
             self._codec.check_id(device)
         except RejectedReadingError as exc:
@@ -111,7 +111,7 @@ def _is_utf8(topic: bytes) -> bool:
 
 def _matches(levels: list[str], template: list[str]) -> bool:
     return len(levels) == len(template) and all(
-        wanted in (_PLACEHOLDER, "+", level) for level, wanted in zip(levels, template, strict=True)
+        wanted in (PLACEHOLDER, "+", level) for level, wanted in zip(levels, template, strict=True)
     )
 
 
@@ -133,7 +133,7 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
     """
     template = topics.topic.split("/")
     for item in filters:
-        levels = _split_share(item)[1].split("/")
+        levels = split_share(item)[1].split("/")
         if len(levels) != len(template) or not all(
             _is_within(level, wanted) for level, wanted in zip(levels, template, strict=True)
         ):
@@ -142,13 +142,7 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
                 f"{topics.topic}"
             )
             raise ConfigurationError(msg)
-    for first, second in combinations(filters, 2):
-        if overlap(first, second):
-            msg = (
-                f"HEADRACE_MQTT_TOPICS: {first!r} and {second!r} overlap, so a broker would send "
-                "some readings twice. Remove one, or make them disjoint"
-            )
-            raise ConfigurationError(msg)
+    check_disjoint(filters)
     return filters or (topics.readings_filter,)
 
 
@@ -171,21 +165,21 @@ def status_filters(topics: MqttTopics, readings: Iterable[str]) -> tuple[str, ..
 
 def _covers(wide: str, narrow: str) -> bool:
     """Whether a filter matches every topic that another matches."""
-    pairs = zip(_split_share(wide)[1].split("/"), _split_share(narrow)[1].split("/"), strict=True)
+    pairs = zip(split_share(wide)[1].split("/"), split_share(narrow)[1].split("/"), strict=True)
     return all(level in ("+", other) for level, other in pairs)
 
 
 def _status_filter_of(topics: MqttTopics, readings_filter: str) -> str:
     """The filter for the presence of the devices that a filter of readings matches."""
-    share, bare = _split_share(readings_filter)
+    share, bare = split_share(readings_filter)
     levels = bare.split("/")
     template = topics.topic.split("/")
-    device = levels[template.index(_PLACEHOLDER)]
+    device = levels[template.index(PLACEHOLDER)]
     # The levels that replace the template's other wildcards, in order.
     others = [level for level, wanted in zip(levels, template, strict=True) if wanted == "+"]
     status = []
     for wanted in topics.status_topic.split("/"):
-        if wanted == _PLACEHOLDER:
+        if wanted == PLACEHOLDER:
             status.append(device)
         elif wanted == "+" and others:
             status.append(others.pop(0))
@@ -194,14 +188,6 @@ def _status_filter_of(topics: MqttTopics, readings_filter: str) -> str:
     return share + "/".join(status)
 
 
-def _split_share(item: str) -> tuple[str, str]:
-    """Split ``$share/<group>/<filter>`` into its prefix and the filter."""
-    parts = item.split("/", 2)
-    if parts[0] == "$share" and len(parts) > 2:  # noqa: PLR2004
-        return f"{parts[0]}/{parts[1]}/", parts[2]
-    return "", item
-
-
 def _is_within(level: str, wanted: str) -> bool:
-    free = wanted in ("+", _PLACEHOLDER)
+    free = wanted in ("+", PLACEHOLDER)
     return "#" not in level and (free or level == wanted) and ("+" not in level or level == "+")

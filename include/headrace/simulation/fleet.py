@@ -22,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from headrace.checks.topics import PLACEHOLDER
 from headrace.models.window import rfc3339
 from headrace.profile import MqttTopics
 from headrace.simulation.generator import Generator
@@ -37,7 +38,6 @@ _BUFFERED_READINGS = 10_000
 _RECONNECT_SECONDS = (2.0, 10.0)
 _MISC_SECONDS = 5.0
 _REPORT_SECONDS = 60.0
-_PLACEHOLDER = "{id}"
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Device:
         self.connected = False
         self._plan = plan
         self._address = address
-        self._topic = topics.topic.replace(_PLACEHOLDER, name)
-        self._status_topic = topics.status_topic.replace(_PLACEHOLDER, name)
+        self._topic = topics.topic.replace(PLACEHOLDER, name)
+        self._status_topic = topics.status_topic.replace(PLACEHOLDER, name)
         self._buffer: deque[dict[str, Any]] = deque(maxlen=_BUFFERED_READINGS)
         self.client = Client(
             CallbackAPIVersion.VERSION2,

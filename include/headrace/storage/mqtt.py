@@ -13,6 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from headrace.errors import HeadraceError, ServerUnavailableError, SessionTakenOverError
+from headrace.models.topic_filters import check_disjoint, check_filter
 from headrace.storage.mqtt_address import MqttAddress
 from headrace.storage.mqtt_client import StreamClient, Subscription, unreachable
 from headrace.storage.mqtt_reasons import (
@@ -23,7 +24,6 @@ from headrace.storage.mqtt_reasons import (
 )
 from headrace.storage.mqtt_shortfalls import connack_shortfalls, suback_shortfalls
 from headrace.storage.mqtt_stream import Publish, PublishStream
-from headrace.storage.topic_filters import check_disjoint, check_filter
 
 if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode

@@ -7,18 +7,18 @@ from itertools import combinations
 
 from headrace.errors import ConfigurationError
 
-__all__ = ["check_disjoint", "check_filter", "overlap", "without_share"]
+__all__ = ["check_disjoint", "check_filter", "overlap", "split_share"]
 
 _SHARE_PARTS = 3
 _MAX_BYTES = 65_535
 
 
-def without_share(topic_filter: str) -> str:
-    """Remove the prefix ``$share/<group>/`` of a shared subscription."""
+def split_share(topic_filter: str) -> tuple[str, str]:
+    """Split ``$share/<group>/<filter>`` into its prefix and the filter."""
     parts = topic_filter.split("/", 2)
     if parts[0] == "$share" and len(parts) == _SHARE_PARTS:
-        return parts[2]
-    return topic_filter
+        return f"{parts[0]}/{parts[1]}/", parts[2]
+    return "", topic_filter
 
 
 def check_filter(topic_filter: str) -> None:
@@ -30,7 +30,7 @@ def check_filter(topic_filter: str) -> None:
         If it is not; it says why.
     """
     problem = ""
-    bare = without_share(topic_filter)
+    _, bare = split_share(topic_filter)
     levels = bare.split("/")
     if not bare:
         problem = "it is empty"
@@ -58,7 +58,7 @@ def overlap(first: str, second: str) -> bool:
         Filters with ``+``, ``#`` and ``$share``. As MQTT says, a wildcard at the beginning
         does not match topics that begin with ``$``.
     """
-    one, other = without_share(first).split("/"), without_share(second).split("/")
+    one, other = (split_share(item)[1].split("/") for item in (first, second))
     for index, (mine, theirs) in enumerate(zip(one, other, strict=False)):
         if "#" in (mine, theirs):
             return index > 0 or not _is_special(mine, theirs)

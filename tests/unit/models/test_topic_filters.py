@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
 from headrace.errors import ConfigurationError
-from headrace.storage.topic_filters import check_disjoint, check_filter, overlap
+from headrace.models.topic_filters import check_disjoint, check_filter, overlap
 
 _LEVELS = ["a", "b", "", "$s"]
 TOPICS = ["/".join(levels) for depth in range(1, 5) for levels in product(_LEVELS, repeat=depth)]
