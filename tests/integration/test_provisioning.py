@@ -76,6 +76,19 @@ def test_a_second_installation_leaves_the_first_one_s_tokens_alone(install: Inst
     assert is_whole(second)
 
 
+def test_data_of_another_env_are_named(installation: Installation) -> None:
+    """A new .env beside old data: the token is that of another installation."""
+    done = installation.headrace(
+        "provision",
+        HEADRACE_INFLUX_ADMIN_TOKEN="of-another-env",
+        HEADRACE_INFLUX_ADMIN_PASSWORD="of-another-env",
+    )
+    assert done.returncode == 1
+    assert "does not accept HEADRACE_INFLUX_ADMIN_TOKEN" in done.stderr
+    assert "make reset" in done.stderr
+    assert "of-another-env" not in done.stderr
+
+
 def test_a_token_of_an_earlier_version_is_taken_over_only_if_it_is_in_our_file(
     install: Install,
 ) -> None:

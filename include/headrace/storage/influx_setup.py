@@ -12,7 +12,7 @@ from influxdb_client.domain.permission_resource import PermissionResource
 from influxdb_client.rest import ApiException
 from influxdb_client.service.setup_service import SetupService
 
-from headrace.errors import ConfigurationError, MissingResourceError
+from headrace.errors import AccessDeniedError, ConfigurationError, MissingResourceError
 from headrace.profile import Profile
 from headrace.settings import Settings
 from headrace.storage.identity import installation_id, write_secret
@@ -21,6 +21,11 @@ from headrace.storage.influx import Influx, InfluxAddress, influx_errors
 __all__ = ["provision_influx"]
 
 _FOREVER = timedelta(0)
+_UNAUTHORIZED = 401
+_ADMIN_REFUSED = (
+    "InfluxDB does not accept HEADRACE_INFLUX_ADMIN_TOKEN. If .env is newer than InfluxDB's data, "
+    "restore the .env that the data were created with, or delete all data with `make reset`"
+)
 _NOT_FOUND = 404
 
 
@@ -63,7 +68,12 @@ def provision_influx(settings: Settings, profile: Profile) -> dict[str, str]:
         if SetupService(client.api_client).get_setup().allowed:
             _set_up(client, settings, profile)
             done[f"organisation {settings.influx_org}"] = "made"
-        org_id = _org_id(client, settings.influx_org)
+        try:
+            org_id = _org_id(client, settings.influx_org)
+        except ApiException as exc:
+            if exc.status != _UNAUTHORIZED:
+                raise
+            raise AccessDeniedError(_ADMIN_REFUSED) from exc
         retentions = {
             profile.buckets.raw: settings.raw_retention,
             profile.buckets.downsampled: _FOREVER,
