@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
@@ -179,3 +181,27 @@ def test_a_producer_that_has_failed_for_good_takes_nothing() -> None:
     rig = Rig(RefusingProducer({"raw": KafkaError._FATAL}, at_once=True))
     with pytest.raises(FatalError):
         rig.send()
+
+
+class ProducerWithAFullQueue(KeepingProducer):
+    """Accepts each record at the third attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts = 0
+
+    def produce(self, topic: str, value: bytes | None, key: bytes | None, **rest: Any) -> None:
+        self.attempts += 1
+        if self.attempts % 3:
+            msg = "Local: Queue full"
+            raise BufferError(msg)
+        super().produce(topic, value, key, **rest)
+
+
+def test_a_full_queue_is_waited_out() -> None:
+    producer = ProducerWithAFullQueue()
+    rig = Rig(producer)
+    for number in range(1, 4):
+        rig.send(packet_id=number, value=b"%d" % number)
+    assert [record["value"] for record in producer.records] == [b"1", b"2", b"3"]
+    assert rig.refused == []
