@@ -26,12 +26,13 @@ from native.programs import HERE, Program, run_step
 __all__ = [
     "LOOPBACK",
     "Server",
+    "hand_over",
     "influxdb",
     "kafka",
     "mailbox",
+    "make_folder",
     "mosquitto",
     "port_is_free",
-    "postgres",
     "service_user",
     "wait_until_ready",
 ]
@@ -119,7 +120,7 @@ def kafka(
     extra
         Properties on top of the shared ones.
     """
-    user = _make_folder(folder)
+    user = make_folder(folder)
     properties = folder / "server.properties"
     addresses = {
         "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
@@ -136,7 +137,7 @@ def kafka(
         tool = (*java, "kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID)
         log = folder / "format.log"
         run_step([*tool, "--config", properties], log)
-        _hand_over(folder, user)
+        hand_over(folder, user)
 
     def ready() -> bool:
         try:
@@ -168,7 +169,7 @@ def influxdb(
     program: Program, folder: Path, *, port: int, extra: Mapping[str, str] | None = None
 ) -> Server:
     """InfluxDB 2.7. ``extra`` holds ``INFLUXD_*`` settings on top of the shared ones."""
-    user = _make_folder(folder)
+    user = make_folder(folder)
     url = f"http://{LOOPBACK}:{port}/health"
     config = _copy(_CONFIG / "influxdb.yaml", folder)
     return Server(
@@ -192,7 +193,7 @@ def influxdb(
 
 def mosquitto(program: Program, folder: Path, *, port: int, lines: tuple[str, ...] = ()) -> Server:
     """Mosquitto 2. ``lines`` are added to its configuration."""
-    user = _make_folder(folder)
+    user = make_folder(folder)
     config = folder / "mosquitto.conf"
     config.write_text(
         "\n".join(
@@ -213,76 +214,6 @@ def mosquitto(program: Program, folder: Path, *, port: int, lines: tuple[str, ..
         files=(config,),
         ready=lambda: _listens(port),
         user=user,
-    )
-
-
-def postgres(program: Program, folder: Path, *, port: int, password: str) -> Server:
-    """PostgreSQL with an empty database ``airflow`` and its owner of the same name."""
-    user = _make_folder(folder)
-    data = folder / "data"
-    program = _of_the_data(program, data)
-    _remove_stale_pid(data)
-    env = {**os.environ, **program.environment}
-    if not (data / "PG_VERSION").exists():
-        shutil.rmtree(data, ignore_errors=True)
-        secret = folder / "password"
-        secret.touch(mode=0o600)
-        secret.write_text(password)
-        _hand_over(folder, user)
-        initdb = [
-            str(program.path / "initdb"),
-            f"--pgdata={data}",
-            "--username=airflow",
-            "--auth=scram-sha-256",
-            f"--pwfile={secret}",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-        ]
-        single = [str(program.path / "postgres"), "--single", "-D", str(data), "postgres"]
-        try:
-            for command, text in ((initdb, None), (single, "CREATE DATABASE airflow;\n")):
-                done = subprocess.run(
-                    command,
-                    input=text,
-                    text=True,
-                    env=env,
-                    cwd=folder,
-                    user=user,
-                    group=user,
-                    capture_output=True,
-                    check=False,
-                )
-                if done.returncode:
-                    shutil.rmtree(data, ignore_errors=True)
-                    msg = f"{Path(command[0]).name} failed: {done.stderr.strip()}"
-                    raise ConfigurationError(msg)
-        finally:
-            secret.unlink()
-
-    def ready() -> bool:
-        asked = [str(program.path / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(port)]
-        return subprocess.run(asked, env=env, check=False).returncode == 0
-
-    return Server(
-        "postgres",
-        (
-            str(program.path / "postgres"),
-            "-D",
-            str(data),
-            "-p",
-            str(port),
-            "-c",
-            f"listen_addresses={LOOPBACK}",
-            "-c",
-            # No socket: its path could be too long, and all clients use TCP.
-            "unix_socket_directories=",
-        ),
-        folder,
-        environment=program.environment,
-        ready=ready,
-        user=user,
-        # On SIGTERM it would wait until the last client disconnects.
-        stop_signal="INT",
     )
 
 
@@ -346,55 +277,17 @@ def _copy(source: Path, folder: Path) -> Path:
     return target
 
 
-def _of_the_data(program: Program, data: Path) -> Program:
-    """Return the PostgreSQL of the version that wrote the data; other versions can't read it.
-
-    Raises
-    ------
-    ConfigurationError
-        If that version is not installed.
-    """
-    major = program.path.parent.name
-    version = data / "PG_VERSION"
-    if not major.isdigit() or not version.exists():
-        return program
-    written_by = version.read_text().strip()
-    if written_by in ("", major):
-        return program
-    other = program.path.parents[1] / written_by / "bin"
-    if (other / "postgres").exists():
-        return Program(other, program.environment)
-    msg = (
-        f"the data in {data} were written by PostgreSQL {written_by}, which PostgreSQL {major} "
-        f"can't read. Install postgresql-{written_by}, or run `make reset` to delete all data"
-    )
-    raise ConfigurationError(msg)
-
-
-def _remove_stale_pid(data: Path) -> None:
-    """Remove the lock of a killed PostgreSQL whose process id now belongs to another process."""
-    lock = data / "postmaster.pid"
-    try:
-        pid = int(lock.read_text().split()[0])
-        owner = Path(f"/proc/{pid}/cwd").resolve(strict=True)
-    except (OSError, ValueError, IndexError):
-        # PostgreSQL removes a lock without a process itself. A lock that is being written is
-        # complete in a moment.
-        return
-    if owner != data.resolve():
-        lock.unlink(missing_ok=True)
-
-
-def _make_folder(folder: Path) -> str | None:
+def make_folder(folder: Path) -> str | None:
     """Create a server's folder, owned by the user that the server runs as."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     user = service_user()
-    _hand_over(folder, user)
+    hand_over(folder, user)
     return user
 
 
-def _hand_over(folder: Path, user: str | None) -> None:
+def hand_over(folder: Path, user: str | None) -> None:
+    """Make a user the owner of a folder and its content."""
     if user is None:
         return
     for path in (folder, *folder.rglob("*")):

@@ -18,6 +18,7 @@ from headrace.settings import ENV_PREFIX, MqttLogin, Settings, load_settings
 from headrace.storage.mqtt_logins import provision_logins
 from native import programs, servers
 from native.airflow import airflow_environment, airflow_servers
+from native.postgres import postgres
 from native.programs import Program, Progress
 from native.servers import LOOPBACK, Server
 
@@ -118,7 +119,7 @@ class Stack:
                 )
             )
         chosen.append(
-            servers.postgres(
+            postgres(
                 found.postgres,
                 self.folder / "postgres",
                 port=settings.postgres_port,

@@ -17,8 +17,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from headrace.models.window import parse_time, rfc3339
-from native import servers
 from native.airflow import airflow_environment, airflow_servers, init_commands
+from native.postgres import postgres
 from native.servers import LOOPBACK
 from tests.support.backbone import Backbone
 from tests.support.installation import Installation
@@ -98,14 +98,14 @@ class AirflowStack:
             },
         )
         self.installation.provision()
-        postgres = servers.postgres(
+        database = postgres(
             self.backbone.programs.postgres,
             self.backbone.folder / f"postgres{self.postgres_port}",
             port=self.postgres_port,
             password=self.postgres_password,
         )
         log = self.folder / "log"
-        self.postgres = Process(postgres, log / "postgres.log")
+        self.postgres = Process(database, log / "postgres.log")
         home = self.folder / "airflow"
         settings = self.installation.settings
         self.environment = {

@@ -16,6 +16,7 @@ from headrace.errors import ConfigurationError
 from native import servers, stack, up
 from native.circumstances import prepare_environment
 from native.dotenv import write_env
+from native.postgres import postgres
 from native.programs import Program
 from native.servers import LOOPBACK, Server
 from native.stack import Programs, load_stack
@@ -122,7 +123,7 @@ def test_java_reads_the_folder_s_name(odd_folder: Path) -> None:
 def test_no_socket_path_is_too_long(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 120)
     data_of(folder, "15")
-    server = servers.postgres(
+    server = postgres(
         Program(Path("/usr/lib/postgresql/15/bin")), folder / "postgres", port=1, password="x"
     )
     assert "unix_socket_directories=" in server.command
@@ -165,11 +166,11 @@ def test_data_of_another_postgresql(tmp_path: Path) -> None:
     data_of(tmp_path, "15")
     newer = Program(installed / "17" / "bin")
     with pytest.raises(ConfigurationError, match=r"PostgreSQL 15.* 17 .*postgresql-15"):
-        servers.postgres(newer, tmp_path / "postgres", port=1, password="x")
+        postgres(newer, tmp_path / "postgres", port=1, password="x")
     older = installed / "15" / "bin"
     older.mkdir(parents=True)
     (older / "postgres").touch()
-    server = servers.postgres(newer, tmp_path / "postgres", port=1, password="x")
+    server = postgres(newer, tmp_path / "postgres", port=1, password="x")
     assert server.command[0] == str(older / "postgres")
 
 
@@ -179,10 +180,10 @@ def test_a_lock_of_a_postgresql_that_was_killed_is_removed(tmp_path: Path) -> No
     program = Program(Path("/usr/lib/postgresql/15/bin"))
     # Its process id is another process's now.
     lock.write_text(f"{os.getpid()}\n{data}\n")
-    servers.postgres(program, tmp_path / "postgres", port=1, password="x")
+    postgres(program, tmp_path / "postgres", port=1, password="x")
     assert not lock.exists()
     with subprocess.Popen([sys.executable, "-c", "input()"], cwd=data, stdin=-1) as running:
         lock.write_text(f"{running.pid}\n{data}\n")
-        servers.postgres(program, tmp_path / "postgres", port=1, password="x")
+        postgres(program, tmp_path / "postgres", port=1, password="x")
         assert lock.exists()
         running.communicate(b"\n")
