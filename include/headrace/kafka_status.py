@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.errors import MissingResourceError
 from headrace.ingest.presence import parse_record
@@ -49,9 +49,11 @@ def ask_kafka(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, dic
         "downsampled": topics.downsampled,
         "alarms": topics.alarms,
     }
-    partitions = _partitions(kafka, list(names.values()), limit)
+    # One client for all requests: each new one would look for the partitions' leaders again.
+    admin = kafka.admin()
+    partitions = _partitions(admin, list(names.values()), limit)
     first, end = (
-        _offsets(kafka, partitions, spec, limit)
+        _offsets(admin, partitions, spec, limit)
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
     )
     counts = {
@@ -62,7 +64,7 @@ def ask_kafka(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, dic
     committed = committed_offsets(kafka, topics.raw, profile.sink_group, sorted(raw_end))
     since = int((datetime.now(UTC) - _LAG_ALLOWED).timestamp() * 1000)
     recent = _offsets(
-        kafka, {topics.raw: partitions[topics.raw]}, OffsetSpec.for_timestamp(since), limit
+        admin, {topics.raw: partitions[topics.raw]}, OffsetSpec.for_timestamp(since), limit
     )[topics.raw]
     # Without a record that is so recent, Kafka answers -1.
     arrived = sum(raw_end[part] - offset for part, offset in recent.items() if offset >= 0)
@@ -81,8 +83,7 @@ def ask_kafka(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, dic
     }
 
 
-def _partitions(kafka: Kafka, topics: list[str], limit: timedelta) -> dict[str, list[int]]:
-    admin = kafka.admin()
+def _partitions(admin: AdminClient, topics: list[str], limit: timedelta) -> dict[str, list[int]]:
     with kafka_errors():
         present = admin.list_topics(timeout=limit.total_seconds()).topics
     missing = [topic for topic in topics if topic not in present]
@@ -93,13 +94,11 @@ def _partitions(kafka: Kafka, topics: list[str], limit: timedelta) -> dict[str, 
 
 
 def _offsets(
-    kafka: Kafka, partitions: dict[str, list[int]], spec: OffsetSpec, limit: timedelta
+    admin: AdminClient, partitions: dict[str, list[int]], spec: OffsetSpec, limit: timedelta
 ) -> _Offsets:
     asked = {
         TopicPartition(topic, part): spec for topic, parts in partitions.items() for part in parts
     }
-    # Kept by name: its requests end with it.
-    admin = kafka.admin()
     found: _Offsets = {topic: {} for topic in partitions}
     with kafka_errors():
         futures = admin.list_offsets(asked, request_timeout=limit.total_seconds())
