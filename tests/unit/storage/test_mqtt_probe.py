@@ -16,6 +16,7 @@ from tests.support.lying_broker import (
     LyingBroker,
 )
 from tests.support.packets import packet, publish_packet
+from tests.support.processes import wait_for
 
 KEPT = timedelta(days=3)
 #: Normal disconnection, with the property Session Expiry Interval set to 0.
@@ -42,6 +43,7 @@ def ask(broker: LyingBroker, seconds: float = 5) -> bool:
 def test_a_session_that_exists_stays_with_its_messages() -> None:
     with BrokerThatSendsAtOnce() as broker:
         assert ask(broker)
+        wait_for(lambda: broker.disconnects, 10)
     assert broker.acknowledged == []
     assert REMOVING not in broker.disconnects
     (body,) = broker.connect_bodies
@@ -52,7 +54,7 @@ def test_a_session_that_exists_stays_with_its_messages() -> None:
 def test_a_session_that_the_question_created_is_removed() -> None:
     with LyingBroker() as broker:
         assert not ask(broker)
-        # The broker reads the DISCONNECT before it notices the end of the connection.
+        wait_for(lambda: broker.disconnects, 10)
     assert broker.disconnects == [REMOVING]
 
 
