@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from headrace.checks.durations import Lasting
 from headrace.checks.moments import Moment
 from headrace.checks.topics import TopicFilters
 from headrace.checks.values import (
+    Choices,
     ExistingFile,
     FernetKey,
     Folder,
@@ -27,6 +27,15 @@ from headrace.checks.values import (
     Text,
     Whole,
 )
+from headrace.setting_choices import (
+    BundledServer,
+    KafkaProtocol,
+    LogFormat,
+    LogLevel,
+    MqttLogin,
+    SaslMechanism,
+    SmtpSecurity,
+)
 
 __all__ = [
     "AirflowSettings",
@@ -34,11 +43,8 @@ __all__ = [
     "EmailSettings",
     "InfluxSettings",
     "InstallationSettings",
-    "KafkaProtocol",
     "KafkaSettings",
     "LocalSettings",
-    "LogFormat",
-    "MqttLogin",
     "MqttSettings",
     "SinkSettings",
     "WindowSettings",
@@ -51,46 +57,8 @@ Port = Annotated[int, Whole(1, 65535)]
 HostName = Annotated[str, Host()]
 #: MQTT strings are at most 65,535 bytes of UTF-8.
 _MQTT_STRING = Text("1 to 1000 printable characters")
-
-
-class MqttLogin(StrEnum):
-    """Who may connect to the local broker."""
-
-    ANONYMOUS = "anonymous"
-    PASSWORD = "password"  # noqa: S105 - the name of a mode, not a password
-
-
-class KafkaProtocol(StrEnum):
-    """Protocol of the connections to Kafka."""
-
-    PLAINTEXT = "PLAINTEXT"
-    SSL = "SSL"
-    SASL_PLAINTEXT = "SASL_PLAINTEXT"
-    SASL_SSL = "SASL_SSL"
-
-
-class SaslMechanism(StrEnum):
-    """Mechanism by which Kafka checks a login."""
-
-    PLAIN = "PLAIN"
-    SCRAM_SHA_256 = "SCRAM-SHA-256"
-    SCRAM_SHA_512 = "SCRAM-SHA-512"
-
-
-class LogLevel(StrEnum):
-    """Lowest level of the log lines that are written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """Format of log lines."""
-
-    CONSOLE = "console"
-    JSON = "json"
+#: PostgreSQL cuts longer names.
+_POSTGRES_NAME = Text("1 to 63 printable characters", longest=63)
 
 
 class InstallationSettings(BaseModel):
@@ -188,6 +156,14 @@ class KafkaSettings(BaseModel):
         None,
         description="CA certificates that sign the brokers' certificates; the system's if not set.",
     )
+    kafka_cert_file: Annotated[Path | None, ExistingFile()] = Field(
+        None,
+        description="Client certificate for brokers that require one (mutual TLS), in PEM; needs "
+        "`HEADRACE_KAFKA_KEY_FILE`.",
+    )
+    kafka_key_file: Annotated[Path | None, ExistingFile()] = Field(
+        None, description="Key of that certificate, in PEM and without a password."
+    )
     kafka_partitions: Annotated[int, Whole(1, 1000)] = Field(
         6, description="Partitions of each topic, fixed when the topic is created."
     )
@@ -222,12 +198,15 @@ class InfluxSettings(BaseModel):
         None, description="Password of the first user. Only `headrace provision` reads it."
     )
     influx_admin_token: Annotated[SecretStr | None, Secret(plain=True)] = Field(
-        None, description="Operator token. Only `headrace provision` reads it."
+        None,
+        description="Operator token, with which `headrace provision` makes the other tokens. "
+        "Not needed if `HEADRACE_INFLUX_TOKEN` is set.",
     )
     influx_token: Annotated[SecretStr | None, Secret(plain=True)] = Field(
         None,
-        description="Token to use instead of those that `headrace provision` writes to the state "
-        "folder.",
+        description="One token for provisioning, sink and Airflow, instead of the operator token "
+        "and of those that `headrace provision` writes to the state folder. It may belong to an "
+        "InfluxDB whose organisation and buckets somebody else made.",
     )
     # InfluxDB accepts 1h or more; its times are 64-bit nanoseconds.
     raw_retention: Annotated[timedelta, Lasting("1h", "36500d", whole_seconds=True)] = Field(
@@ -355,9 +334,27 @@ class AirflowSettings(BaseModel):
     airflow_fernet_key: Annotated[SecretStr | None, FernetKey()] = Field(
         None, description="Key that Airflow encrypts stored connections with."
     )
-    postgres_port: Port = Field(5433, description="Port of Airflow's metadata database.")
+    postgres_host: HostName = Field(
+        "127.0.0.1", description="Host of PostgreSQL, which holds Airflow's metadata database."
+    )
+    postgres_port: Port = Field(
+        5433, description="Port of PostgreSQL. Servers of your own usually have 5432."
+    )
+    postgres_user: Annotated[str, _POSTGRES_NAME] = Field(
+        "airflow", description="User of the metadata database, and its owner."
+    )
     postgres_password: Annotated[SecretStr | None, Secret()] = Field(
-        None, description="Password of Airflow's metadata database."
+        None, description="Password of that user."
+    )
+    postgres_database: Annotated[str, _POSTGRES_NAME] = Field(
+        "airflow", description="Name of the metadata database."
+    )
+    postgres_tls: Annotated[bool, Switch()] = Field(
+        default=False, description="Use TLS for the connection to PostgreSQL."
+    )
+    postgres_ca_file: Annotated[Path | None, ExistingFile()] = Field(
+        None,
+        description="CA certificates that sign PostgreSQL's certificate; the system's if not set.",
     )
 
 
@@ -372,13 +369,38 @@ class EmailSettings(BaseModel):
         "headrace@headrace.local", description="Sender of the e-mails."
     )
     smtp_host: HostName = Field("127.0.0.1", description="Host of the mail server.")
-    smtp_port: Port = Field(1025, description="Port of the mail server.")
+    smtp_port: Port = Field(
+        1025,
+        description="Port of the mail server. Relays usually have 587 for `starttls` and 465 for "
+        "`tls`.",
+    )
+    smtp_security: Annotated[SmtpSecurity, OneOf(SmtpSecurity)] = Field(
+        SmtpSecurity.NONE,
+        description="`none`, `starttls` (begin in plain text, then switch to TLS) or `tls`.",
+    )
+    smtp_username: Annotated[str | None, Text("1 to 1000 printable characters")] = Field(
+        None, description="Login at the mail server."
+    )
+    smtp_password: Annotated[SecretStr | None, Secret()] = Field(
+        None, description="Password of that login."
+    )
+    smtp_ca_file: Annotated[Path | None, ExistingFile()] = Field(
+        None,
+        description="CA certificates that sign the mail server's certificate; the system's if not "
+        "set.",
+    )
     mailbox_port: Port = Field(1080, description="Port of the local mailbox's page.")
 
 
 class LocalSettings(BaseModel):
     """The local stack."""
 
+    own_servers: Annotated[tuple[str, ...], NoDecode, Choices(BundledServer)] = Field(
+        (),
+        description="Servers of your own at a loopback address, which `make up` must not start, "
+        "comma-separated: mosquitto, kafka, influxdb, postgres, mailbox. A server at any other "
+        "address needs no entry.",
+    )
     kafka_controller_port: Port = Field(9093, description="Port of the local Kafka's controller.")
     fleet_size: Annotated[int, Whole(0, 10_000)] = Field(
         50, description="Number of simulated generators that the local stack starts."

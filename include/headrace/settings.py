@@ -21,34 +21,40 @@ from pydantic_settings import (
 )
 
 from headrace.checks.addresses import url_host
-from headrace.checks.durations import duration_text
 from headrace.checks.explain import did_you_mean, explain
 from headrace.errors import ConfigurationError
+from headrace.setting_choices import (
+    BundledServer,
+    KafkaProtocol,
+    LogFormat,
+    MqttLogin,
+    SmtpSecurity,
+)
 from headrace.setting_groups import (
     AirflowSettings,
     BridgeSettings,
     EmailSettings,
     InfluxSettings,
     InstallationSettings,
-    KafkaProtocol,
     KafkaSettings,
     LocalSettings,
-    LogFormat,
-    MqttLogin,
     MqttSettings,
     SinkSettings,
     WindowSettings,
     WorkerSettings,
 )
+from headrace.setting_rules import contradictions
 
 __all__ = [
     "ENV_PREFIX",
     "GROUPS",
     "SECRETS",
+    "BundledServer",
     "KafkaProtocol",
     "LogFormat",
     "MqttLogin",
     "Settings",
+    "SmtpSecurity",
     "load_settings",
 ]
 
@@ -83,14 +89,10 @@ class Settings(
     )
 
     @model_validator(mode="after")
-    def _horizon_lies_within_retention(self) -> Self:
-        if self.heal_horizon > self.raw_retention:
-            msg = (
-                f"HEADRACE_HEAL_HORIZON: {duration_text(self.heal_horizon)} is longer than raw "
-                f"readings are kept. Write {duration_text(self.raw_retention)} or less, or raise "
-                "HEADRACE_RAW_RETENTION"
-            )
-            raise ValueError(msg)
+    def _settings_fit_together(self) -> Self:
+        found = list(contradictions(self))
+        if found:
+            raise ValueError("; ".join(found))
         return self
 
     @property

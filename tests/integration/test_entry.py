@@ -215,11 +215,12 @@ AT_MQTT = {
     "missing CA": ({"HEADRACE_MQTT_CA_FILE": "nowhere"}, "HEADRACE_MQTT_CA_FILE"),
     "another name": ({"HEADRACE_MQTT_HOST": "localhost"}, "HEADRACE_MQTT_HOST"),
 }
+NO_LOGIN = {"HEADRACE_KAFKA_USERNAME": "", "HEADRACE_KAFKA_PASSWORD": ""}
 AT_KAFKA = {
     "wrong password": ({"HEADRACE_KAFKA_PASSWORD": WRONG}, "HEADRACE_KAFKA_PASSWORD"),
     "unknown login": ({"HEADRACE_KAFKA_USERNAME": "nobody"}, "HEADRACE_KAFKA_USERNAME"),
     "no login": ({"HEADRACE_KAFKA_USERNAME": ""}, "HEADRACE_KAFKA_USERNAME"),
-    "no SASL": ({"HEADRACE_KAFKA_PROTOCOL": "SSL"}, "HEADRACE_KAFKA_PROTOCOL"),
+    "no SASL": ({"HEADRACE_KAFKA_PROTOCOL": "SSL", **NO_LOGIN}, "HEADRACE_KAFKA_PROTOCOL"),
     "wrong mechanism": (
         {"HEADRACE_KAFKA_SASL_MECHANISM": "SCRAM-SHA-256"},
         "HEADRACE_KAFKA_SASL_MECHANISM",
@@ -227,9 +228,12 @@ AT_KAFKA = {
     "wrong CA": ({"HEADRACE_KAFKA_CA_FILE": "{stranger}"}, "HEADRACE_KAFKA_CA_FILE"),
     "the system's CAs": ({"HEADRACE_KAFKA_CA_FILE": ""}, "HEADRACE_KAFKA_CA_FILE"),
     "no CA": ({"HEADRACE_KAFKA_CA_FILE": "{key}"}, "HEADRACE_KAFKA_"),
-    "plain": ({"HEADRACE_KAFKA_PROTOCOL": "PLAINTEXT"}, "HEADRACE_KAFKA_PROTOCOL"),
+    "plain": (
+        {"HEADRACE_KAFKA_PROTOCOL": "PLAINTEXT", "HEADRACE_KAFKA_CA_FILE": "", **NO_LOGIN},
+        "HEADRACE_KAFKA_PROTOCOL",
+    ),
     "login in the clear": (
-        {"HEADRACE_KAFKA_PROTOCOL": "SASL_PLAINTEXT"},
+        {"HEADRACE_KAFKA_PROTOCOL": "SASL_PLAINTEXT", "HEADRACE_KAFKA_CA_FILE": ""},
         "HEADRACE_KAFKA_PROTOCOL",
     ),
     "another name": (
@@ -245,7 +249,10 @@ AT_INFLUXDB = {
     "wrong CA": ({"HEADRACE_INFLUX_CA_FILE": "{stranger}"}, "HEADRACE_INFLUX_CA_FILE"),
     "the system's CAs": ({"HEADRACE_INFLUX_CA_FILE": ""}, "HEADRACE_INFLUX_CA_FILE"),
     "no CA": ({"HEADRACE_INFLUX_CA_FILE": "{key}"}, "HEADRACE_INFLUX_CA_FILE"),
-    "plain": ({"HEADRACE_INFLUX_TLS": "false"}, "HEADRACE_INFLUX_TLS"),
+    "plain": (
+        {"HEADRACE_INFLUX_TLS": "false", "HEADRACE_INFLUX_CA_FILE": ""},
+        "HEADRACE_INFLUX_TLS",
+    ),
     "another name": ({"HEADRACE_INFLUX_HOST": "localhost"}, "HEADRACE_INFLUX_HOST"),
 }
 
@@ -309,6 +316,7 @@ def test_kafka_with_tls_alone(guarded: Guarded, installation: Installation) -> N
     tls = {
         "HEADRACE_KAFKA_PROTOCOL": "SSL",
         "HEADRACE_KAFKA_BOOTSTRAP": f"{LOOPBACK}:{guarded.kafka_tls_port}",
+        **NO_LOGIN,
     }
     bridge = installation.worker("bridge", label="tls", **tls)
     bridge.start()
@@ -327,7 +335,7 @@ def test_influxdb_refuses(guarded: Guarded, installation: Installation, wrong: s
     ("wrong", "setting"),
     [
         ({"HEADRACE_INFLUX_TOKEN": WRONG}, "HEADRACE_INFLUX_TOKEN"),
-        ({"HEADRACE_INFLUX_TLS": "false"}, "HEADRACE_INFLUX_TLS"),
+        ({"HEADRACE_INFLUX_TLS": "false", "HEADRACE_INFLUX_CA_FILE": ""}, "HEADRACE_INFLUX_TLS"),
         ({"HEADRACE_INFLUX_HOST": "localhost"}, "HEADRACE_INFLUX_HOST"),
     ],
 )

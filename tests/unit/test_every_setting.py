@@ -86,6 +86,7 @@ _WORDS = {
 _TEXTS = set(ODD_VALUES) - {"\t", "a\nb", "caf\u00e9\ud800", "a@example.com\nBcc: b@example.com"}
 _TEXTS -= {value for value in ODD_VALUES if len(value) > 1000}
 _SHORT = {value for value in _TEXTS if len(value) <= 100}
+_NAMES = {value for value in _TEXTS if len(value) <= 63}
 _PLAIN = {value for value in _TEXTS if " " not in value and value.isascii()}
 # A host of numbers alone would be an incomplete IPv4 address; "::1:9092" is IPv6 as a whole.
 _HOSTS = (_WORDS | {"::1:9092"}) - {"-1", "-1s", "1.5", "60", "0", "2024", "99999999999999999999"}
@@ -96,10 +97,14 @@ WORKING: dict[str, set[str]] = {
     "state_dir": _FOLDERS,
     "mqtt_username": _TEXTS,
     "kafka_username": _TEXTS,
+    "smtp_username": _TEXTS,
+    "postgres_user": _NAMES,
+    "postgres_database": _NAMES,
     "influx_org": _SHORT,
     "influx_admin_user": _SHORT,
     "mqtt_password": _TEXTS,
     "kafka_password": _TEXTS,
+    "smtp_password": _TEXTS,
     "airflow_password": _TEXTS,
     "airflow_jwt_secret": _TEXTS,
     "postgres_password": _TEXTS,
@@ -119,6 +124,7 @@ WORKING: dict[str, set[str]] = {
     "mqtt_topics": {value for value in _TEXTS if not set(value) & set("+#")} | {"\t"},
     "mqtt_tls": {"0"},
     "influx_tls": {"0"},
+    "postgres_tls": {"0"},
     "mqtt_port": {"60"},
     "mqtt_receive_maximum": {"60"},
     "kafka_partitions": {"60"},
@@ -136,8 +142,19 @@ WORKING: dict[str, set[str]] = {
 WORKING["mqtt_receive_maximum"] |= {"2024"}
 
 
+#: What else has to be set for a setting to make sense.
+BESIDE: dict[str, dict[str, str]] = {
+    "kafka_username": {"kafka_protocol": "SASL_SSL", "kafka_password": "x"},
+    "kafka_password": {"kafka_protocol": "SASL_SSL", "kafka_username": "x"},
+    "smtp_username": {"smtp_password": "x"},
+    "smtp_password": {"smtp_username": "x"},
+}
+
+
 def load(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Load the settings with one of them set, in the environment if that can hold the value."""
+    for other, text in BESIDE.get(name, {}).items():
+        monkeypatch.setenv(f"HEADRACE_{other.upper()}", text)
     try:
         monkeypatch.setenv(f"HEADRACE_{name.upper()}", value)
     except (ValueError, UnicodeEncodeError):

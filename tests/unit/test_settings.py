@@ -77,6 +77,8 @@ def test_a_secret_s_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("HEADRACE_KAFKA_USERNAME", "headrace")
     monkeypatch.setenv("HEADRACE_KAFKA_PASSWORD", "hush-hush")
     assert "hush-hush" not in repr(load_settings())
     assert "hush-hush" not in str(load_settings().model_dump())

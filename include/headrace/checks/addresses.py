@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from headrace.checks.values import Check, NotAllowedError, is_printable
 
-__all__ = ["Bootstrap", "Email", "Host", "WebUrl", "endpoints", "url_host"]
+__all__ = ["Bootstrap", "Email", "Host", "WebUrl", "endpoints", "is_loopback", "url_host"]
 
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -117,6 +117,14 @@ def endpoints(bootstrap: str) -> tuple[tuple[str, int], ...]:
             raise ValueError(msg)
         found.append((_host(host), int(port)))
     return tuple(found)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine's loopback address, which no other machine reaches."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().removesuffix(".") == "localhost"
 
 
 def url_host(host: str) -> str:

@@ -25,6 +25,7 @@ from pydantic_core import CoreSchema, core_schema
 
 __all__ = [
     "Check",
+    "Choices",
     "ExistingFile",
     "FernetKey",
     "Folder",
@@ -181,6 +182,26 @@ class OneOf(Check):
         if not isinstance(value, str) or value not in set(self._members):
             raise NotAllowedError
         return self._members(value)
+
+
+class Choices(Check):
+    """Members of an enumeration by their values, comma-separated, each at most once."""
+
+    def __init__(self, members: type[StrEnum]) -> None:
+        super().__init__(f"one or more of {', '.join(members)}, comma-separated")
+        self._one = OneOf(members)
+
+    def read(self, value: object) -> tuple[StrEnum, ...]:
+        """Read the texts of members."""
+        if isinstance(value, tuple):
+            return tuple(self._one.read(item) for item in value)
+        if not isinstance(value, str):
+            raise NotAllowedError
+        found = tuple(self._one.read(item.strip()) for item in value.split(","))
+        if len(set(found)) < len(found):
+            msg = "one is given twice"
+            raise ValueError(msg)
+        return found
 
 
 class Switch(Check):

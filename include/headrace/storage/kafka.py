@@ -31,7 +31,7 @@ from headrace.errors import (
     ServerUnavailableError,
     TransientError,
 )
-from headrace.settings import KafkaProtocol, Settings
+from headrace.settings import Settings
 
 __all__ = [
     "FatalErrors",
@@ -228,29 +228,21 @@ class Kafka:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Kafka:
-        """Use the cluster that the settings name.
-
-        Raises
-        ------
-        ConfigurationError
-            If the protocol needs a login and the settings have none.
-        """
+        """Use the cluster that the settings name."""
         config: dict[str, Any] = {
             "bootstrap.servers": settings.kafka_bootstrap,
             "security.protocol": settings.kafka_protocol.value,
         }
-        if settings.kafka_protocol in (KafkaProtocol.SASL_PLAINTEXT, KafkaProtocol.SASL_SSL):
-            if settings.kafka_username is None or settings.kafka_password is None:
-                msg = (
-                    f"HEADRACE_KAFKA_PROTOCOL is {settings.kafka_protocol}, so "
-                    "HEADRACE_KAFKA_USERNAME and HEADRACE_KAFKA_PASSWORD have to be set"
-                )
-                raise ConfigurationError(msg)
-            config["sasl.mechanism"] = settings.kafka_sasl_mechanism
+        if settings.kafka_username is not None and settings.kafka_password is not None:
+            config["sasl.mechanism"] = settings.kafka_sasl_mechanism.value
             config["sasl.username"] = settings.kafka_username
             config["sasl.password"] = settings.kafka_password.get_secret_value()
-        if settings.kafka_ca_file is not None:
-            config["ssl.ca.location"] = str(settings.kafka_ca_file)
+        files = {
+            "ssl.ca.location": settings.kafka_ca_file,
+            "ssl.certificate.location": settings.kafka_cert_file,
+            "ssl.key.location": settings.kafka_key_file,
+        }
+        config |= {name: str(path) for name, path in files.items() if path is not None}
         return cls(config)
 
     def producer(self, **overrides: Any) -> Producer:
