@@ -70,7 +70,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> KeptVariables:
 def post(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: KeptVariables) -> Post:
     assert variables.content == {}
     post = Post()
-    monkeypatch.setattr(alerts, "SmtpNotifier", post)
+    monkeypatch.setattr(alerts, "MailNotifier", post)
     monkeypatch.setattr(alerts.conf, "get", lambda *_, **__: str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return post

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.engine import make_url
 
+from headrace.errors import ConfigurationError
 from headrace.settings import load_settings
 from native.airflow import airflow_environment
 
@@ -78,3 +80,69 @@ def test_a_password_with_characters_of_a_url_reaches_the_database(tmp_path: Path
     assert (url.host, url.port, url.database) == (own["host"], own["port"], own["schema"])
     # Airflow expands variables in its settings.
     assert "$" not in found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+def connection(found: dict[str, str], name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(found[f"AIRFLOW_CONN_{name}"])
+    return loaded
+
+
+def test_a_database_elsewhere_is_reached_with_tls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").touch()
+    for name, value in {
+        "HOST": "db.example.com",
+        "PORT": "5432",
+        "USER": "air flow",
+        "DATABASE": "meta/data",
+        "TLS": "true",
+        "CA_FILE": str(tmp_path / "ca.pem"),
+    }.items():
+        monkeypatch.setenv(f"HEADRACE_POSTGRES_{name}", value)
+    found = environment(tmp_path)
+    url = make_url(found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    own = connection(found, "AIRFLOW_METADATA")
+    assert (url.host, url.port) == ("db.example.com", 5432)
+    assert (url.username, url.database) == ("air flow", "meta/data")
+    assert (own["host"], own["login"], own["schema"]) == (url.host, url.username, url.database)
+    tls = {"sslmode": "verify-full", "sslrootcert": str(tmp_path / "ca.pem")}
+    assert own["extra"] == tls
+    assert {"PGSSLMODE": tls["sslmode"], "PGSSLROOTCERT": tls["sslrootcert"]}.items() <= (
+        found.items()
+    )
+
+
+def test_a_database_elsewhere_may_need_no_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HEADRACE_POSTGRES_PASSWORD")
+    with pytest.raises(ConfigurationError, match="a secret of Airflow is missing"):
+        environment(tmp_path)
+    monkeypatch.setenv("HEADRACE_POSTGRES_HOST", "db.example.com")
+    found = environment(tmp_path)
+    assert make_url(found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]).password is None
+
+
+@pytest.mark.parametrize(
+    ("security", "off"),
+    [("none", (True, True)), ("starttls", (True, False)), ("tls", (False, True))],
+)
+def test_the_mail_server_is_reached_as_the_settings_say(
+    security: str, off: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {"USERNAME": "mailer", "PASSWORD": "hush", "SECURITY": security}.items():
+        monkeypatch.setenv(f"HEADRACE_SMTP_{name}", value)
+    found = connection(environment(tmp_path), "SMTP_DEFAULT")
+    assert (found["login"], found["password"]) == ("mailer", "hush")
+    assert (found["extra"]["disable_ssl"], found["extra"]["disable_tls"]) == off
+
+
+def test_a_token_of_one_s_own_replaces_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "token_file" in connection(environment(tmp_path), "INFLUXDB_DEFAULT")["extra"]
+    monkeypatch.setenv("HEADRACE_INFLUX_TOKEN", "one-token")
+    found = connection(environment(tmp_path), "INFLUXDB_DEFAULT")
+    assert found["password"] == "one-token"
+    assert "token_file" not in found["extra"]

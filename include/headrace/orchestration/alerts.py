@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 from airflow.sdk import Variable, conf
 
 from headrace.errors import ConfigurationError
@@ -33,6 +32,7 @@ from headrace.orchestration.failing_stage import (
     recoveries_json,
     recovers,
 )
+from headrace.orchestration.mail import MailNotifier
 from headrace.orchestration.next_steps import next_step
 from headrace.orchestration.ranges import run_range
 
@@ -184,7 +184,7 @@ def _send(context: Any, subject: str, sentence: str, more: Mapping[str, str]) ->
     )
     link = html.escape(ti.log_url, quote=True)
     # A new notifier for every mail: it keeps what it has rendered.
-    notifier = SmtpNotifier(
+    notifier = MailNotifier(
         smtp_conn_id=SMTP_CONN_ID,
         to=settings.alert_to,
         from_email=settings.alert_from,

@@ -42,6 +42,8 @@ _DATABASES = {
     "postgresql": "postgresql+psycopg2",
     "mysql": "mysql+mysqldb",
 }
+#: Parameters of TLS that Airflow's Connections to PostgreSQL hold in their extra.
+_TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
 def task_settings() -> tuple[Settings, Profile]:
@@ -92,9 +94,8 @@ def metadata_url() -> str:
             "postgres, and with host, port, login, password and schema of Airflow's own database"
         )
         raise ConfigurationError(msg) from exc
-    driver = connection.extra_dejson.get("sqlalchemy_scheme") or _DATABASES.get(
-        connection.conn_type or ""
-    )
+    extra = connection.extra_dejson
+    driver = extra.get("sqlalchemy_scheme") or _DATABASES.get(connection.conn_type or "")
     if driver is None:
         msg = (
             f"the Airflow Connection {METADATA_CONN_ID} has the type {connection.conn_type!r}: "
@@ -108,6 +109,7 @@ def metadata_url() -> str:
         connection.host,
         connection.port,
         connection.schema or "airflow",
+        {name: str(extra[name]) for name in _TLS if extra.get(name)},
     )
     return url.render_as_string(hide_password=False)
 

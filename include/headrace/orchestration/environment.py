@@ -7,19 +7,27 @@ nothing of Airflow, because it runs before Airflow reads its configuration.
 from __future__ import annotations
 
 import json
+import ssl
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from sqlalchemy.engine import URL
 
+from headrace.checks.addresses import is_loopback
 from headrace.errors import ConfigurationError
-from headrace.settings import Settings
+from headrace.settings import Settings, SmtpSecurity
 from headrace.storage.kafka import Kafka
 
 __all__ = ["derived_environment", "write_login"]
 
-_POSTGRES_HOST = "127.0.0.1"
+#: Where Linux distributions keep them: Debian, Fedora, Alpine.
+_SYSTEM_CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
 
 
 def derived_environment(settings: Settings, api_server: str) -> dict[str, str]:
@@ -47,7 +55,7 @@ def derived_environment(settings: Settings, api_server: str) -> dict[str, str]:
         "AIRFLOW__API__BASE_URL": settings.public_airflow_url,
         "AIRFLOW__API__SECRET_KEY": jwt_secret,
         "AIRFLOW__API_AUTH__JWT_SECRET": jwt_secret,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _database_url(settings),
+        **_database(settings),
         **_connections(settings),
     }
 
@@ -65,53 +73,112 @@ def _connections(settings: Settings) -> dict[str, str]:
             "conn_type": "kafka",
             "extra": dict(Kafka.from_settings(settings).config),
         },
-        "INFLUXDB_DEFAULT": {
-            "conn_type": "generic",
-            "host": settings.influx_host,
-            "port": settings.influx_port,
-            "schema": "https" if settings.influx_tls else "http",
-            "extra": {
-                "org": settings.influx_org,
-                "token_file": str((settings.tokens_dir / "airflow.token").resolve()),
-                "ca_file": str(settings.influx_ca_file) if settings.influx_ca_file else None,
-            },
-        },
+        "INFLUXDB_DEFAULT": _influxdb(settings),
         # For the clean-up: Airflow hides its database from tasks.
         "AIRFLOW_METADATA": {
             "conn_type": "postgres",
-            "host": _POSTGRES_HOST,
+            "host": settings.postgres_host,
             "port": settings.postgres_port,
-            "login": "airflow",
-            "password": _secret(settings.postgres_password),
-            "schema": "airflow",
+            "login": settings.postgres_user,
+            "password": _postgres_password(settings),
+            "schema": settings.postgres_database,
+            "extra": _postgres_tls(settings),
         },
-        "SMTP_DEFAULT": {
-            "conn_type": "smtp",
-            "host": settings.smtp_host,
-            "port": settings.smtp_port,
-            "extra": {
-                "disable_ssl": True,
-                "disable_tls": True,
-                "from_email": settings.alert_from,
-                "timeout": 10,
-                "retry_limit": 3,
-            },
-        },
+        "SMTP_DEFAULT": _smtp(settings),
     }
     return {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()}
 
 
-def _database_url(settings: Settings) -> str:
-    """URL of Airflow's database. A password may hold any character."""
+def _influxdb(settings: Settings) -> dict[str, Any]:
+    ca_file = settings.influx_ca_file
+    extra = {"org": settings.influx_org, "ca_file": str(ca_file) if ca_file else None}
+    connection: dict[str, Any] = {
+        "conn_type": "generic",
+        "host": settings.influx_host,
+        "port": settings.influx_port,
+        "schema": "https" if settings.influx_tls else "http",
+        "extra": extra,
+    }
+    if settings.influx_token is not None:
+        connection["password"] = settings.influx_token.get_secret_value()
+    else:
+        extra["token_file"] = str((settings.tokens_dir / "airflow.token").resolve())
+    return connection
+
+
+def _smtp(settings: Settings) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        "disable_ssl": settings.smtp_security is not SmtpSecurity.TLS,
+        # What Airflow calls TLS here is STARTTLS.
+        "disable_tls": settings.smtp_security is not SmtpSecurity.STARTTLS,
+        "from_email": settings.alert_from,
+        "timeout": 10,
+        "retry_limit": 3,
+    }
+    if settings.smtp_ca_file:
+        extra["ca_file"] = str(settings.smtp_ca_file)
+    connection: dict[str, Any] = {
+        "conn_type": "smtp",
+        "host": settings.smtp_host,
+        "port": settings.smtp_port,
+        "extra": extra,
+    }
+    if settings.smtp_username is not None and settings.smtp_password is not None:
+        connection["login"] = settings.smtp_username
+        connection["password"] = settings.smtp_password.get_secret_value()
+    return connection
+
+
+def _database(settings: Settings) -> dict[str, str]:
+    """Where Airflow's database is. The URL quotes, so a password may hold any character.
+
+    Airflow connects with psycopg2 and with asyncpg, which have different parameters for TLS.
+    Both read PostgreSQL's own variables.
+    """
     url = URL.create(
         "postgresql+psycopg2",
-        "airflow",
-        _secret(settings.postgres_password),
-        _POSTGRES_HOST,
+        settings.postgres_user,
+        _postgres_password(settings),
+        settings.postgres_host,
         settings.postgres_port,
-        "airflow",
+        settings.postgres_database,
     )
-    return url.render_as_string(hide_password=False)
+    tls = {f"PG{name.upper()}": value for name, value in _postgres_tls(settings).items()}
+    return {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.render_as_string(hide_password=False),
+        **tls,
+    }
+
+
+def _postgres_tls(settings: Settings) -> dict[str, str]:
+    """Parameters of PostgreSQL's clients for TLS."""
+    if not settings.postgres_tls:
+        return {}
+    return {
+        "sslmode": "verify-full",
+        "sslrootcert": str(settings.postgres_ca_file or _system_ca_file()),
+    }
+
+
+def _system_ca_file() -> Path:
+    """The system's CA certificates: neither driver looks for them on its own."""
+    given = ssl.get_default_verify_paths().cafile
+    paths = [Path(path) for path in (given, *_SYSTEM_CA_FILES) if path]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        msg = (
+            "HEADRACE_POSTGRES_TLS is true and this system has no CA certificates in "
+            f"{', '.join(map(str, paths))}: install them, or set HEADRACE_POSTGRES_CA_FILE"
+        )
+        raise ConfigurationError(msg)
+    return found
+
+
+def _postgres_password(settings: Settings) -> str | None:
+    """Password of the database. A server of the user's own may need none."""
+    if settings.postgres_password is None and not is_loopback(settings.postgres_host):
+        return None
+    return _secret(settings.postgres_password)
 
 
 def _secret(value: SecretStr | None) -> str:
