@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from headrace.orchestration.factory import quality_dag
 from headrace.orchestration.quality_task import check_quality
+from headrace.orchestration.stage_tasks import with_retries
 
 with quality_dag(__doc__ or "") as dag:
-    check_quality()
+    with_retries(check_quality)()

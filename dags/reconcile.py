@@ -15,7 +15,13 @@ from airflow.sdk import task_group
 
 from headrace.orchestration.factory import reconcile_dag
 from headrace.orchestration.spans import Span
-from headrace.orchestration.stage_tasks import HEAL_POOL, await_ingest, compute, find_windows
+from headrace.orchestration.stage_tasks import (
+    HEAL_POOL,
+    await_ingest,
+    compute,
+    find_windows,
+    with_retries,
+)
 
 with reconcile_dag(__doc__ or "") as dag:
 
@@ -24,4 +30,4 @@ with reconcile_dag(__doc__ or "") as dag:
         """One piece: all stages for up to sixty windows; for more in a long range."""
         compute(span, pool=HEAL_POOL)
 
-    heal.expand(span=find_windows(await_ingest(pool=HEAL_POOL).output))
+    heal.expand(span=with_retries(find_windows)(await_ingest(pool=HEAL_POOL).output))

@@ -6,8 +6,9 @@
 4. `republish` publishes rows and alarm changes to Kafka in one transaction.
 
 If a run fails, the next reconcile run computes its window. This Airflow DAG never catches up.
-Up to eight runs may retry at the same time, beside those that wait for the sink. If more are
-active, Airflow skips windows, and the reconcile DAG computes them.
+Eight runs may retry at the same time, beside those that wait for the sink, and more if the profile
+sets longer retries. If more are active, Airflow skips windows, and the reconcile DAG computes
+them.
 """
 
 from __future__ import annotations

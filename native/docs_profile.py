@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from headrace.profile import Profile
+from headrace.profile_retries import Retries, StageRetries
 from native.docs_tables import duration_text, table
 
 __all__ = ["MEANINGS", "entries", "profile"]
@@ -65,7 +66,15 @@ MEANINGS = {
     "`HEADRACE_MAX_CLOCK_DRIFT`.",
     "quality.dead_letters": "Share of what arrived that was rejected.",
     "quality.adds_up": "Number of windows whose raw readings, rows and published rows disagree.",
+    "retries.*.tries": "Tries of a stage in all, the first one included. `*` is `await_ingest`, "
+    "`find`, `downsample`, `evaluate_alarms`, `republish` or `check_quality`.",
+    "retries.*.delay": "Wait before the second try.",
+    "retries.*.backoff": "Factor by which each further wait is longer; 1 makes all equal.",
+    "retries.*.max_delay": "Longest wait; not shorter than `delay`.",
+    "retries.*.limit": "Time limit of one try. The time limit of a stage's calls to InfluxDB "
+    "is a part of it.",
 }
+_OF_ITS_STAGE = "of its [stage](retries.md)"
 _SCALARS = {
     str: "text",
     float: "number",
@@ -92,6 +101,9 @@ def entries(model: type[BaseModel] = Profile, prefix: str = "") -> Iterator[tupl
         inner = next((item for item in arguments if _is_model(item)), None)
         if path.startswith("quality."):
             yield path, "`{warn, fail}`", "required"
+        elif annotation is Retries:
+            for entry, inside in StageRetries.model_fields.items():
+                yield f"{path}.*.{entry}", _kind(inside.annotation), _OF_ITS_STAGE
         elif _is_model(annotation):
             yield from entries(typing.cast("type[BaseModel]", annotation), f"{path}.")
         elif inner is not None:

@@ -22,7 +22,7 @@ from headrace.errors import PermanentError
 from headrace.ingest.metrics import BridgeMetrics, SinkMetrics
 from headrace.models.deadletter import Reason
 from headrace.models.window import rfc3339
-from headrace.orchestration.policies import POLICIES
+from headrace.orchestration.policies import STAGES, retry_cells, stage_policy
 from headrace.settings import ENV_PREFIX, GROUPS, SECRETS
 from native.docs_tables import duration_text, table
 
@@ -145,20 +145,11 @@ def _exposed(metric: Metric) -> str:
 
 def retry_policies() -> str:
     """How often, how soon and after which errors each stage is retried."""
-    rows = [
-        [
-            f"`{stage}`",
-            str(policy.tries),
-            duration_text(policy.delay),
-            f"x {policy.backoff:g}, at most {duration_text(policy.max_delay)}"
-            if policy.backoff > 1
-            else "",
-            duration_text(policy.time_limit),
-            ", ".join(f"`{error.__name__}`" for error in policy.never),
-            policy.why,
-        ]
-        for stage, policy in POLICIES.items()
-    ]
+    rows = []
+    for stage in STAGES:
+        policy = stage_policy(stage)
+        never = ", ".join(f"`{error.__name__}`" for error in policy.never)
+        rows.append([*retry_cells(stage, policy.retries), never, policy.why])
     header = ["stage", "tries", "delay", "backoff", "limit of one try", "never retried", "why"]
     return table(header, rows)
 

@@ -35,6 +35,7 @@ from headrace.checks.yaml_file import parse_yaml
 from headrace.errors import ConfigurationError
 from headrace.models.topic_filters import overlap
 from headrace.profile_quality import Quality, Thresholds
+from headrace.profile_retries import Retries
 from headrace.profile_rules import AlarmRule, Name, check_params
 
 __all__ = [
@@ -191,7 +192,7 @@ class Silence(_Model):
 
 
 class Profile(_Model):
-    """One kind of device: topics, fields, windows, alarms and quality levels."""
+    """One kind of device: topics, fields, windows, alarms, quality levels and retries."""
 
     name: Annotated[
         str,
@@ -215,6 +216,7 @@ class Profile(_Model):
     alarms: tuple[AlarmRule, ...] = Field((), max_length=100)
     silent: Silence
     quality: Quality
+    retries: Retries = Retries()
 
     @field_validator("topics", "buckets")
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 
 import pendulum
 import pytest
+import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, RetryAction
 from airflow.serialization.serialized_objects import DagSerialization
@@ -22,6 +23,9 @@ from headrace.errors import (
 )
 from headrace.orchestration.alerts import on_failure, on_success
 from headrace.orchestration.factory import reconcile_dag
+from headrace.orchestration.policies import call_limit
+from headrace.profile import load_profile
+from headrace.profile_retries import Retries
 from tests.dags.conftest import PROJECT
 
 DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
@@ -88,6 +92,53 @@ def test_permanent_errors_are_not_retried(dag_bag: DagBag) -> None:
             assert policy.evaluate(error, 1, 5).action is RetryAction.FAIL, dag_id
         decision = policy.evaluate(ServerUnavailableError("x"), 1, 5)
         assert decision.action is not RetryAction.FAIL, dag_id
+
+
+def test_a_profile_changes_the_retries_of_every_task(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = yaml.safe_load((PROJECT / "include/profiles/generators.yaml").read_text())
+    own = {"tries": 41, "delay": "7s", "backoff": 1.5, "max_delay": "11m", "limit": "59m"}
+    content["retries"] = dict.fromkeys(Retries.model_fields, own)
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("HEADRACE_PROFILE", str(path))
+    monkeypatch.chdir(tmp_path)
+    bag = DagBag(str(PROJECT / "dags"))
+    assert set(bag.dags) == {LIVE, HEAL, QUALITY, CLEANUP}
+    for dag_id, task in every_task(bag):
+        if dag_id == CLEANUP:
+            continue
+        stage = task.task_id.split(".")[-1]
+        where = f"{dag_id}.{stage}"
+        assert task.retries == 40, where
+        assert task.retry_delay == timedelta(seconds=7), where
+        assert task.retry_exponential_backoff == 1.5, where
+        assert task.max_retry_delay == timedelta(minutes=11), where
+        grace = timedelta(milliseconds=500) if stage == "await_ingest" else timedelta(0)
+        assert task.execution_timeout == timedelta(minutes=59) + grace, where
+        # The run's own limit leaves all tries their time.
+        assert bag.dags[dag_id].dagrun_timeout > timedelta(hours=6), where
+        assert f"| `{stage}` | 41 | 7s | x 1.5, at most 11m | 59m |" in bag.dags[dag_id].doc_md
+    assert bag.dags[LIVE].max_active_runs > 60
+
+
+def test_every_dag_shows_the_retries_of_its_stages(dag_bag: DagBag) -> None:
+    for dag_id, task in every_task(dag_bag):
+        assert f"| `{task.task_id.split('.')[-1]}` | {task.retries + 1} |" in (
+            dag_bag.dags[dag_id].doc_md or ""
+        )
+
+
+def test_calls_to_influxdb_take_a_share_of_the_limit() -> None:
+    profile = load_profile(PROJECT / "include/profiles/generators.yaml")
+    longer = profile.retries.downsample.model_copy(update={"limit": timedelta(minutes=50)})
+    slow = profile.model_copy(
+        update={"retries": profile.retries.model_copy(update={"downsample": longer})}
+    )
+    assert call_limit("downsample")(profile) == timedelta(minutes=3)
+    assert call_limit("downsample")(slow) == timedelta(minutes=30)
+    assert call_limit("republish")(slow) == timedelta(minutes=3)
 
 
 def test_every_pool_is_created(dag_bag: DagBag) -> None:

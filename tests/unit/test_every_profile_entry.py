@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,10 +22,17 @@ from pydantic import BaseModel
 from headrace.checks.explain import allowed_values
 from headrace.errors import ConfigurationError
 from headrace.profile import Profile, load_profile
+from headrace.profile_retries import Retries
 from tests.unit.conftest import PROJECT
 
 SHIPPED = PROJECT / "include" / "profiles" / "generators.yaml"
-CONTENT: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())
+CONTENT: dict[str, Any] = {
+    **yaml.safe_load(SHIPPED.read_text()),
+    # The shipped profile keeps the defaults. All stages have the same entries.
+    "retries": {
+        "downsample": {"tries": 6, "delay": "3s", "backoff": 2, "max_delay": "30s", "limit": "5m"}
+    },
+}
 #: Values that no entry can have: wrong types, infinite, huge, unknown.
 NEVER = (
     None,
@@ -76,6 +84,11 @@ WORKING: dict[str, set[Any]] = {
     "quality.adds_up.warn": {0},
     "quality.adds_up.fail": {0},
     "tags": {"{}"},
+    "retries": {"{}"},
+    "retries.downsample": {"{}"},
+    "retries.downsample.backoff": {1.5},
+    "retries.downsample.max_delay": {"1h"},
+    "retries.downsample.limit": {"1h"},
 }
 
 
@@ -83,6 +96,8 @@ def entries(model: type[BaseModel], content: Any, path: tuple[Any, ...] = ()) ->
     """Path and field of every entry, with one sample of each dictionary and list."""
     for name, field in model.model_fields.items():
         here = (*path, name)
+        if path == ("retries",) and name not in content:
+            continue
         yield here, field
         inner = content.get(name)
         if name == "fields":
@@ -122,7 +137,7 @@ def test_odd_values_are_refused_or_work(name: str, tmp_path: Path) -> None:
     last = next(part for part in reversed(path) if isinstance(part, str))
     for value in (*NEVER, *SOMETIMES):
         shown = str(value) if value in ({}, []) else value
-        works = shown in WORKING.get(name, set()) if isinstance(shown, str | int) else False
+        works = shown in WORKING.get(name, set()) if isinstance(shown, str | int | float) else False
         if isinstance(value, bool):
             works = value in WORKING.get(name, set()) and "required" in path
         try:
@@ -217,6 +232,40 @@ def test_entries_that_do_not_fit_together_are_named(
     with pytest.raises(ConfigurationError) as refused:
         load({**CONTENT, **change}, tmp_path)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("retries", "said"),
+    [
+        (
+            {"downsampel": {"tries": 3}},
+            "retries.downsampel: unknown entry; did you mean downsample",
+        ),
+        ({"downsample": {"trys": 3}}, "retries.downsample.trys: unknown entry; did you mean tries"),
+        ({"find": {"tries": 0}}, "retries.find.tries: 0 is not allowed. Write a whole number"),
+        ({"find": {"delay": 30}}, "retries.find.delay: 30 is not allowed. Write a duration"),
+        ({"find": {"delay": "30 sec"}}, "such as 15s). Write a duration from 1s to 1h"),
+        ({"find": {"limit": "5ms"}}, "retries.find.limit: '5ms' is not allowed"),
+        ({"find": {"backoff": 0.5}}, "retries.find.backoff: 0.5 is not allowed"),
+        # With the default of the other.
+        ({"republish": {"delay": "31s"}}, "retries.republish: delay (31s) must not be longer than"),
+        ({"cleanup": {"tries": 3}}, "retries.cleanup: unknown entry"),
+    ],
+)
+def test_wrong_retries_are_refused_with_the_stage_s_name(
+    retries: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load({**CONTENT, "retries": retries}, tmp_path)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("stage", Retries.model_fields)
+def test_a_profile_changes_what_it_names_and_nothing_else(stage: str, tmp_path: Path) -> None:
+    default = getattr(Retries(), stage)
+    profile = load({**CONTENT, "retries": {stage: {"tries": 9, "max_delay": "2m"}}}, tmp_path)
+    changed_to = default.model_copy(update={"tries": 9, "max_delay": timedelta(minutes=2)})
+    assert profile.retries == Retries().model_copy(update={stage: changed_to})
 
 
 @pytest.mark.parametrize(

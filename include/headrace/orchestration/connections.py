@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -53,16 +53,17 @@ def task_settings() -> tuple[Settings, Profile]:
 
 
 @contextmanager
-def open_pipeline(timeout: timedelta) -> Iterator[Pipeline]:
+def open_pipeline(timeout: timedelta | Callable[[Profile], timedelta]) -> Iterator[Pipeline]:
     """Open the clients of the stages, for the duration of a task.
 
     Parameters
     ----------
     timeout
-        Time limit of one call to InfluxDB.
+        Time limit of one call to InfluxDB, or a function that takes it from the profile.
     """
     settings, profile = task_settings()
-    with Influx(_influx_address(), timeout=timeout) as influx:
+    limit = timeout if isinstance(timeout, timedelta) else timeout(profile)
+    with Influx(_influx_address(), timeout=limit) as influx:
         yield Pipeline(
             profile, settings.flux_dir, influx, Kafka(kafka_config()), settings.raw_retention
         )

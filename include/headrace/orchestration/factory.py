@@ -11,6 +11,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from headrace.errors import ConfigurationError
 from headrace.models.window import floor
 from headrace.orchestration.connections import task_settings
+from headrace.orchestration.policies import CLEANUP, longest_run, longest_wait, retry_table
 from headrace.profile import Profile
 from headrace.settings import Settings
 from headrace.stages.ranges import installed_at_problem
@@ -28,11 +29,16 @@ __all__ = [
 ]
 
 _OWNER = "headrace"
+_RETRIES = "**Retries** of each stage, as the profile's entry `retries` sets them:"
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
-#: Live runs that may be active beside those that wait for the sink. A run retries for some
-#: minutes at most.
+#: Live runs that may be active beside those that wait for the sink: they retry. There are
+#: more if a run may retry for longer than so many windows.
 _RETRYING_RUNS = 8
+_MOST_RETRYING_RUNS = 60
+_LIVE_STAGES = ("await_ingest", "downsample", "evaluate_alarms", "republish")
+_HEAL_STAGES = ("await_ingest", "find", "downsample", "evaluate_alarms", "republish")
+_QUALITY_STAGES = ("check_quality",)
 
 
 def windows_dag_id(profile: Profile) -> str:
@@ -53,6 +59,8 @@ def quality_dag_id(profile: Profile) -> str:
 def windows_dag(doc: str) -> DAG:
     """DAG of the live windows: one run for each window, as soon as it has ended."""
     settings, profile = task_settings()
+    wait = settings.settle_limit + profile.grace
+    retrying = math.ceil(longest_wait(_LIVE_STAGES, profile) / profile.window)
     return _dag(
         windows_dag_id(profile),
         doc,
@@ -61,9 +69,10 @@ def windows_dag(doc: str) -> DAG:
         # Live means now: the reconcile DAG computes missed windows.
         catchup=False,
         # A run that retries, or waits for the sink, must not delay the next window.
-        max_active_runs=_RETRYING_RUNS
-        + math.ceil((settings.settle_limit + profile.grace) / profile.window),
-        dagrun_timeout=timedelta(minutes=30) + settings.settle_limit + profile.grace,
+        max_active_runs=min(max(retrying, _RETRYING_RUNS), _MOST_RETRYING_RUNS)
+        + math.ceil(wait / profile.window),
+        dagrun_timeout=max(timedelta(minutes=30), longest_run(_LIVE_STAGES, profile)) + wait,
+        retries=retry_table(_LIVE_STAGES, profile),
         tags=["live"],
     )
 
@@ -81,7 +90,8 @@ def reconcile_dag(doc: str) -> DAG:
         # One run looks at everything that was missed: see `headrace.orchestration.heal_progress`.
         catchup=False,
         max_active_runs=2,
-        dagrun_timeout=timedelta(hours=6),
+        dagrun_timeout=max(timedelta(hours=6), longest_run(_HEAL_STAGES, profile)),
+        retries=retry_table(_HEAL_STAGES, profile),
         tags=["heal"],
         params=_range_params(),
     )
@@ -97,7 +107,8 @@ def quality_dag(doc: str) -> DAG:
         settings,
         catchup=False,
         max_active_runs=2,
-        dagrun_timeout=timedelta(minutes=30),
+        dagrun_timeout=max(timedelta(minutes=30), longest_run(_QUALITY_STAGES, profile)),
+        retries=retry_table(_QUALITY_STAGES, profile),
         tags=["quality"],
         params=_range_params(),
     )
@@ -105,7 +116,7 @@ def quality_dag(doc: str) -> DAG:
 
 def cleanup_dag(doc: str) -> DAG:
     """DAG that deletes old records and logs of Airflow."""
-    settings, _ = task_settings()
+    settings, profile = task_settings()
     return _dag(
         "airflow_cleanup",
         doc,
@@ -114,6 +125,7 @@ def cleanup_dag(doc: str) -> DAG:
         catchup=False,
         max_active_runs=1,
         dagrun_timeout=timedelta(hours=2),
+        retries=retry_table([CLEANUP], profile),
         tags=["maintenance"],
     )
 
@@ -161,15 +173,18 @@ def _dag(
     settings: Settings,
     *,
     tags: list[str],
+    retries: str,
     head_start: timedelta = timedelta(0),
     **more: Any,
 ) -> DAG:
+    description = doc.strip().partition("\n")[0]
+    doc = f"{doc.rstrip()}\n\n{_RETRIES}\n\n{retries}\n"
     now = datetime.now(UTC)
     start = _start_date(settings, now)
     problem = installed_at_problem(settings.installed_at, now)
     return DAG(
         dag_id,
-        description=doc.strip().partition("\n")[0],
+        description=description,
         doc_md=f"**Warning:** {problem}.\n\n{doc}" if problem else doc,
         # Explicit: for a bare cron string, Airflow creates runs without an interval.
         schedule=CronDataIntervalTimetable(cron, timezone="UTC"),

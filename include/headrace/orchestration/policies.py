@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
+from headrace.checks.durations import duration_text
 from headrace.errors import PermanentError, QualityError
+from headrace.profile import Profile
+from headrace.profile_retries import CLEANUP_RETRIES, Retries, StageRetries
 
-__all__ = ["POLICIES", "StagePolicy"]
+__all__ = [
+    "CLEANUP",
+    "STAGES",
+    "StagePolicy",
+    "call_limit",
+    "longest_run",
+    "longest_wait",
+    "retry_cells",
+    "retry_table",
+    "stage_policy",
+]
+
+#: The only task that belongs to no profile.
+CLEANUP = "cleanup"
+_HEADER = ("stage", "tries", "delay", "backoff", "limit of one try")
 
 
 @dataclass(frozen=True)
@@ -19,38 +37,26 @@ class StagePolicy:
 
     Parameters
     ----------
-    tries
-        Number of tries in all.
-    delay
-        Wait before the second try.
-    backoff
-        Factor by which each further wait is longer.
-    max_delay
-        Longest wait.
-    time_limit
-        Time limit of one try.
+    retries
+        How often and how soon, and how long one try may take.
     never
         Errors after which there is no retry.
     why
         Reason for the policy.
     """
 
-    tries: int
-    delay: timedelta
-    backoff: float
-    max_delay: timedelta
-    time_limit: timedelta
+    retries: StageRetries
     never: tuple[type[Exception], ...]
     why: str
 
     def task_args(self) -> dict[str, Any]:
         """The policy as arguments of a task."""
         return {
-            "retries": self.tries - 1,
-            "retry_delay": self.delay,
-            "retry_exponential_backoff": self.backoff,
-            "max_retry_delay": self.max_delay,
-            "execution_timeout": self.time_limit,
+            "retries": self.retries.tries - 1,
+            "retry_delay": self.retries.delay,
+            "retry_exponential_backoff": self.retries.backoff,
+            "max_retry_delay": self.retries.max_delay,
+            "execution_timeout": self.retries.limit,
             "retry_policy": ExceptionRetryPolicy(
                 rules=[
                     RetryRule(
@@ -63,71 +69,105 @@ class StagePolicy:
         }
 
 
-POLICIES = {
-    "await_ingest": StagePolicy(
-        tries=4,
-        delay=timedelta(seconds=2),
-        backoff=2,
-        max_delay=timedelta(seconds=10),
-        time_limit=timedelta(minutes=2),
-        never=(PermanentError,),
-        why="A short outage of Kafka must not cost a window. A sink that is behind is no error: "
+@dataclass(frozen=True)
+class _Stage:
+    """What a profile does not change about a stage's retries.
+
+    Parameters
+    ----------
+    why
+        Reason for the default.
+    never
+        Errors after which there is no retry.
+    call
+        Time limit of one call to InfluxDB, as a share of the limit of one try.
+    """
+
+    why: str
+    never: tuple[type[Exception], ...] = (PermanentError,)
+    call: float = 0.6
+
+
+STAGES = {
+    "await_ingest": _Stage(
+        "A short outage of Kafka must not cost a window. A sink that is behind is no error: "
         "the window is computed unsettled, and healed later.",
     ),
-    "find": StagePolicy(
-        tries=5,
-        delay=timedelta(seconds=5),
-        backoff=2,
-        max_delay=timedelta(minutes=1),
-        time_limit=timedelta(minutes=5),
-        never=(PermanentError,),
-        why="InfluxDB may be restarting. The run an hour later finds what this run did not.",
+    "find": _Stage(
+        "InfluxDB may be restarting. The run an hour later finds what this run did not.",
     ),
-    "downsample": StagePolicy(
-        tries=6,
-        delay=timedelta(seconds=3),
-        backoff=2,
-        max_delay=timedelta(seconds=30),
-        time_limit=timedelta(minutes=5),
-        never=(PermanentError,),
-        why="InfluxDB may be restarting, which takes less than a minute and a half. Waiting does "
+    "downsample": _Stage(
+        "InfluxDB may be restarting, which takes less than a minute and a half. Waiting does "
         "not correct a wrong token or a mistake in a Flux file.",
     ),
-    "evaluate_alarms": StagePolicy(
-        tries=6,
-        delay=timedelta(seconds=3),
-        backoff=2,
-        max_delay=timedelta(seconds=30),
-        time_limit=timedelta(minutes=5),
-        never=(PermanentError,),
-        why="As for downsample: the server is the same.",
-    ),
-    "republish": StagePolicy(
-        tries=8,
-        delay=timedelta(seconds=2),
-        backoff=2,
-        max_delay=timedelta(seconds=30),
-        time_limit=timedelta(minutes=10),
-        never=(PermanentError,),
-        why="Two servers may be restarting, or another publisher may have taken over. A retry "
+    "evaluate_alarms": _Stage("As for downsample: the server is the same."),
+    "republish": _Stage(
+        "Two servers may be restarting, or another publisher may have taken over. A retry "
         "never publishes anything twice.",
+        call=0.3,
     ),
-    "check_quality": StagePolicy(
-        tries=4,
-        delay=timedelta(seconds=10),
-        backoff=2,
-        max_delay=timedelta(minutes=1),
-        time_limit=timedelta(minutes=5),
+    "check_quality": _Stage(
+        "A server may be restarting. A failed check is not repeated: its data do not change.",
         never=(PermanentError, QualityError),
-        why="A server may be restarting. A failed check is not repeated: its data do not change.",
+        call=0.4,
     ),
-    "cleanup": StagePolicy(
-        tries=3,
-        delay=timedelta(minutes=5),
-        backoff=1,
-        max_delay=timedelta(minutes=5),
-        time_limit=timedelta(minutes=30),
-        never=(PermanentError,),
-        why="No other task waits for it, and the next day's run deletes what is left.",
-    ),
+    CLEANUP: _Stage("No other task waits for it, and the next day's run deletes what is left."),
 }
+
+
+def stage_policy(stage: str, profile: Profile | None = None) -> StagePolicy:
+    """Policy of a stage.
+
+    Parameters
+    ----------
+    stage
+        The stage.
+    profile
+        The profile that may change the defaults.
+    """
+    known = STAGES[stage]
+    return StagePolicy(_retries(stage, profile), known.never, known.why)
+
+
+def call_limit(stage: str) -> Callable[[Profile], timedelta]:
+    """Time limit of one call to InfluxDB within a stage: depends on the profile."""
+    return lambda profile: STAGES[stage].call * _retries(stage, profile).limit
+
+
+def longest_wait(stages: Iterable[str], profile: Profile) -> timedelta:
+    """Time that a run may spend between the tries of its stages."""
+    waits = (_retries(stage, profile).longest_wait for stage in stages)
+    return sum(waits, timedelta(0))
+
+
+def longest_run(stages: Iterable[str], profile: Profile) -> timedelta:
+    """Time that a run may take if its tries fail at once, and the last ones take their limit."""
+    stages = list(stages)
+    limits = (_retries(stage, profile).limit for stage in stages)
+    return sum(limits, longest_wait(stages, profile))
+
+
+def _retries(stage: str, profile: Profile | None) -> StageRetries:
+    if stage == CLEANUP:
+        return CLEANUP_RETRIES
+    retries: StageRetries = getattr(profile.retries if profile else Retries(), stage)
+    return retries
+
+
+def retry_cells(stage: str, retries: StageRetries) -> list[str]:
+    """Cells of a stage in a table of retries."""
+    backoff = f"x {retries.backoff:g}, at most {duration_text(retries.max_delay)}"
+    return [
+        f"`{stage}`",
+        str(retries.tries),
+        duration_text(retries.delay),
+        backoff if retries.backoff > 1 else "",
+        duration_text(retries.limit),
+    ]
+
+
+def retry_table(stages: Iterable[str], profile: Profile) -> str:
+    """The retries of stages as a table in Markdown."""
+    rows = [retry_cells(stage, _retries(stage, profile)) for stage in stages]
+    lines = [_HEADER, ["-"] * len(_HEADER), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

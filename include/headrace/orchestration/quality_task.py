@@ -14,6 +14,7 @@ from headrace.errors import QualityError
 from headrace.models.quality import Verdict, report_table
 from headrace.models.window import WindowRange
 from headrace.orchestration.connections import open_pipeline, task_settings
+from headrace.orchestration.policies import call_limit
 from headrace.orchestration.ranges import given_range, run_range
 from headrace.orchestration.stage_tasks import stage_args
 from headrace.stages.pipeline import Pipeline
@@ -22,7 +23,6 @@ __all__ = ["check_quality"]
 
 _log = structlog.get_logger(__name__)
 
-_QUERY_LIMIT = timedelta(minutes=2)
 #: A longer grace of the profile makes the checks wait no longer: such a window is not judged.
 _LONGEST_GRACE = timedelta(minutes=3)
 #: The checks wait this long after the last window's end for its live run.
@@ -46,7 +46,7 @@ def check_quality() -> list[dict[str, Any]]:
     if given_range(context, profile) is not None:
         now = datetime.now(UTC)
         check_range(windows, now, now - settings.raw_retention)
-    with open_pipeline(_QUERY_LIMIT) as pipeline:
+    with open_pipeline(call_limit("check_quality")) as pipeline:
         _await_live_run(windows, pipeline)
         drift = settings.max_clock_drift.total_seconds()
         results = stage(windows, settings.installed_at, drift, pipeline)

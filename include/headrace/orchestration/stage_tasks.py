@@ -13,7 +13,7 @@ from headrace.orchestration.alerts import on_failure, on_success
 from headrace.orchestration.await_ingest import AwaitIngest
 from headrace.orchestration.connections import open_pipeline, task_settings
 from headrace.orchestration.heal_progress import heal_from, set_healed_until
-from headrace.orchestration.policies import POLICIES
+from headrace.orchestration.policies import call_limit, stage_policy
 from headrace.orchestration.ranges import given_range
 from headrace.orchestration.spans import Span, span_of, windows_of
 
@@ -27,6 +27,7 @@ __all__ = [
     "find_windows",
     "republish",
     "stage_args",
+    "with_retries",
 ]
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +40,6 @@ LIVE_POOL = "default_pool"
 
 #: A window that ended less than this ago is left to its live run.
 _LIVE = timedelta(seconds=30)
-_QUERY_LIMIT = timedelta(minutes=3)
 
 
 def stage_args(stage: str, *, push_xcom: bool = False) -> dict[str, Any]:
@@ -56,16 +56,24 @@ def stage_args(stage: str, *, push_xcom: bool = False) -> dict[str, Any]:
     return {
         "task_id": stage,
         "do_xcom_push": push_xcom,
-        **POLICIES[stage].task_args(),
+        # The profile may change them: see `with_retries`.
+        **stage_policy(stage).task_args(),
         "on_failure_callback": on_failure,
         "on_success_callback": on_success,
     }
+
+
+def with_retries(stage: Any) -> Any:
+    """A stage's task with the retries of the profile, to be used while a DAG is created."""
+    _, profile = task_settings()
+    return stage.override(**stage_policy(stage.kwargs["task_id"], profile).task_args())
 
 
 def await_ingest(pool: str = LIVE_POOL) -> AwaitIngest:
     """Wait for the sink, and pass on the windows of the run."""
     _, profile = task_settings()
     args = stage_args("await_ingest", push_xcom=True)
+    args |= stage_policy("await_ingest", profile).task_args()
     # The task first waits for the grace of the profile.
     args["execution_timeout"] += profile.grace
     return AwaitIngest(
@@ -95,7 +103,7 @@ def find_windows(awaited: Span) -> list[Span]:
     context = get_current_context()
     settings, profile = task_settings()
     if context["dag_run"].run_type == "scheduled" and given_range(context, profile) is None:
-        with open_pipeline(_QUERY_LIMIT) as pipeline:
+        with open_pipeline(call_limit("find")) as pipeline:
             now = earlier_clock(pipeline)
             begin = heal_from(context["ti"].dag_id, now, settings)
             windows = expected_windows(begin, now, _LIVE + profile.grace, pipeline)
@@ -115,7 +123,7 @@ def downsample(span: Span) -> dict[str, Any]:
     """Compute one row for each device and window, inside InfluxDB, and record the windows."""
     from headrace.stages.downsample import downsample as stage  # noqa: PLC0415
 
-    with open_pipeline(_QUERY_LIMIT) as pipeline:
+    with open_pipeline(call_limit("downsample")) as pipeline:
         result = stage(
             windows_of(span, pipeline.profile), pipeline, settled=span["settled"], run=_run_name()
         )
@@ -128,7 +136,7 @@ def evaluate_alarms(span: Span) -> dict[str, Any]:
     """Write the level of every row under every alarm rule of the profile, in Flux."""
     from headrace.stages.alarms import evaluate_alarms as stage  # noqa: PLC0415
 
-    with open_pipeline(_QUERY_LIMIT) as pipeline:
+    with open_pipeline(call_limit("evaluate_alarms")) as pipeline:
         result = stage(windows_of(span, pipeline.profile), pipeline)
     _log.info("evaluated alarms", **span, rows=result)
     return result
@@ -142,7 +150,7 @@ def republish(span: Span) -> dict[str, Any]:
     """
     from headrace.stages.republish import republish as stage  # noqa: PLC0415
 
-    with open_pipeline(_QUERY_LIMIT) as pipeline:
+    with open_pipeline(call_limit("republish")) as pipeline:
         result = stage(windows_of(span, pipeline.profile), pipeline, run=_run_name())
     _log.info("republished", **span, **asdict(result))
     return asdict(result)
@@ -164,7 +172,7 @@ def compute(span: Any, *, pool: str = LIVE_POOL, priority: int = 1) -> None:
         return {"priority_weight": priority + step, "weight_rule": "absolute"}
 
     (
-        downsample.override(pool=pool, **at(0))(span)
-        >> evaluate_alarms.override(pool=pool, **at(1))(span)
-        >> republish.override(**at(2))(span)
+        with_retries(downsample).override(pool=pool, **at(0))(span)
+        >> with_retries(evaluate_alarms).override(pool=pool, **at(1))(span)
+        >> with_retries(republish).override(**at(2))(span)
     )
