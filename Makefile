@@ -63,7 +63,7 @@ test-all: $(INSTALLED) ## Run all tests, including the long ones
 chaos: $(INSTALLED) ## Kill processes at random, then count readings (MINUTES=30, CHAOS_SEED=...)
 	@$(BIN)/python -m native programs
 	CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest --capture=no \
-	    tests/integration/test_crash_and_count.py::test_nothing_is_lost_in_a_long_time
+	    tests/integration/test_crash_and_count.py::test_killed_processes_lose_nothing_over_a_long_run
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types, documents and the compose file

@@ -114,5 +114,5 @@ def test_every_make_target_runs(run: set[str]) -> None:
     assert targets() == {name.removeprefix("make:") for name in run if name.startswith("make:")}
 
 
-def test_nothing_of_another_kind_is_named(run: set[str]) -> None:
+def test_markers_name_only_known_kinds(run: set[str]) -> None:
     assert {name.partition(":")[0] for name in run} == {"dag", "cli", "make"}

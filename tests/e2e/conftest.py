@@ -1,4 +1,4 @@
-"""One Airflow for all end-to-end tests: it takes about a minute to start."""
+"""One Airflow for all end-to-end tests, because it takes about a minute to start."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.support.backbone import Backbone
 from tests.support.installation import PROJECT
 from tests.support.ranges import hours_ago, windows
 
-#: Where operators reach Airflow. In these tests, links only have to lead there.
+#: Base URL of Airflow for operators. The tests only check that links begin with it.
 PUBLIC_URL = "http://airflow.example.org"
 
 
 @pytest.fixture(scope="session")
 def missed() -> WindowRange:
-    """Two hours of windows, during which the installation ran without Airflow."""
+    """Two hours of windows that passed while Airflow was not running."""
     return windows(hours_ago(2), 119)
 
 
@@ -27,7 +27,7 @@ def missed() -> WindowRange:
 def running_airflow(
     running_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory, missed: WindowRange
 ) -> Iterator[AirflowStack]:
-    """Airflow without bridge and sink, with Flux files that a test may change.
+    """Airflow without bridge and sink, with Flux files that tests may change.
 
     One device, `early`, has a reading in each of the windows that Airflow missed.
     """
@@ -41,10 +41,10 @@ def running_airflow(
             "HEADRACE_INSTALLED_AT": rfc3339(missed.start),
             "HEADRACE_FLUX_DIR": str(folder / "flux"),
             "HEADRACE_SETTLE_LIMIT": "15s",
-            # A proxy that is not there: Airflow reaches its servers without it.
+            # This proxy does not exist: Airflow must reach its servers directly.
             "http_proxy": "http://127.0.0.1:9",
             "https_proxy": "http://127.0.0.1:9",
-            # Served on every address, and links lead to a host of the operator's.
+            # Airflow listens on every address, and links in mails use the operator's host name.
             "HEADRACE_AIRFLOW_HOST": "0.0.0.0",  # noqa: S104
             "HEADRACE_AIRFLOW_URL": PUBLIC_URL,
         },

@@ -1,4 +1,4 @@
-"""Mails about a stage that fails for good: one for each cause, with a link that works."""
+"""A stage that fails for good sends one mail for each cause, with a working link."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.mark.runs("dag:reconcile")
-def test_each_cause_is_mailed_once_and_so_is_recovery(airflow: AirflowStack) -> None:
+def test_each_cause_and_the_recovery_send_one_mail(airflow: AirflowStack) -> None:
     installation = airflow.installation
     token = installation.settings.tokens_dir / "airflow.token"
     good = token.read_text()
@@ -54,7 +54,7 @@ def test_each_cause_is_mailed_once_and_so_is_recovery(airflow: AirflowStack) -> 
     here = url.replace(PUBLIC_URL, f"http://127.0.0.1:{airflow.port}")
     assert urllib3.request("GET", here).status == 200
 
-    # The stage still fails, now for another reason.
+    # The stage fails again, for another reason.
     flux = Path(airflow.environment["HEADRACE_FLUX_DIR"]) / "downsample.flux"
     right = flux.read_text()
     try:
@@ -76,7 +76,7 @@ def test_each_cause_is_mailed_once_and_so_is_recovery(airflow: AirflowStack) -> 
 
 
 def only_mail(airflow: AirflowStack, subject: str) -> str:
-    """Text of the one mail with this subject."""
+    """Return the text of the only mail with this subject."""
     (mail,) = wait_for(
         lambda: [mail for mail in airflow.mailbox.mails if mail["Subject"] == subject]
     )

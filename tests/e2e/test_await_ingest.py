@@ -1,4 +1,4 @@
-"""A window waits for the sink no longer than its limit, whatever else hangs."""
+"""A window waits for the sink until a time limit, even if the triggerer hangs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from headrace.stages.markers import read_markers
 from tests.support.airflow import AirflowStack
 from tests.support.ranges import hours_ago, windows
 
-#: Time for Airflow to start the tasks, on a busy machine, beside the limit itself.
+#: Seconds that Airflow may take to start the tasks on a busy machine, beyond the time limit.
 OVERHEAD_SECONDS = 60
 
 
-def test_a_frozen_triggerer_and_a_stopped_sink_cost_the_time_limit_at_most(
+def test_waiting_for_a_stopped_sink_ends_at_the_time_limit(
     airflow: AirflowStack,
 ) -> None:
     installation = airflow.installation
@@ -45,7 +45,7 @@ def test_a_frozen_triggerer_and_a_stopped_sink_cost_the_time_limit_at_most(
     assert done["state"] == "success"
     assert taken >= limit
     (task,) = [t for t in airflow.tasks("reconcile", run) if t["task_id"] == "await_ingest"]
-    # The time limit is no failure: nothing is retried and nobody gets a mail.
+    # Reaching the time limit is not a failure: no retry and no mail.
     assert task["try_number"] == 1
     assert airflow.mailbox.subjects("await_ingest") == []
     with installation.pipeline() as pipeline:
@@ -55,7 +55,7 @@ def test_a_frozen_triggerer_and_a_stopped_sink_cost_the_time_limit_at_most(
 
 
 def _commit_everything(airflow: AirflowStack) -> None:
-    """Commit what no sink has read, so that later windows do not wait for it."""
+    """Commit the unread records, so that later windows do not wait for them."""
     profile, kafka = airflow.installation.profile, airflow.installation.kafka
     ends = end_of_topic(kafka, profile.topics.raw)
     consumer = kafka.consumer(profile.sink_group)

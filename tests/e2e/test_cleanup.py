@@ -1,4 +1,4 @@
-"""The clean-up deletes old records and logs of Airflow, and keeps new ones."""
+"""The clean-up DAG deletes old records and logs of Airflow and keeps new ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OLD = timedelta(days=40)
 
 
 def run_range(airflow: AirflowStack, range_: WindowRange) -> tuple[str, Path]:
-    """Run a range by hand; returns the run and its folder of logs."""
+    """Run a range manually; return the run and its log folder."""
     run = airflow.heal(range_.start, range_.stop)
     assert run["state"] == "success"
     run_id = str(run["dag_run_id"])
@@ -30,7 +30,7 @@ def run_range(airflow: AirflowStack, range_: WindowRange) -> tuple[str, Path]:
 
 
 def make_old(airflow: AirflowStack, run_id: str, folder: Path) -> None:
-    """Date a run and its logs 40 days back."""
+    """Set the dates of a run and its logs back by 40 days."""
     connection = psycopg2.connect(
         host="127.0.0.1",
         port=airflow.postgres_port,
@@ -54,7 +54,7 @@ def make_old(airflow: AirflowStack, run_id: str, folder: Path) -> None:
 
 
 @pytest.mark.runs("dag:cleanup")
-def test_old_records_and_logs_are_deleted_and_new_ones_stay(airflow: AirflowStack) -> None:
+def test_only_old_records_and_logs_are_deleted(airflow: AirflowStack) -> None:
     range_ = windows(hours_ago(9), 1)
     old, old_logs = run_range(airflow, range_)
     new, new_logs = run_range(airflow, range_)

@@ -1,4 +1,4 @@
-"""Missed windows are healed automatically; any past range by the API, as by the UI."""
+"""Missed windows heal automatically; a backfill through the API heals any past range."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUR = timedelta(hours=1)
 
 
 def revisions(airflow: AirflowStack, device: str) -> Counter[tuple[str, int]]:
-    """Windows and revisions of a device that consumers have received."""
+    """Return the windows and revisions of a device that consumers have received."""
     return Counter(
         (row["window_start"], row["revision"])
         for row in airflow.installation.rows()
@@ -31,17 +31,17 @@ def once(range_: WindowRange, revision: int = 0) -> Counter[tuple[str, int]]:
 
 
 def hours_before(hours: int, count: int) -> WindowRange:
-    """Whole hours as reconcile runs cover them: from five past to five past."""
+    """Return the range of some reconcile runs, each from five past the hour to the next."""
     start = hours_ago(hours)
     return windows(start.replace(minute=5), 60 * count)
 
 
 def create_backfill(airflow: AirflowStack, range_: WindowRange, **more: Any) -> int:
-    """Send what *Trigger* > *Backfill* sends in the UI; return the number of runs."""
+    """Create a backfill as *Trigger* > *Backfill* in the UI does; return the number of runs."""
     body = {
         "dag_id": f"{airflow.name}_reconcile",
         "from_date": rfc3339(range_.start),
-        # Both ends are inclusive.
+        # Both dates are inclusive.
         "to_date": rfc3339(range_.stop - timedelta(seconds=1)),
         "reprocess_behavior": "none",
         "max_active_runs": 4,
@@ -60,8 +60,10 @@ def create_backfill(airflow: AirflowStack, range_: WindowRange, **more: Any) -> 
 
 
 @pytest.mark.runs("cli:status")
-def test_two_hours_without_airflow(airflow: AirflowStack, missed: WindowRange) -> None:
-    """The first reconcile run after the start finds these windows."""
+def test_two_missed_hours_are_healed_after_airflow_starts(
+    airflow: AirflowStack, missed: WindowRange
+) -> None:
+    """The first reconcile run after the start computes these windows."""
     assert revisions(airflow, "early") == once(missed)
 
     def missing() -> int:
@@ -69,7 +71,7 @@ def test_two_hours_without_airflow(airflow: AirflowStack, missed: WindowRange) -
         return int(json.loads(done.stdout)["windows"]["missing"])
 
     wait_for(lambda: missing() == 0, 120, 2)
-    # Healing did not delay live windows. The first one was late before Airflow started.
+    # Healing did not delay live windows. The first one was already late when Airflow started.
     live = wait_for(
         lambda: [run for run in airflow.runs("windows")[:-1] if run["state"] == "success"], 150
     )
@@ -78,8 +80,8 @@ def test_two_hours_without_airflow(airflow: AirflowStack, missed: WindowRange) -
         assert started < timedelta(seconds=30)
 
 
-def test_backfill_and_correction(airflow: AirflowStack) -> None:
-    """Two hours in two runs; then late readings, and a run for three windows."""
+def test_a_backfill_publishes_windows_and_late_readings_correct_them(airflow: AirflowStack) -> None:
+    """A backfill of two hours in two runs; then late readings, and a run for three windows."""
     past = hours_before(12, 2)
     airflow.installation.store(*(("past", start, {}) for start in past.starts()))
     assert create_backfill(airflow, past) == 2
@@ -98,11 +100,11 @@ def test_backfill_and_correction(airflow: AirflowStack) -> None:
 
 
 @pytest.mark.long
-def test_a_day_in_twenty_four_runs(airflow: AirflowStack) -> None:
+def test_a_day_is_backfilled_in_24_runs(airflow: AirflowStack) -> None:
     day = hours_before(72, 24)
     airflow.installation.store(*(("daily", start, {}) for start in day.starts()))
     assert create_backfill(airflow, day) == 24
     assert revisions(airflow, "daily") == once(day)
-    # Computing everything again publishes nothing.
+    # Computing the day again publishes nothing.
     assert create_backfill(airflow, day, reprocess_behavior="completed") == 24
     assert revisions(airflow, "daily") == once(day)

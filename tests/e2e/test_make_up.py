@@ -1,4 +1,4 @@
-"""`make up` in a folder with a space, under a strict umask, beside another Airflow."""
+"""`make up` works in a folder with a space, under a strict umask, beside another Airflow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PORT = re.compile(r"(?m)^(HEADRACE_\w+_PORT)=\d+$")
 
 
 @pytest.mark.long
-def test_up_in_an_odd_place() -> None:
+def test_make_up_works_in_a_folder_with_a_space_under_a_strict_umask() -> None:
     folder = make_folder() / "my fuel"
     folder.mkdir()
     env = folder / ".env"
@@ -45,7 +45,7 @@ def test_up_in_an_odd_place() -> None:
 
 
 def native(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run what a target of the Makefile runs."""
+    """Run the command behind a make target."""
     inherited = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
     return subprocess.run(
         [sys.executable, "-m", "native", *arguments],

@@ -1,4 +1,4 @@
-"""The page of windows in Airflow's UI, in a real Chromium."""
+"""The page *Windows* in Airflow's UI, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.browser import chromium
 from tests.support.processes import wait_for
 from tests.support.ranges import MINUTE, hours_ago, windows
 
-#: Ids that a device may choose, if its broker allows them; one also as a tag of line protocol.
+#: Device ids with markup. The last form is escaped for line protocol.
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 MARKUP = "[red]x"
 HOSTILE_TAG = HOSTILE.replace(" ", r"\ ").replace("=", r"\=")
@@ -34,7 +34,7 @@ COMPLETE, CORRECTED, UNSETTLED, MISSING, FAILED = range(5)
 
 @dataclass
 class Scene:
-    """Five windows, one in each state: computed by one run of Airflow, and then changed."""
+    """Five windows, one in each state. One Airflow run computed them; then they were changed."""
 
     airflow: AirflowStack
     begin: datetime
@@ -56,7 +56,7 @@ def scene(running_airflow: AirflowStack) -> Iterator[Scene]:
     for moment in moments:
         installation.store(
             ("page1", moment, {}),
-            # Low until the third window, which clears its alarm.
+            # Fuel is low until the third window, which clears the alarm.
             ("page2", moment, {"fuel": 400 if moment < moments[2] else 900}),
             (HOSTILE_TAG, moment, {"fuel": 400}),
             (MARKUP, moment, {"fuel": 400}),
@@ -64,13 +64,13 @@ def scene(running_airflow: AirflowStack) -> Iterator[Scene]:
     run = airflow.heal(begin, begin + 5 * MINUTE)
     assert run["state"] == "success"
     scene = Scene(airflow, begin, run["dag_run_id"])
-    # The hourly run would heal what follows.
+    # The hourly run would heal the following changes.
     airflow.request("PATCH", f"/dags/{airflow.name}_reconcile", {"is_paused": True})
     installation.store(("page1", moments[CORRECTED] + timedelta(seconds=9), {"fuel": 650}))
     compute(scene, CORRECTED, settled=True)
     compute(scene, UNSETTLED, settled=False)
     with installation.pipeline() as pipeline:
-        # Computed, and never published.
+        # Computed but never published.
         downsample(scene.window(MISSING), pipeline, settled=True, run="test/1")
         check = CheckResult("freshness", 400.0, 60.0, 300.0, Verdict.FAIL, "old")
         write_results(scene.window(FAILED), [check], pipeline)
@@ -88,7 +88,7 @@ def compute(scene: Scene, index: int, *, settled: bool) -> None:
 
 @pytest.fixture(scope="module")
 def browser(scene: Scene) -> Iterator[Chrome]:
-    """A browser whose user has logged in."""
+    """A browser in which a user has logged in."""
     with chromium() as window:
         window.get(f"{scene.url}/auth/login?next=/headrace/")
         wait_for(lambda: window.find_elements(By.NAME, "username"), 60)[0].send_keys("admin")
@@ -121,14 +121,14 @@ def rows(browser: Chrome) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("path", ["", "windows", "alarms", "page.js", "icon.svg"])
-def test_the_page_needs_a_login(airflow: AirflowStack, path: str) -> None:
+def test_the_page_requires_a_login(airflow: AirflowStack, path: str) -> None:
     url = f"http://127.0.0.1:{airflow.port}/headrace/{path}"
     assert urllib3.request("GET", url, retries=False).status == 401
     wrong = {"Authorization": "Bearer not-a-token"}
     assert urllib3.request("GET", url, headers=wrong, retries=False).status in (401, 403)
 
 
-def test_each_window_shows_its_state_and_leads_to_its_run(scene: Scene, browser: Chrome) -> None:
+def test_each_window_shows_its_state_and_links_to_its_run(scene: Scene, browser: Chrome) -> None:
     open_page(browser, f"{scene.url}/headrace/")
     states = [str(cell(browser, scene, index).get_attribute("class")) for index in range(5)]
     assert states == [
@@ -138,20 +138,18 @@ def test_each_window_shows_its_state_and_leads_to_its_run(scene: Scene, browser:
     tip = cell(browser, scene, CORRECTED).get_attribute("data-tip")
     assert "5 readings of 4 devices, revision 1" in tip
     assert "failed: freshness" in cell(browser, scene, FAILED).get_attribute("data-tip")
-    # The legend counts what the timeline shows.
+    # The legend counts the windows of each state.
     for state in ("corrected", "unsettled", "missing", "quality-failed"):
         (count,) = browser.find_elements(By.CSS_SELECTOR, f"#legend li:has(.{state}) b")
         assert int(count.text) == len(cells(browser, f".{state}")), state
     cell(browser, scene, COMPLETE).click()
     wait_for(lambda: "/dags/" in browser.current_url, 60)
     assert f"/dags/{scene.airflow.name}_reconcile/runs/" in browser.current_url
-    # Airflow's UI knows the run, and shows its tasks.
+    # Airflow's UI opens the run and shows its tasks.
     wait_for(lambda: "downsample" in browser.find_element(By.TAG_NAME, "body").text, 60)
 
 
-def test_standing_alarms_are_listed_and_ids_are_shown_as_text(
-    scene: Scene, browser: Chrome
-) -> None:
+def test_active_alarms_are_listed_and_ids_are_shown_as_text(scene: Scene, browser: Chrome) -> None:
     open_page(browser, f"{scene.url}/headrace/")
     alarms = {row[0]: row for row in rows(browser) if row[1] == "fuel"}
     since = scene.begin.strftime("%Y-%m-%d %H:%M")
@@ -165,7 +163,7 @@ def test_standing_alarms_are_listed_and_ids_are_shown_as_text(
     assert errors(browser) == []
 
 
-def test_a_task_leads_to_its_windows(scene: Scene, browser: Chrome) -> None:
+def test_a_task_links_to_its_windows(scene: Scene, browser: Chrome) -> None:
     browser.get(f"{scene.url}{link(scene, 'heal.downsample', 0)}")
     wait_for(lambda: cells(browser), 60)
     marked = [element.get_attribute("data-start") for element in cells(browser, ".marked")]
@@ -199,5 +197,5 @@ def test_an_unavailable_server_is_reported_in_a_sentence(scene: Scene, browser: 
 
 
 def errors(browser: Chrome) -> list[str]:
-    """Errors in the browser's log: scripts that failed, or that the page's policy blocked."""
+    """Return the browser's errors: failed scripts and scripts blocked by the page's policy."""
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

@@ -1,4 +1,4 @@
-"""A failed quality check fails its run at once, and its results are mailed."""
+"""A failed quality check fails its run without a retry and sends the results by mail."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support.processes import wait_for
 from tests.support.ranges import MINUTE, windows
 
 DEVICES = [f"tested{number}" for number in range(8)]
-#: Readings of each device in a window, as many as the interval promises.
+#: Readings of each device in a window: as many as its interval implies.
 PROMISED = 4
 
 
 def judge(airflow: AirflowStack, range_: WindowRange) -> dict[str, Any]:
-    """Run the quality checks of a range by hand."""
+    """Run the quality checks of a range manually."""
     run = airflow.trigger("quality", start=rfc3339(range_.start), stop=rfc3339(range_.stop))
     return airflow.wait_for_run("quality", run)
 
@@ -41,7 +41,7 @@ def test_a_failed_check_is_mailed_as_a_table(airflow: AirflowStack, missed: Wind
     installation.compute(good)
     installation.compute(bad)
 
-    # First a good run, so that the failure is a new one.
+    # Start with a successful run, so that the failure is new.
     assert judge(airflow, good)["state"] == "success"
     failed = judge(airflow, bad)
     assert failed["state"] == "failed"
@@ -60,10 +60,10 @@ def test_a_failed_check_is_mailed_as_a_table(airflow: AirflowStack, missed: Wind
     assert line.split()[1] == "fail"
     for heading in ("measured", "warn at", "fail at"):
         assert heading in text
-    # Exactly the generators that sent nothing.
+    # The mail names exactly the generators that sent nothing.
     assert all(device in line for device in DEVICES[1:])
     assert DEVICES[0] not in line
-    # The windows are published all the same, and not healed.
+    # The windows are published and not healed.
     rows = [row for row in installation.rows() if row["generatorID"] == DEVICES[0]]
     assert {row["revision"] for row in rows} == {0}
 

@@ -1,4 +1,4 @@
-"""Which errors are retried and which are not, on real servers."""
+"""Temporary errors are retried and permanent errors are not, on real servers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.airflow import AirflowStack
 from tests.support.processes import Process, wait_for
 from tests.support.ranges import hours_ago, windows
 
-#: Shorter than the retries of the policies last.
+#: Shorter than the time that the retry policies cover.
 AWAY_SECONDS = 20
 
 
 def comes_back(airflow: AirflowStack, server: Process, stage: str, failing: str) -> dict[str, Any]:
-    """Start a run while a server is down, and restart the server; return the stage's task."""
+    """Start a run while a server is down, then restart the server; return the stage's task."""
     range_ = windows(hours_ago(5), 1)
     airflow.installation.store(("generator1", range_.start, {}))
     server.kill()
@@ -35,12 +35,12 @@ def comes_back(airflow: AirflowStack, server: Process, stage: str, failing: str)
     assert airflow.wait_for_run("reconcile", run, 240)["state"] == "success"
     task = airflow.wait_for_task("reconcile", run, stage, ("success",))
     assert failing in airflow.log("reconcile", run, stage, map_index=task["map_index"])
-    # A retry is not mailed.
+    # A retry sends no mail.
     assert airflow.mailbox.subjects(f"reconcile.{stage}") == []
     return task
 
 
-def test_influxdb_away_for_twenty_seconds(airflow: AirflowStack) -> None:
+def test_a_stage_is_retried_until_influxdb_is_back(airflow: AirflowStack) -> None:
     task = comes_back(
         airflow, airflow.backbone.influxdb, "heal.downsample", "ServerUnavailableError"
     )
@@ -48,13 +48,13 @@ def test_influxdb_away_for_twenty_seconds(airflow: AirflowStack) -> None:
 
 
 @pytest.mark.long
-def test_kafka_away_for_twenty_seconds(airflow: AirflowStack) -> None:
+def test_a_stage_is_retried_until_kafka_is_back(airflow: AirflowStack) -> None:
     task = comes_back(airflow, airflow.backbone.kafka, "await_ingest", "Kafka")
     assert task["try_number"] > 1
 
 
 def test_permanent_errors_fail_at_once(airflow: AirflowStack) -> None:
-    """Deleted raw data, and a mistake in a Flux file: one try, and a mail with the reason."""
+    """Deleted raw data and an error in a Flux file: one try, and a mail with the reason."""
     old = windows(hours_ago(40 * 24), 5)
     recent = windows(hours_ago(5), 1)
     airflow.installation.store(("generator1", recent.start, {}))
@@ -86,7 +86,7 @@ def test_permanent_errors_fail_at_once(airflow: AirflowStack) -> None:
 
 @pytest.mark.long
 def test_a_killed_worker_is_replaced_within_a_minute(airflow: AirflowStack) -> None:
-    """SIGKILL to the task and to its supervisor, while it waits for Kafka."""
+    """The task and its supervisor receive SIGKILL while the task waits for Kafka."""
     range_ = windows(hours_ago(6), 1)
     installation, kafka = airflow.installation, airflow.backbone.kafka
     installation.store(("killed", range_.start, {}))

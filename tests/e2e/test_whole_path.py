@@ -1,4 +1,4 @@
-"""From a device to a consumer, with Airflow's own scheduler in between."""
+"""Readings reach a consumer as rows, computed by runs that Airflow's scheduler starts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def ingest(running_airflow: AirflowStack) -> list[Process]:
 
 
 @pytest.mark.runs("dag:windows")
-def test_each_window_comes_out_once(airflow: AirflowStack, ingest: list[Process]) -> None:
+def test_consumers_receive_each_window_once(airflow: AirflowStack, ingest: list[Process]) -> None:
     assert all(worker.alive for worker in ingest)
-    # The first window is cut short by the start; the next one is whole.
+    # The first window is incomplete because ingest starts during it; the next one is complete.
     airflow.next_live_window()
     begun = datetime.now(UTC)
     run = airflow.next_live_window()
@@ -52,7 +52,7 @@ def test_each_window_comes_out_once(airflow: AirflowStack, ingest: list[Process]
         assert row["region"] == "US"
         assert row["readings"] >= 14
         assert row["revision"] == 0
-    # A window's rows are those that InfluxDB has.
+    # Consumers receive the same rows that InfluxDB stores.
     with airflow.installation.admin_influx() as influx:
         stored = influx.run(
             "from(bucket: params.bucket) |> range(start: params.start, stop: params.stop)"
@@ -69,5 +69,5 @@ def test_each_window_comes_out_once(airflow: AirflowStack, ingest: list[Process]
 
 
 @pytest.mark.runs("cli:bridge", "cli:sink", "cli:simulate")
-def test_the_workers_end_when_they_are_told_to(ingest: list[Process]) -> None:
+def test_the_workers_stop_when_asked(ingest: list[Process]) -> None:
     assert [worker.stop(60) for worker in reversed(ingest)] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""Alarm changes on their topic: each one once, and again only if it is corrected."""
+"""Each alarm change is published once, and again only after a correction."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Change = tuple[str, str, int, str]
 
 
 def told(installation: Installation) -> list[dict[str, Any]]:
-    """All published changes, in order for each device."""
+    """Return all published changes, in order for each device."""
     topic = installation.profile.topics.alarms
     return [json.loads(record.value) for record in installation.records(topic)]
 
 
 def standing(installation: Installation, begin: datetime) -> list[Change]:
-    """The valid changes: the newest revision of each, without withdrawn ones."""
+    """Return the valid changes: the newest revision of each, without withdrawn ones."""
     newest = {
         (change["generatorID"], change["rule"], change["window_start"]): change
         for change in told(installation)
@@ -45,7 +45,7 @@ def standing(installation: Installation, begin: datetime) -> list[Change]:
     )
 
 
-def test_both_rules_and_silence(installation: Installation) -> None:
+def test_both_rules_and_silent_devices_raise_and_clear_alarms(installation: Installation) -> None:
     begin = hours_ago(1)
     at = [begin + minute * MINUTE for minute in range(12)]
     installation.store(
@@ -87,15 +87,17 @@ def test_both_rules_and_silence(installation: Installation) -> None:
     assert sorted(map(json.dumps, told(installation))) == sorted(map(json.dumps, expected))
 
 
-def test_any_order_tells_the_same(install: Callable[..., Installation]) -> None:
-    """Pieces in any order, some of them twice, or all windows at once."""
+def test_the_order_of_computing_does_not_change_the_alarms(
+    install: Callable[..., Installation],
+) -> None:
+    """Compute pieces in any order, some of them twice, or all windows at once."""
     begin = hours_ago(2)
     generator = random.Random(5)  # noqa: S311 - the same order in every run
     readings = [
         (device, begin + minute * MINUTE, {"fuel": generator.choice([400, 600])})
         for device in ("generator1", "generator2", "generator3")
         for minute in range(30)
-        # Gaps of one window and of ten.
+        # There are gaps of one window and of ten windows.
         if minute % 7 and not (device == "generator2" and 12 <= minute < 22)
     ]
     whole = install()
@@ -103,7 +105,7 @@ def test_any_order_tells_the_same(install: Callable[..., Installation]) -> None:
     whole.compute(windows(begin, 30))
     expected = standing(whole, begin)
     assert ("generator2", "silent", 14, "raised") in expected
-    # Computed in order, nothing is corrected.
+    # If windows are computed in order, no change is corrected.
     assert {change["revision"] for change in told(whole)} == {0}
     pieces = install()
     pieces.store(*readings)
@@ -118,7 +120,7 @@ def test_any_order_tells_the_same(install: Callable[..., Installation]) -> None:
     assert len(told(pieces)) == before
 
 
-def test_a_correction_withdraws_what_it_voids(installation: Installation) -> None:
+def test_a_correction_withdraws_the_changes_that_it_invalidates(installation: Installation) -> None:
     begin = hours_ago(1)
     installation.store(*(("generator1", begin + n * MINUTE, {"fuel": 600}) for n in (0, 2, 3)))
     installation.store(("generator1", begin + MINUTE, {"fuel": 499}))
@@ -127,7 +129,7 @@ def test_a_correction_withdraws_what_it_voids(installation: Installation) -> Non
         ("generator1", "fuel", 1, "raised"),
         ("generator1", "fuel", 2, "cleared"),
     ]
-    # A later reading of the same window: at its end there was enough fuel.
+    # A later reading of the same window shows enough fuel at the end.
     late = begin + MINUTE + timedelta(seconds=30)
     installation.store(("generator1", late, {"fuel": 501}))
     installation.compute(windows(begin + MINUTE, 1))
@@ -137,7 +139,7 @@ def test_a_correction_withdraws_what_it_voids(installation: Installation) -> Non
         ("cleared", 0): 1,
         ("withdrawn", 1): 2,
     }
-    # And back: the same change again, with the next revision.
+    # An even later reading restores the change, with the next revision.
     installation.store(("generator1", late + timedelta(seconds=1), {"fuel": 1}))
     installation.compute(windows(begin + MINUTE, 1))
     assert standing(installation, begin) == [
@@ -147,8 +149,8 @@ def test_a_correction_withdraws_what_it_voids(installation: Installation) -> Non
     assert max(change["revision"] for change in told(installation)) == 2
 
 
-def test_windows_that_were_missed_are_no_silence(installation: Installation) -> None:
-    """The first live window after an outage says nothing about the windows before it."""
+def test_a_missed_window_does_not_make_a_device_silent(installation: Installation) -> None:
+    """The first live window after an outage changes nothing about the missed windows."""
     begin = hours_ago(1)
     outage = windows(begin + 5 * MINUTE, 30)
     installation.store(
@@ -171,11 +173,11 @@ def gauge(pressure: float | None) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("before", "late", "expected"),
     [
-        # Low already before the window without a value: the alarm was raised too late.
+        # Already low before the window without a value: the alarm was raised too late.
         ([5, None, None, 1], {1: 1}, [("generator1", "pressure", 1, "raised")]),
-        # Not low when it was raised; low again behind the window without a value.
+        # Not low when the alarm was raised; low again after the window without a value.
         ([5, 1, None, 1], {1: 5}, [("generator1", "pressure", 3, "raised")]),
-        # An alarm that ended without anyone having seen it.
+        # An alarm whose end was not observed.
         (
             [1, None, None, 1],
             {1: 5},
@@ -188,7 +190,7 @@ def gauge(pressure: float | None) -> dict[str, float]:
     ],
     ids=["earlier", "later", "between"],
 )
-def test_a_late_reading_of_a_field_that_rows_may_lack(
+def test_a_late_reading_of_an_optional_field_corrects_alarms(
     gauges: Installation,
     before: list[float | None],
     late: dict[int, float],
@@ -231,8 +233,8 @@ def gauges(install: Callable[..., Installation]) -> Installation:
     return install({"fields": fields, "alarms": [*shipped["alarms"], rule]})
 
 
-def test_a_device_whose_readings_come_late_is_not_silent(installation: Installation) -> None:
-    """Its clock is 90 s behind: its windows are computed before its readings come."""
+def test_a_device_with_late_readings_is_not_silent(installation: Installation) -> None:
+    """The device sends 90 s late, so its windows are computed before its readings arrive."""
     begin = hours_ago(1)
     late = [begin + minute * MINUTE for minute in range(2, 6)]
     both = ("late", "gone", "other")
@@ -249,9 +251,7 @@ def test_a_device_whose_readings_come_late_is_not_silent(installation: Installat
 
 
 @pytest.mark.parametrize("topic", ["alarms", "downsampled"])
-def test_records_of_others_on_our_topics_are_skipped(
-    installation: Installation, topic: str
-) -> None:
+def test_foreign_records_on_the_topics_are_skipped(installation: Installation, topic: str) -> None:
     begin = hours_ago(1)
     installation.store(("g1", begin, {"fuel": 700}), ("g1", begin + MINUTE, {"fuel": 400}))
     installation.compute(windows(begin, 1))
@@ -279,7 +279,7 @@ def test_records_of_others_on_our_topics_are_skipped(
     if topic == "alarms":
         assert result.foreign == {name: len(foreign)}
     else:
-        # Only those that look as if they were about the window are read.
+        # Only records with a timestamp near the window are read.
         assert 0 < result.foreign[name] < len(foreign)
     again = installation.compute(windows(begin + MINUTE, 1))
     assert (again.new, again.corrected, again.changes) == (0, 0, 0)

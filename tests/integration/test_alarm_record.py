@@ -13,7 +13,7 @@ LOW, HIGH = {"fuel": 400.0}, {"fuel": 900.0}
 
 
 def standing(installation: Installation) -> set[tuple[str, str, datetime]]:
-    """The active alarms of the record, after comparing them with those of the topic."""
+    """Return the active alarms of the record, after comparing them with the topic."""
     with installation.pipeline() as pipeline:
         recorded = read_standing(datetime.now(UTC), pipeline)
     told: dict[ChangeKey, AlarmChange] = {}
@@ -29,7 +29,7 @@ def standing(installation: Installation) -> set[tuple[str, str, datetime]]:
     return {(change.device, change.rule, change.since) for change in recorded}
 
 
-def test_an_alarm_stands_until_it_is_cleared_or_withdrawn(installation: Installation) -> None:
+def test_an_alarm_is_active_until_it_is_cleared_or_withdrawn(installation: Installation) -> None:
     begin = hours_ago(2)
 
     def report(window: int, values: dict[str, float], second: int = 10) -> None:
@@ -53,19 +53,19 @@ def test_an_alarm_stands_until_it_is_cleared_or_withdrawn(installation: Installa
     assert compute(3) == set()
     report(4, LOW)
     assert compute(4) == stands_since(4)
-    # Computing again changes nothing.
+    # Computing the window again changes nothing.
     assert compute(4) == stands_since(4)
-    # A late reading: there was no refuelling in between, so the alarm is active since its start.
+    # A late reading shows that nobody refuelled, so the alarm is active since its first start.
     report(3, LOW, second=50)
     assert compute(3) == stands_since(1)
-    # Another one: the tank was full at the end.
+    # Another late reading shows a full tank at the end.
     report(4, HIGH, second=50)
     assert compute(4) == set()
 
 
-def test_a_device_that_stopped_is_listed_since_it_did(installation: Installation) -> None:
+def test_a_silent_device_is_listed_from_when_it_stopped(installation: Installation) -> None:
     begin = hours_ago(2)
-    # In two windows, or it would not be known.
+    # A device is known only after it reported in two windows.
     installation.store(("silent-one", begin, HIGH), ("silent-one", begin + MINUTE, HIGH))
     installation.store(*(("other", begin + minute * MINUTE, HIGH) for minute in range(8)))
     installation.compute(windows(begin, 8))

@@ -1,4 +1,4 @@
-"""Another kind of device needs only the profile and the rule of ``docs/connect-a-fleet.md``."""
+"""The profile and the rule in ``docs/connect-a-fleet.md`` are enough for another device."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def block(language: str) -> str:
     return match[1]
 
 
-def test_pumps_go_the_whole_way(install: Callable[..., Installation], tmp_path: Path) -> None:
-    """Levels of alarms, optional fields, a topic with a wildcard, and a rule of one's own."""
+def test_readings_of_pumps_reach_consumers_as_rows_and_alarms(
+    install: Callable[..., Installation], tmp_path: Path
+) -> None:
+    """The profile has alarm levels, optional fields, a topic with a wildcard, and its own rule."""
     flux = tmp_path / "flux"
     shutil.copytree(PROJECT / "include" / "flux", flux)
     (flux / "alarm_dry_run.flux").write_text(block("flux"))

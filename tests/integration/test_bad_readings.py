@@ -1,4 +1,4 @@
-"""One bad reading never blocks or drops its neighbours."""
+"""A bad reading neither blocks nor drops other readings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def in_json(device: str = DEVICE, **changes: Any) -> bytes:
 
 
 def bad_readings() -> list[tuple[str, bytes, Reason]]:
-    """Device in the topic, payload, and the reason it should be rejected for."""
+    """Return device in the topic, payload, and the expected reason for rejection."""
     now = datetime.now(UTC)
     return [
         (DEVICE, b"not json", Reason.NOT_JSON),
@@ -42,7 +42,9 @@ def bad_readings() -> list[tuple[str, bytes, Reason]]:
     ]
 
 
-def test_bad_ones_go_to_the_dead_letters_and_good_ones_pass(installation: Installation) -> None:
+def test_bad_readings_become_dead_letters_and_good_ones_are_stored(
+    installation: Installation,
+) -> None:
     installation.worker("bridge").start()
     installation.worker("sink").launch()
     bad = bad_readings()
@@ -50,7 +52,7 @@ def test_bad_ones_go_to_the_dead_letters_and_good_ones_pass(installation: Instal
     for number, (device, payload, _) in enumerate(bad):
         messages.append((f"{installation.name}/{device}", payload))
         messages.append((f"{installation.name}/{DEVICE}", in_json(fuel=1000 + number)))
-    # A byte order mark is skipped, and a message that only clears what is retained is ignored.
+    # A byte order mark is skipped. A message that only clears a retained message is ignored.
     messages.append((f"{installation.name}/marked", b"\xef\xbb\xbf" + in_json("marked")))
     messages.append((f"{installation.name}/{DEVICE}", b""))
     with Publisher(installation.backbone.mqtt_port) as publisher:
@@ -60,7 +62,7 @@ def test_bad_ones_go_to_the_dead_letters_and_good_ones_pass(installation: Instal
         lambda: found if len(found := installation.records(topics.dead_letter)) >= len(bad) else []
     )
     assert len(letters) == len(bad)
-    # Each letter has its payload byte for byte, up to 64 KiB, and the reason for it.
+    # Each dead letter has the payload byte for byte, up to 64 KiB, and the reason.
     by_value = {(letter.value, letter.headers["reason"].decode()): letter for letter in letters}
     for device, payload, reason in bad:
         letter = by_value[payload[:65_536], reason.value]
@@ -73,7 +75,7 @@ def test_bad_ones_go_to_the_dead_letters_and_good_ones_pass(installation: Instal
         *((DEVICE, 1000.0 + number) for number in range(len(bad))),
         ("marked", 700.0),
     ]
-    # Counted, by reason; and every message was acknowledged.
+    # Dead letters are counted by reason, and every message was acknowledged.
     port = installation.bridge_port
     for reason in {reason for _, _, reason in bad}:
         expected = sum(other is reason for _, _, other in bad)
@@ -84,10 +86,10 @@ def test_bad_ones_go_to_the_dead_letters_and_good_ones_pass(installation: Instal
     assert installation.health(port)["healthy"]
 
 
-def test_a_record_that_no_bridge_checked_is_rejected_by_the_sink(
+def test_the_sink_rejects_bad_records_from_other_producers(
     installation: Installation,
 ) -> None:
-    """Kafka takes records from anybody; the sink trusts none of them."""
+    """Any producer can write to the raw topic, so the sink checks every record."""
     producer = installation.kafka.producer()
     topics = installation.profile.topics
     producer.produce(topics.raw, b"from elsewhere", b"generator1", partition=0)
@@ -112,10 +114,10 @@ def test_a_record_that_no_bridge_checked_is_rejected_by_the_sink(
     ]
 
 
-def test_a_missing_dead_letter_topic_is_named_and_holds_up_no_good_reading(
+def test_a_missing_dead_letter_topic_is_reported_and_good_readings_pass(
     installation: Installation,
 ) -> None:
-    """MQTT wants acknowledgements in order, so only Receive Maximum bounds what still passes."""
+    """Acknowledgements must be in order, so up to Receive Maximum messages pass a blocked one."""
     topics, port = installation.profile.topics, installation.bridge_port
     worker = installation.worker("bridge")
     worker.start()

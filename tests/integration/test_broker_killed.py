@@ -1,4 +1,4 @@
-"""What mosquitto's own SIGKILL loses: measured, and bounded by `autosave_interval`."""
+"""A SIGKILL of mosquitto loses at most the messages since its last save."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RATE = 200
 
 
 def autosave_interval() -> int:
-    """Seconds between two saves, as the shared configuration says."""
+    """Return the seconds between two saves, from the shipped configuration."""
     text = (HERE / "config" / "mosquitto.conf").read_text()
     match = re.search(r"(?m)^autosave_interval (\d+)$", text)
     assert match is not None
@@ -25,7 +25,7 @@ def autosave_interval() -> int:
 
 @pytest.mark.long
 @pytest.mark.parametrize("bridge_is", ["connected", "away"])
-def test_a_killed_broker_loses_no_more_than_it_had_not_saved(
+def test_a_killed_broker_loses_at_most_one_autosave_interval(
     installation: Installation, bridge_is: str
 ) -> None:
     backbone, interval = installation.backbone, autosave_interval()
@@ -34,7 +34,7 @@ def test_a_killed_broker_loses_no_more_than_it_had_not_saved(
     installation.worker("sink").launch()
     stream = Stream(installation, "timed", qos=1, with_time=True, rate=RATE)
     stream.start()
-    # Long enough that the bridge's session is saved.
+    # Long enough for mosquitto to save the bridge's session.
     time.sleep(1.5 * interval)
     if bridge_is == "away":
         assert bridge.stop() == 0
@@ -47,7 +47,7 @@ def test_a_killed_broker_loses_no_more_than_it_had_not_saved(
     if bridge_is == "away":
         bridge.start()
     wait_for(lambda: installation.healthy(installation.bridge_port), 60)
-    # Nothing tells that no more is coming, but that nothing has come for a while.
+    # There is no signal for the last message, so wait until none has arrived for a while.
     found = -1
     while found != (found := len(installation.records(installation.profile.topics.raw))):
         time.sleep(2)
@@ -56,6 +56,6 @@ def test_a_killed_broker_loses_no_more_than_it_had_not_saved(
         f"bridge {bridge_is}: of {before} readings acknowledged before the SIGKILL "
         f"{len(count.lost)} lost, {len(count.twice)} twice"
     )
-    # A save takes a moment, and the machine may be busy.
+    # Allow time for the save itself on a busy machine.
     allowed = RATE * (interval + 5) if bridge_is == "away" else RATE
     assert len(count.lost) <= allowed

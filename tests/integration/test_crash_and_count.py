@@ -1,4 +1,4 @@
-"""Everything is killed again and again, and at the end everything is counted."""
+"""Kill every process repeatedly, then count every reading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.streams import Stream, count_stream
 
 
 def report(streams: list[Stream], installation: Installation) -> list[str]:
-    """Count, print, and return what is wrong."""
+    """Count the streams; print the counts and return the errors."""
     wrong = []
     for stream in streams:
         for place, count in zip(
@@ -33,14 +33,14 @@ def seed() -> int:
     return int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 
 
-def test_nothing_is_lost_and_nothing_comes_twice(installation: Installation) -> None:
+def test_killed_processes_lose_and_duplicate_nothing(installation: Installation) -> None:
     streams = run_chaos(installation, seconds=25, seed=seed())
     assert all(len(stream.acknowledged) > 100 for stream in streams)
     assert report(streams, installation) == []
 
 
 @pytest.mark.long
-def test_nothing_is_lost_in_a_long_time(installation: Installation) -> None:
+def test_killed_processes_lose_nothing_over_a_long_run(installation: Installation) -> None:
     minutes = float(os.environ.get("CHAOS_MINUTES") or 5)
     streams = run_chaos(installation, seconds=minutes * 60, seed=seed())
     assert report(streams, installation) == []

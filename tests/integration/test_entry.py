@@ -1,4 +1,4 @@
-"""Who may enter: logins, rules and certificates at the real servers, and secrets kept."""
+"""Logins, access rules and certificates at real servers; no output contains a secret."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tests.support.guarded import SECRETS, Guarded
 from tests.support.installation import Installation
 from tests.support.processes import Process, free_port, wait_for
 
-#: What a test gives that is wrong, as recognisable as what is right.
+#: Wrong values that tests use, as recognisable as the right ones.
 WRONG = "recognisable-and-wrong"
 COMMANDS = ("", "bridge", "sink", "provision", "status", "simulate", "login", "audit", "replay")
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Guarded]:
-    """Servers with logins and TLS, and an installation that knows how to enter."""
+    """Servers with logins and TLS, and an installation with the right credentials."""
     servers = Guarded()
     try:
         servers.start()
@@ -55,13 +55,13 @@ def installation(guarded: Guarded) -> Iterator[Installation]:
 
 
 def password_of(installation: Installation, device: str) -> str:
-    """Password of a simulated device."""
+    """Return the password of a simulated device."""
     passwords = json.loads((installation.settings.logins_dir / "fleet.json").read_text())
     return str(passwords[device])
 
 
 def said_by(worker: Process, pattern: str, seconds: float = 60.0) -> str:
-    """Wait until a worker's log holds a pattern, and return what fits."""
+    """Wait until a worker's log contains a pattern; return the match."""
 
     def found() -> str:
         match = re.search(pattern, worker.log.read_text())
@@ -71,7 +71,7 @@ def said_by(worker: Process, pattern: str, seconds: float = 60.0) -> str:
 
 
 def provision(installation: Installation, **env: str) -> str:
-    """Provision with something wrong, and return the one sentence that it ends with."""
+    """Provision with wrong settings; return the error, which is one sentence."""
     admin = {name: value for name, value in SECRETS.items() if "ADMIN" in name}
     done = installation.headrace("provision", "--wait", "1", **{**admin, **env})
     assert done.returncode == 1, done.stdout
@@ -82,14 +82,14 @@ def provision(installation: Installation, **env: str) -> str:
 # --- In `make test` ----------------------------------------------------------------------
 
 
-def test_with_the_right_logins_and_certificates_all_works(
+def test_everything_works_with_the_right_logins_and_certificates(
     guarded: Guarded, installation: Installation
 ) -> None:
     """MQTT over TLS with a login, Kafka with SCRAM over TLS, InfluxDB by HTTPS."""
     installation.worker("bridge").start()
     installation.worker("sink").start()
     topic = f"{installation.name}/generator1"
-    # Legal, and longer than everything else in a packet.
+    # Legal user properties that are longer than the rest of the packet.
     large = Properties(PacketTypes.PUBLISH)
     large.UserProperty = [(name, "x" * 60_000) for name in "abcd"]
     password = password_of(installation, "generator1")
@@ -134,7 +134,7 @@ def test_a_wrong_password_a_wrong_ca_and_a_wrong_topic_are_refused(
 
 
 def said_by_workers(installation: Installation, label: str, **env: str) -> list[str]:
-    """All that bridge and sink say, once each knows what it thinks of Kafka."""
+    """Return the output of bridge and sink after each has connected to Kafka or failed."""
     ports = {"bridge": installation.bridge_port, "sink": installation.sink_port}
     workers = [installation.worker(name, label=f"secret-{name}-{label}", **env) for name in ports]
     for worker in workers:
@@ -157,7 +157,7 @@ def said_by_workers(installation: Installation, label: str, **env: str) -> list[
 
 
 def said_by_commands(installation: Installation, *commands: str, **env: str) -> list[str]:
-    """All that some commands say, run at once."""
+    """Run some commands at once; return their output."""
     with ThreadPoolExecutor(3) as pool:
         done = list(
             pool.map(lambda item: installation.headrace(*item.split(), **SECRETS | env), commands)
@@ -165,8 +165,8 @@ def said_by_commands(installation: Installation, *commands: str, **env: str) -> 
     return [text for each in done for text in (each.stdout, each.stderr)]
 
 
-def test_secrets_are_nowhere_to_be_read(installation: Installation) -> None:
-    """Neither where all is well nor where each of them is wrong and errors are provoked."""
+def test_no_secret_appears_in_any_output(installation: Installation) -> None:
+    """Check output with the right secrets, and error output with each secret wrong."""
     good = {"HEADRACE_LOG_LEVEL": "debug", "HEADRACE_LOG_FORMAT": "json"}
     wrong = {**good, **dict.fromkeys(SECRETS, WRONG), "HEADRACE_INFLUX_TOKEN": WRONG}
     refused = installation.worker("bridge", label="secret", **good, HEADRACE_MQTT_PASSWORD=WRONG)
@@ -204,7 +204,7 @@ def test_help_shows_no_secret(
 
 # --- The full matrix ---------------------------------------------------------------------
 
-#: What is wrong, and what the sentence has to name.
+#: The wrong setting, and the words that the error must contain.
 AT_MQTT = {
     "wrong password": ({"HEADRACE_MQTT_PASSWORD": WRONG}, "HEADRACE_MQTT_PASSWORD"),
     "unknown login": ({"HEADRACE_MQTT_USERNAME": "nobody"}, "HEADRACE_MQTT_USERNAME"),
@@ -278,8 +278,8 @@ def test_mosquitto_refuses(guarded: Guarded, installation: Installation, wrong: 
 
 
 @pytest.mark.long
-def test_mosquitto_takes_nothing_in_the_clear(installation: Installation) -> None:
-    """A broker that hangs up may only be unwell, so the bridge reports it and tries again."""
+def test_mosquitto_refuses_connections_without_tls(installation: Installation) -> None:
+    """A broker that closes the connection may recover, so the bridge reports it and retries."""
     bridge = installation.worker("bridge", label="clear", HEADRACE_MQTT_TLS="false")
     bridge.launch()
     said_by(bridge, "HEADRACE_MQTT_TLS")
@@ -298,7 +298,7 @@ def test_kafka_refuses(guarded: Guarded, installation: Installation, wrong: str)
 
 @pytest.mark.long
 @pytest.mark.parametrize("worker", ["bridge", "sink"])
-def test_a_worker_that_kafka_refuses_reports_it_and_waits(
+def test_a_worker_refused_by_kafka_reports_it_and_waits(
     installation: Installation, worker: str
 ) -> None:
     process = installation.worker(worker, label=f"refused-{worker}", HEADRACE_KAFKA_PASSWORD=WRONG)
@@ -312,7 +312,9 @@ def test_a_worker_that_kafka_refuses_reports_it_and_waits(
 
 
 @pytest.mark.long
-def test_kafka_with_tls_alone(guarded: Guarded, installation: Installation) -> None:
+def test_kafka_works_with_tls_and_without_login(
+    guarded: Guarded, installation: Installation
+) -> None:
     tls = {
         "HEADRACE_KAFKA_PROTOCOL": "SSL",
         "HEADRACE_KAFKA_BOOTSTRAP": f"{LOOPBACK}:{guarded.kafka_tls_port}",
@@ -339,10 +341,10 @@ def test_influxdb_refuses(guarded: Guarded, installation: Installation, wrong: s
         ({"HEADRACE_INFLUX_HOST": "localhost"}, "HEADRACE_INFLUX_HOST"),
     ],
 )
-def test_a_sink_that_influxdb_refuses_keeps_the_readings(
+def test_a_sink_refused_by_influxdb_keeps_the_readings(
     guarded: Guarded, installation: Installation, wrong: dict[str, str], setting: str
 ) -> None:
-    """No reading is at fault, so none is a dead letter; mended, the sink writes them."""
+    """No reading becomes a dead letter. The sink writes them all after the setting is fixed."""
     before = len(installation.points())
     letters = len(installation.records(installation.profile.topics.dead_letter))
     installation.worker("bridge").start()
@@ -365,7 +367,7 @@ def test_a_sink_that_influxdb_refuses_keeps_the_readings(
     wait_for(lambda: len(installation.points()) == before + 1)
 
 
-#: What a task does first: open what the Connections lead to.
+#: The first step of a task: open clients from the Airflow Connections.
 TASK = """
 import sys
 from datetime import timedelta
@@ -379,10 +381,10 @@ with open_pipeline(timedelta(seconds=30)) as pipeline:
 
 
 @pytest.mark.long
-def test_airflow_s_connections_say_how_to_enter(
+def test_the_airflow_connections_carry_logins_and_certificates(
     guarded: Guarded, installation: Installation, tmp_path: Path
 ) -> None:
-    """The same settings reach the clients that Airflow's tasks make of its Connections."""
+    """The same settings reach the clients that Airflow tasks create from Connections."""
     unused = dict.fromkeys(
         ("airflow_password", "airflow_jwt_secret", "airflow_fernet_key", "postgres_password"),
         SecretStr("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
@@ -404,7 +406,7 @@ def test_airflow_s_connections_say_how_to_enter(
     done = task()
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "SASL_SSL"
-    # It is the Connection that counts.
+    # The Connection decides, not the environment.
     trusted, stranger = str(guarded.authority.ca_file), str(guarded.stranger.ca_file)
     for name in ("AIRFLOW_CONN_KAFKA_DEFAULT", "AIRFLOW_CONN_INFLUXDB_DEFAULT"):
         refused = task(**{name: connections[name].replace(trusted, stranger)})
@@ -413,14 +415,14 @@ def test_airflow_s_connections_say_how_to_enter(
 
 
 @pytest.mark.long
-def test_tokens_can_do_no_more_than_they_must(installation: Installation) -> None:
+def test_tokens_have_only_the_rights_they_need(installation: Installation) -> None:
     settings, buckets = installation.settings, installation.profile.buckets
     everything = "from(bucket: params.bucket) |> range(start: 0)"
     line = b"genData,generatorID=g fuel=1.0 1700000000000000000"
     now = datetime.now(UTC)
     with Influx(influx_address(settings, "sink")) as sink:
         for bucket in (buckets.raw, buckets.downsampled, buckets.quality):
-            # InfluxDB does not even say that the bucket is there.
+            # InfluxDB does not reveal that the bucket exists.
             with pytest.raises(MissingResourceError):
                 sink.run(everything, {"bucket": bucket})
         for bucket in (buckets.downsampled, buckets.quality):
@@ -438,7 +440,7 @@ def test_tokens_can_do_no_more_than_they_must(installation: Installation) -> Non
 @pytest.mark.parametrize(
     ("login", "password"), [("generator1", WRONG), ("nobody", WRONG), ("generator1", "")]
 )
-def test_a_device_without_its_password_is_kept_out(
+def test_a_device_without_its_password_is_refused(
     guarded: Guarded, login: str, password: str
 ) -> None:
     device = guarded.device(login, password)
@@ -455,16 +457,16 @@ def test_a_device_without_its_password_is_kept_out(
 
 
 @pytest.mark.long
-def test_a_last_will_in_another_s_name_is_not_sent(
+def test_a_last_will_for_another_device_is_not_published(
     guarded: Guarded, installation: Installation
 ) -> None:
-    """Mosquitto takes the will and looks at the rules only when it is to be sent."""
+    """Mosquitto accepts the will and checks the access rules only when it sends the will."""
     installation.worker("bridge").start()
     victim = f"{installation.name}/generator2/status"
     forger = guarded.device("generator1", password_of(installation, "generator1"))
     forger.client.will_set(victim, "offline", qos=1)
     with forger:
-        # Gone without a word.
+        # The device is gone without a DISCONNECT.
         forger.client.socket().shutdown(socket.SHUT_RDWR)
     with guarded.device("generator2", password_of(installation, "generator2")) as device:
         device.send_all([(victim, b"online")])
@@ -475,10 +477,10 @@ def test_a_last_will_in_another_s_name_is_not_sent(
 
 
 @pytest.mark.long
-def test_nobody_takes_a_bridge_s_session_by_its_name(
+def test_no_device_can_take_over_the_session_of_a_bridge(
     guarded: Guarded, installation: Installation
 ) -> None:
-    """What waits for an absent bridge would be lost to whoever connects as that bridge."""
+    """A client with the bridge's client id would receive and lose its queued messages."""
     bridge = installation.worker("bridge", label="robbed")
     bridge.start()
     assert bridge.stop() == 0
@@ -504,9 +506,7 @@ def test_nobody_takes_a_bridge_s_session_by_its_name(
 
 @pytest.mark.long
 @pytest.mark.runs("cli:provision")
-def test_a_second_bridge_has_a_login_of_its_own(
-    guarded: Guarded, installation: Installation
-) -> None:
+def test_a_second_bridge_has_its_own_login(guarded: Guarded, installation: Installation) -> None:
     north = {"HEADRACE_MQTT_USERNAME": "north", "HEADRACE_MQTT_PASSWORD": "of the north"}
     admin = {name: value for name, value in SECRETS.items() if "ADMIN" in name}
     done = installation.headrace("provision", **{**admin, **north})
@@ -540,7 +540,7 @@ def test_a_second_bridge_has_a_login_of_its_own(
 
 @pytest.mark.long
 @pytest.mark.runs("cli:login")
-def test_a_login_is_given_and_taken_away(guarded: Guarded, installation: Installation) -> None:
+def test_a_login_is_created_and_removed(guarded: Guarded, installation: Installation) -> None:
     done = installation.headrace("login", "pump7")
     password = re.search(r"pump7\W+([\w-]+)", done.stdout)
     assert password is not None, done.stdout
@@ -562,6 +562,6 @@ def test_a_login_is_given_and_taken_away(guarded: Guarded, installation: Install
     with guarded.device("pump7", password[1]) as device:
         assert installation.headrace("login", "--remove", "pump7").returncode == 0
         guarded.mosquitto.signal(signal.SIGHUP)
-        # Whoever is connected has to go.
+        # A removed login also ends existing connections.
         wait_for(lambda: not device.client.is_connected())
     assert answer() == "Not authorized"

@@ -1,4 +1,4 @@
-"""One device that floods the broker does not delay the others by more than seconds."""
+"""One device that floods the broker delays the others by no more than seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.installation import Installation
 RATE = 20_000
 SECONDS = 20
 HONEST = 50
-#: What a reading of an honest device may take on its way, in seconds.
+#: Maximum delay of a reading from a normal device, in seconds.
 LIMIT = 10.0
 
 
@@ -84,7 +84,7 @@ class Flood:
 
 @contextmanager
 def honest_devices(installation: Installation) -> Iterator[None]:
-    """Fifty devices that publish once a second each, with a time of their own."""
+    """Fifty devices that each publish once a second, with their own `time`."""
     stop = threading.Event()
 
     def publish() -> None:
@@ -106,14 +106,14 @@ def honest_devices(installation: Installation) -> Iterator[None]:
 
 
 def age_in_influxdb(installation: Installation) -> float:
-    """Age of the newest reading of the honest devices in InfluxDB, in seconds."""
+    """Return the age of the normal devices' newest reading in InfluxDB, in seconds."""
     points = installation.points("fuel", timedelta(seconds=60))
     newest = max(moment for device, moment, _ in points if device.startswith("honest"))
     return (datetime.now(UTC) - newest).total_seconds()
 
 
 @pytest.mark.long
-def test_a_flooding_device_does_not_delay_the_others(installation: Installation) -> None:
+def test_a_flooding_device_delays_others_by_seconds_at_most(installation: Installation) -> None:
     installation.worker("bridge").start()
     installation.worker("sink").start()
     with honest_devices(installation):

@@ -1,4 +1,4 @@
-"""Servers that accept and never answer, crawl, or break off: nothing is lost, memory is bounded."""
+"""Servers that hang, respond slowly or break connections: no loss, bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.installation import Installation
 from tests.support.processes import Process, wait_for
 from tests.support.streams import Stream, count_stream
 
-#: What a worker may take, whatever the servers do.
+#: Memory that a worker may use, whatever the servers do.
 MEMORY_LIMIT_MIB = 150
 
 
@@ -44,12 +44,12 @@ def nothing_lost(installation: Installation, *streams: Stream, seconds: float = 
     assert not any(count.lost or count.twice for count in counts), counts
 
 
-def test_a_kafka_that_hangs_holds_the_bridge_up_and_nothing_else(
+def test_a_hanging_kafka_pauses_the_bridge_and_loses_nothing(
     installation: Installation,
 ) -> None:
     backbone = installation.backbone
     toxic = backbone.toxic("kafka")
-    # Small enough that it is full within seconds.
+    # Small enough to fill up within seconds.
     bridge = installation.worker(
         "bridge", **through_proxy(backbone), HEADRACE_BRIDGE_BUFFER_BYTES=str(1 << 20)
     )
@@ -59,7 +59,7 @@ def test_a_kafka_that_hangs_holds_the_bridge_up_and_nothing_else(
     stream.start()
     time.sleep(2)
     toxic.hang()
-    # Long enough to be full, and to leave the broker and its keep-alive alone.
+    # The queue fills up, and the bridge disconnects from the broker.
     wait_for(lambda: "leaving the broker" in bridge.log.read_text(), 60)
     report = installation.health(installation.bridge_port)
     assert not report["healthy"]
@@ -74,7 +74,7 @@ def test_a_kafka_that_hangs_holds_the_bridge_up_and_nothing_else(
     assert bridge.stop() == 0
 
 
-def test_an_influxdb_that_hangs_pauses_the_sink_and_keeps_it_in_its_group(
+def test_a_hanging_influxdb_pauses_the_sink_without_a_rebalance(
     installation: Installation,
 ) -> None:
     backbone = installation.backbone
@@ -94,7 +94,7 @@ def test_an_influxdb_that_hangs_pauses_the_sink_and_keeps_it_in_its_group(
     wait_for(lambda: installation.healthy(installation.sink_port), 60)
     stream.finish()
     nothing_lost(installation, stream)
-    # Its partitions were its own all the time.
+    # The sink kept its partitions all the time.
     assert sink.log.read_text().count("partitions assigned") == 1
     assert "partitions lost" not in sink.log.read_text()
     assert resident_mib(sink) < MEMORY_LIMIT_MIB
@@ -104,7 +104,9 @@ def test_an_influxdb_that_hangs_pauses_the_sink_and_keeps_it_in_its_group(
 @pytest.mark.long
 @pytest.mark.parametrize("server", ["kafka", "influxdb"])
 @pytest.mark.parametrize("how", ["slow", "break_off"])
-def test_servers_that_crawl_or_break_off(installation: Installation, server: str, how: str) -> None:
+def test_slow_servers_and_broken_connections_lose_nothing(
+    installation: Installation, server: str, how: str
+) -> None:
     backbone = installation.backbone
     backbone.toxic("kafka")
     backbone.toxic("influxdb")
@@ -131,7 +133,7 @@ def test_servers_that_crawl_or_break_off(installation: Installation, server: str
 
 
 @pytest.mark.long
-def test_an_mqtt_broker_that_hangs_is_left_and_found_again(
+def test_the_bridge_reconnects_to_a_broker_that_hung(
     install: Callable[..., Installation], backbone: Backbone
 ) -> None:
     toxic = backbone.toxic("mqtt")
@@ -151,8 +153,8 @@ def test_an_mqtt_broker_that_hangs_is_left_and_found_again(
     nothing_lost(installation, stream)
 
 
-def pour_in(installation: Installation, readings: int) -> Process:
-    """Let a backlog gather in the broker, then let the bridge have it all at once."""
+def deliver_backlog(installation: Installation, readings: int) -> Process:
+    """Queue a backlog in the broker, then start the bridge, which receives it all at once."""
     bridge = installation.worker("bridge")
     bridge.start()
     assert bridge.stop() == 0
@@ -161,7 +163,7 @@ def pour_in(installation: Installation, readings: int) -> Process:
         for begin in range(0, readings, 10_000):
             batch = [(topic, reading(fuel=begin + n, note="x" * 100)) for n in range(10_000)]
             device.send_all(batch, seconds=120)
-    # A Kafka that takes little makes it pour in faster than it can go on.
+    # With a slow Kafka, readings arrive faster than the bridge can forward them.
     toxic = installation.backbone.toxic("kafka")
     toxic.slow(50, 3000)
     bridge.launch()
@@ -175,20 +177,20 @@ def pour_in(installation: Installation, readings: int) -> Process:
     return bridge
 
 
-def test_a_backlog_that_pours_in_is_held_within_bounds(
+def test_a_large_backlog_does_not_exceed_the_memory_limit(
     install: Callable[..., Installation], backbone: Backbone
 ) -> None:
     backbone.toxic("kafka")
     installation = install(HEADRACE_KAFKA_BOOTSTRAP=f"{LOOPBACK}:{backbone.toxic_kafka_port}")
-    bridge = pour_in(installation, 50_000)
+    bridge = deliver_backlog(installation, 50_000)
     assert resident_mib(bridge) < MEMORY_LIMIT_MIB
 
 
 @pytest.mark.long
-def test_a_million_readings_that_pour_in_are_held_within_bounds(
+def test_a_backlog_of_a_million_readings_does_not_exceed_the_memory_limit(
     install: Callable[..., Installation], backbone: Backbone
 ) -> None:
     backbone.toxic("kafka")
     installation = install(HEADRACE_KAFKA_BOOTSTRAP=f"{LOOPBACK}:{backbone.toxic_kafka_port}")
-    bridge = pour_in(installation, 1_000_000)
+    bridge = deliver_backlog(installation, 1_000_000)
     assert resident_mib(bridge) < MEMORY_LIMIT_MIB

@@ -1,4 +1,4 @@
-"""Windows that were missed, unsettled, or changed by late readings are found and made right."""
+"""Missed, unsettled and changed windows are found and computed again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OFFLINE = HOURS_OFFLINE * 60
 
 
 def to_heal(installation: Installation, looked_at: WindowRange) -> list[WindowRange]:
-    """What the reconcile would compute."""
+    """Return the windows that a reconcile run would compute."""
     with installation.pipeline() as pipeline:
         return windows_to_heal(looked_at, installation.settings.installed_at, pipeline)
 
@@ -36,7 +36,7 @@ def starts(pieces: list[WindowRange]) -> list[datetime]:
 
 
 def revisions(installation: Installation, device: str) -> dict[str, list[int]]:
-    """Revisions of each window of a device, in the order in which a consumer gets them."""
+    """Return the revisions of each window of a device, in the order of a consumer."""
     found: dict[str, list[int]] = {}
     for row in installation.rows():
         if row["generatorID"] == device:
@@ -44,11 +44,13 @@ def revisions(installation: Installation, device: str) -> dict[str, list[int]]:
     return found
 
 
-def test_a_device_that_was_offline_for_hours(install: Callable[..., Installation]) -> None:
-    """Its buffer arrives by MQTT; the windows it changes are corrected once, no other one.
+def test_readings_buffered_for_hours_correct_their_windows_once(
+    install: Callable[..., Installation],
+) -> None:
+    """Late readings arrive by MQTT; each window that they change is corrected once, no other.
 
-    One device was there all the time, one reported at the start of each window and lost
-    what came after, one was away altogether.
+    One device was online all the time. One reported at the start of each window and lost
+    the rest. One was offline all the time.
     """
     begin = hours_ago(HOURS_OFFLINE + 0.25)
     all_windows = windows(begin, OFFLINE + 10)
@@ -80,7 +82,7 @@ def test_a_device_that_was_offline_for_hours(install: Callable[..., Installation
         )
     wait_for(lambda: installation.metric(installation.sink_port, "headrace_sink_written") >= 360)
 
-    # In pieces of an hour, and nothing but what has changed.
+    # The pieces are one hour long and contain only changed windows.
     found = to_heal(installation, all_windows)
     assert [len(piece) for piece in found] == [PIECE] * HOURS_OFFLINE
     assert starts(found) == list(offline.starts())
@@ -93,19 +95,19 @@ def test_a_device_that_was_offline_for_hours(install: Callable[..., Installation
         assert known == ([0, 1] if window in changed else [0])
     assert revisions(installation, "away").keys() >= changed
     assert all(known == [0] for known in revisions(installation, "away").values())
-    # Each changed window of the two that had lost something, and nothing else.
+    # Each changed window of the two devices with late readings, and no other window.
     assert len(installation.rows()) == before + 2 * OFFLINE
     for row in installation.rows():
         if row["window_start"] in changed and row["fuel"] == 450:
             expected = 2 if row["generatorID"] == "patchy" else 1
             assert (row["readings"], row["alarm"]) == (expected, "refuel")
-    # The silence that consumers were told of never was.
+    # The published silence is withdrawn.
     told = [
         (change["generatorID"], change["state"], change["revision"])
         for record in installation.records(installation.profile.topics.alarms)
         if (change := json.loads(record.value))["rule"] == "silent"
     ]
-    # And no shorter silence was published in between: its windows had late readings.
+    # No shorter silence was published in between: its windows had late readings.
     assert Counter(told) == {
         ("away", "raised", 0): 1,
         ("away", "cleared", 0): 1,
@@ -117,20 +119,22 @@ def test_a_device_that_was_offline_for_hours(install: Callable[..., Installation
     assert (again.new, again.corrected, again.changes) == (0, 0, 0)
 
 
-def test_missed_unsettled_and_unpublished_windows(install: Callable[..., Installation]) -> None:
+def test_missed_unsettled_and_unpublished_windows_are_healed(
+    install: Callable[..., Installation],
+) -> None:
     begin = hours_ago(3)
     installation = install(HEADRACE_INSTALLED_AT=rfc3339(begin + 10 * MINUTE))
     all_windows = windows(begin, 120)
     at = [begin + minute * MINUTE for minute in range(120)]
-    # Two windows are empty, one before the installation and one after it.
+    # Two windows are empty: one before the installation date and one after it.
     installation.store(*(("generator1", at[minute], {}) for minute in range(119) if minute != 5))
     installation.compute(all_windows)
-    # Left unsettled,
+    # This window is computed but unsettled,
     installation.compute(windows(at[30], 1), settled=False)
     with installation.pipeline() as pipeline:
-        # and ended before it was published.
+        # and this one was never published.
         downsample(windows(at[31], 1), pipeline, settled=True, run="test/3")
-        # As if they had never been computed. Nobody expects the first of them.
+        # No markers, as if never computed. The first window is before the installation date.
         quality = pipeline.profile.buckets.quality
         for start in (at[5], at[40], at[119]):
             pipeline.influx.delete(quality, start, start + MINUTE, "window")
@@ -142,7 +146,7 @@ def test_missed_unsettled_and_unpublished_windows(install: Callable[..., Install
     assert set(Counter(row["window_start"] for row in installation.rows()).values()) == {1}
 
 
-def test_what_is_expected_leaves_live_windows_alone(installation: Installation) -> None:
+def test_reconcile_leaves_live_windows_alone(installation: Installation) -> None:
     now = datetime(2026, 6, 1, 12, 30, 20, tzinfo=UTC)
     begin = now - timedelta(minutes=5)
     with installation.pipeline() as pipeline:
@@ -152,10 +156,10 @@ def test_what_is_expected_leaves_live_windows_alone(installation: Installation) 
     assert none is None
 
 
-def test_a_range_whose_raw_data_are_gone_keeps_its_rows(
+def test_rows_are_kept_if_their_raw_readings_are_deleted(
     install: Callable[..., Installation],
 ) -> None:
-    """Not even partly: what is still there of the range is no reason to write the rest."""
+    """A range with partly deleted raw readings is not computed at all."""
     begin = hours_ago(2)
     range_ = windows(begin, 90)
     installation = install()
@@ -174,12 +178,12 @@ def test_a_range_whose_raw_data_are_gone_keeps_its_rows(
         assert read_markers(range_, pipeline) == before
         stored = stored_rows(range_, pipeline)
     assert len(stored) == len(kept) == len(range_)
-    # Nor does the reconcile ask for it, whatever it finds in what is left.
+    # Reconcile does not request the range, whatever raw readings remain.
     assert to_heal(installation, windows(begin, 30)) == []
 
 
-def test_a_day_is_healed_in_twenty_four_pieces() -> None:
+def test_a_day_is_healed_in_24_pieces() -> None:
     day = windows(datetime(2026, 6, 1, tzinfo=UTC), 1440)
     assert [len(piece) for piece in day.pieces(PIECE)] == [60] * 24
-    # Every second window costs as much as all of them.
+    # A piece with every second window costs as much as a full piece.
     assert len(pieces_of(list(day.starts())[::2], MINUTE, PIECE)) == 24

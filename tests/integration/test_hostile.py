@@ -1,4 +1,4 @@
-"""Whatever is published is stored or dead-lettered, each exactly once, and the bridge lives."""
+"""Each hostile message is stored or dead-lettered exactly once, and the bridge survives."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.support.devices import Publisher, reading
 from tests.support.installation import Installation
 from tests.support.processes import wait_for
 
-#: Topic and payload, as they are published and as they are found again.
+#: Topic and payload, as published and as found in Kafka.
 Message = tuple[str, bytes]
 
 MAX_PAYLOAD = 4096
 GOOD = "good"
-#: Beside letters: what separates, escapes and quotes somewhere on the way to a point.
+#: Characters with a meaning in topics, JSON, line protocol or Flux.
 _ID_MARKS = ", ='\"\\;{}[]()<>|&%$@!?*~^`:.äß漢🜁\u200b\u202e\ufeff\u2028"
 _NUMBERS = (
     b"0", b"-0.0", b"1e308", b"-1e308", b"1e400", b"-1e400", b"5e-324", b"1e-400", b"NaN",
@@ -42,7 +42,7 @@ _TIMES = (
 
 
 class Hostile:
-    """Makes messages, the same from the same seed.
+    """Generate hostile messages; one seed always gives the same messages.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Hostile:
         ]  # fmt: skip
 
     def message(self) -> Message:
-        """The next message."""
+        """Return the next message."""
         self._number += 1
         device = self._device() if self._random.random() < 0.3 else f"g{self._number % 50}"
         payload = self._random.choice(self._payloads)(device)
@@ -89,7 +89,7 @@ class Hostile:
         return chance.choice(kinds)()
 
     def _content(self, device: str, **changes: Any) -> bytes:
-        # The number makes each one unlike any other.
+        # The number makes each message unique.
         return json.dumps(reading(device, **{"fuel": self._number, **changes})).encode()
 
     def _replaced(self, device: str, name: str, value: bytes) -> bytes:
@@ -174,7 +174,7 @@ class Hostile:
 
 
 def publish(installation: Installation, count: int, seed: int) -> Counter[Message]:
-    """Publish hostile messages with good ones between, at QoS 0 and 1; returns what was sent."""
+    """Publish hostile and good messages at QoS 0 and 1; return the messages sent."""
     hostile = Hostile(installation.name, seed)
     chance = random.Random(seed)  # noqa: S311
     sent: Counter[Message] = Counter()
@@ -187,7 +187,7 @@ def publish(installation: Installation, count: int, seed: int) -> Counter[Messag
                 topic, payload, chance.randint(0, 1), retain=chance.random() < 0.02
             )
             if payload:
-                # One without payload only clears what is retained.
+                # A message without payload only clears a retained message.
                 sent[topic, payload] += 1
             if number % 10 == 0:
                 time = start - timedelta(milliseconds=number)
@@ -196,15 +196,15 @@ def publish(installation: Installation, count: int, seed: int) -> Counter[Messag
                 sent[good_topic, payload] += 1
             if number % 500 == 0:
                 info.wait_for_publish(60)
-        # Behind it nothing of this connection is on its way any more, of QoS 0 neither.
+        # Once this arrives, all messages of the connection have arrived, also those at QoS 0.
         info = publisher.send(good_topic, b"last")
         sent[good_topic, b"last"] += 1
         info.wait_for_publish(60)
     return sent
 
 
-def publish_unspeakable(installation: Installation) -> Counter[Message]:
-    """Publish on topics that MQTT advises against; returns what the broker took all the same."""
+def publish_on_odd_topics(installation: Installation) -> Counter[Message]:
+    """Publish on topics that MQTT advises against; return the messages that the broker accepted."""
     taken: Counter[Message] = Counter()
     for mark in ("\0", "\n", "\x1b", "\x7f", "\x85", "\ufffe"):
         message = f"{installation.name}/a{mark}b", f"at {mark!r}".encode()
@@ -213,7 +213,7 @@ def publish_unspeakable(installation: Installation) -> Counter[Message]:
             publisher.client.on_disconnect = lambda *_, over=over: over.set()
             publisher.client.on_publish = lambda *_, over=over: over.set()
             info = publisher.send(*message)
-            assert over.wait(10), "the broker neither takes a topic nor refuses it"
+            assert over.wait(10), "the broker neither accepts nor refuses a topic"
             if info.is_published():
                 taken[message] += 1
     return taken
@@ -226,7 +226,7 @@ def check_hostile(installation: Installation, count: int) -> None:
     sink = installation.worker("sink", HEADRACE_MAX_PAYLOAD_BYTES=str(MAX_PAYLOAD))
     bridge.start()
     sink.launch()
-    sent = publish(installation, count, seed) + publish_unspeakable(installation)
+    sent = publish(installation, count, seed) + publish_on_odd_topics(installation)
     port, topics = installation.bridge_port, installation.profile.topics
     wait_for(
         lambda: installation.metric(port, "headrace_bridge_delivered") >= sent.total(), 120, 0.5
@@ -234,7 +234,7 @@ def check_hostile(installation: Installation, count: int) -> None:
     wait_for(
         lambda: sink_lag(installation.kafka, topics.raw, installation.profile.sink_group) == 0, 120
     )
-    # The bridge: each message stands in one of the topics, once.
+    # The bridge wrote each message once, to one of the topics.
     raw, letters = installation.records(topics.raw), installation.records(topics.dead_letter)
     by_bridge = [letter for letter in letters if "source" not in letter.headers]
     found = Counter(
@@ -247,7 +247,7 @@ def check_hostile(installation: Installation, count: int) -> None:
     assert found == expected
     assert not presence
     assert {letter.headers["reason"].decode() for letter in letters} <= set(Reason)
-    # The sink: each reading is a point or a dead letter.
+    # The sink wrote each reading as a point or a dead letter.
     by_sink = [letter for letter in letters if "source" in letter.headers]
     points = installation.points("fuel")
     assert len(points) + len(by_sink) == len(raw)
@@ -259,7 +259,7 @@ def check_hostile(installation: Installation, count: int) -> None:
     assert Counter((device, value) for device, _, value in points) == written
     good = sum(device == GOOD for device, _, _ in points)
     assert good == len(range(0, count, 10))
-    # They live: the processes that were started, and nothing has stopped them meanwhile.
+    # Both workers still run as the processes that the test started.
     for worker, metrics in ((bridge, port), (sink, installation.sink_port)):
         assert worker.alive, worker.tail()
         assert installation.healthy(metrics)
@@ -270,10 +270,14 @@ def check_hostile(installation: Installation, count: int) -> None:
     )
 
 
-def test_a_thousand_hostile_messages(installation: Installation) -> None:
+def test_a_thousand_hostile_messages_are_stored_or_rejected_once(
+    installation: Installation,
+) -> None:
     check_hostile(installation, 1_000)
 
 
 @pytest.mark.long
-def test_a_hundred_thousand_hostile_messages(installation: Installation) -> None:
+def test_a_hundred_thousand_hostile_messages_are_stored_or_rejected_once(
+    installation: Installation,
+) -> None:
     check_hostile(installation, 100_000)

@@ -1,4 +1,4 @@
-"""How far the sinks have come, and waiting for them."""
+"""Ingest progress from committed offsets, and waiting for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.installation import Installation
 PATIENCE = timedelta(seconds=1)
 
 
-def test_what_is_on_its_way_is_waited_for(installation: Installation) -> None:
-    """While a fleet sends, the newest readings are always between Kafka and InfluxDB."""
+def test_waiting_covers_readings_between_kafka_and_influxdb(installation: Installation) -> None:
+    """While a fleet sends, the newest readings are always in Kafka but not yet in InfluxDB."""
     kafka, profile = installation.kafka, installation.profile
     topic, group = profile.topics.raw, profile.sink_group
     producer = kafka.producer()

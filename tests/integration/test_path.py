@@ -13,7 +13,7 @@ from tests.support.installation import Installation
 from tests.support.processes import wait_for
 
 
-def test_reading_arrives_whole(installation: Installation) -> None:
+def test_every_field_of_a_reading_is_stored(installation: Installation) -> None:
     bridge, sink = installation.worker("bridge"), installation.worker("sink")
     bridge.start()
     sink.launch()
@@ -26,8 +26,8 @@ def test_reading_arrives_whole(installation: Installation) -> None:
     assert record.headers["topic"] == f"{installation.name}/generator1".encode()
 
 
-def test_a_simple_device_is_taken_as_it_is(installation: Installation) -> None:
-    """QoS 0, no `time`, no login, its id as client id, and it never reads what comes back."""
+def test_a_minimal_device_needs_no_login_time_or_qos(installation: Installation) -> None:
+    """QoS 0, no `time`, no login, the device id as client id, and no reading of responses."""
     installation.worker("bridge").start()
     installation.worker("sink").launch()
     device = Client(CallbackAPIVersion.VERSION2, client_id="generator1")
@@ -45,8 +45,8 @@ def test_a_simple_device_is_taken_as_it_is(installation: Installation) -> None:
     device.disconnect()
 
 
-def test_numbers_are_stored_as_the_device_spelled_them(installation: Installation) -> None:
-    """Their text goes to InfluxDB as it is, and there it is the same number as here."""
+def test_numbers_keep_their_value_from_json_to_influxdb(installation: Installation) -> None:
+    """Numbers go to InfluxDB as text, unchanged, and InfluxDB parses them as Python does."""
     spelled = ["5", "-0", "5.50", "1e3", "1E+3", "-1.5e-3", "0.1", "1e308", "5e-324", "1e-400"]
     spelled += ["9007199254740993", "0.30000000000000004", "1" + "0" * 300, "0." + "1" * 300]
     installation.worker("bridge").start()

@@ -1,4 +1,4 @@
-"""Who is offline and since when, and whose clock is off, as `headrace status` tells."""
+"""`headrace status` lists offline devices with their times, and devices with wrong clocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEVICES = ["generator1", "generator2", "generator3"]
 
 
 def devices_in_status(installation: Installation) -> dict[str, Any]:
-    """The part of `headrace status --json` that is about devices."""
+    """Return the section on devices of `headrace status --json`."""
     content: dict[str, Any] = json.loads(installation.headrace("status", "--json").stdout)
     return dict(content["devices"])
 
@@ -29,8 +29,8 @@ def states(installation: Installation) -> dict[str, PresenceState]:
     return {device: presence.state for device, presence in known.items()}
 
 
-def test_a_device_that_dies_is_offline_until_it_comes_back(installation: Installation) -> None:
-    """Two bridges share the devices; the devices are killed, so the broker speaks for them."""
+def test_a_killed_device_is_offline_until_it_reconnects(installation: Installation) -> None:
+    """Two bridges share the devices. The devices are killed, so the broker sends their wills."""
     name = installation.name
     topics = [f"{name}/{device}" for device in DEVICES]
     port = str(free_port())
@@ -60,7 +60,7 @@ def test_a_device_that_dies_is_offline_until_it_comes_back(installation: Install
     table = installation.headrace("status").stdout
     assert all(device in table for device in DEVICES)
 
-    # A bridge with a new session receives the retained messages again. They change nothing.
+    # A bridge with a new session receives the retained messages again, which changes nothing.
     first.stop()
     records = len(installation.records(installation.profile.topics.status))
     third = installation.worker("bridge", label="third", HEADRACE_BRIDGE_ID=f"third-{name}")
@@ -71,7 +71,7 @@ def test_a_device_that_dies_is_offline_until_it_comes_back(installation: Install
 
     fleet.launch()
     wait_for(lambda: states(installation) == online)
-    # Whoever is taken out of service is taken off the list.
+    # A decommissioned device is removed from the list.
     fleet.stop()
     with Publisher(installation.backbone.mqtt_port) as operator:
         operator.send(f"{topics[2]}/status", b"", retain=True).wait_for_publish(10)
@@ -80,7 +80,7 @@ def test_a_device_that_dies_is_offline_until_it_comes_back(installation: Install
     assert {item["device"] for item in seen["offline"]} == set(DEVICES[:2])
 
 
-def test_clocks_that_are_off_are_counted_and_shown(
+def test_wrong_device_clocks_are_counted_and_shown(
     installation: Installation,
 ) -> None:
     installation.worker("bridge").start()
@@ -88,13 +88,13 @@ def test_clocks_that_are_off_are_counted_and_shown(
     off = {
         "slow": timedelta(minutes=-2),
         "fast": timedelta(minutes=2),
-        # These two are so far off that their readings are dead letters.
+        # The clocks of these two are so wrong that their readings become dead letters.
         "faster": timedelta(hours=1),
         "reset": datetime(1970, 1, 1, tzinfo=UTC) - now,
     }
     sent = [(device, now + wrong) for device, wrong in off.items()]
     sent += [("right", now), ("within", now - timedelta(seconds=20))]
-    # What was buffered is late, but the clock that dated it is right.
+    # Buffered readings are late, but their device's clock is right.
     sent += [("buffered", now - timedelta(hours=3)), ("buffered", now)]
     with Publisher(installation.backbone.mqtt_port) as publisher:
 
@@ -117,7 +117,7 @@ def test_clocks_that_are_off_are_counted_and_shown(
         table = installation.headrace("status").stdout
         assert "behind" in table
         assert "ahead" in table
-        # Set right.
+        # The clock is corrected.
         send("slow", datetime.now(UTC))
         wait_for(lambda: counted() == len(off) - 1)
     assert "slow" not in devices_in_status(installation)["drifting"]

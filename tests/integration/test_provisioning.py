@@ -1,4 +1,4 @@
-"""Provisioning on a real InfluxDB and Kafka: several installations, interruptions, new tokens."""
+"""Provisioning of real InfluxDB and Kafka: installations, interruptions, new tokens."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Install = Callable[..., Installation]
 
 
 class InterruptedHereError(BaseException):
-    """Stands for SIGINT: nothing that handles errors handles it."""
+    """Stands for SIGINT: no error handler catches it."""
 
 
 def tokens_of(installation: Installation) -> list[Authorization]:
-    """Tokens in InfluxDB that are described as this installation's."""
+    """Return the tokens in InfluxDB whose description names this installation."""
     identity = (installation.settings.state_dir / "installation").read_text().strip()
     with installation.admin_influx() as influx:
         found = influx.client.authorizations_api().find_authorizations()
@@ -36,7 +36,7 @@ def tokens_of(installation: Installation) -> list[Authorization]:
 
 
 def writes(installation: Installation) -> bool:
-    """Whether the token of the sink is accepted."""
+    """Return whether InfluxDB accepts the sink's token."""
     profile = installation.profile
     line = f"{profile.measurement},{profile.id_field}=probe fuel=1.0".encode()
     with Influx(influx_address(installation.settings, "sink")) as influx:
@@ -48,7 +48,7 @@ def writes(installation: Installation) -> bool:
 
 
 def is_whole(installation: Installation) -> bool:
-    """Whether everything is provisioned, and nothing twice."""
+    """Return whether everything is provisioned exactly once."""
     tokens = {path.name: path.read_text() for path in installation.settings.tokens_dir.iterdir()}
     made = {token.description.split()[-1]: token.token for token in tokens_of(installation)}
     with installation.admin_influx() as influx:
@@ -64,7 +64,7 @@ def is_whole(installation: Installation) -> bool:
     )
 
 
-def test_a_second_installation_leaves_the_first_one_s_tokens_alone(install: Install) -> None:
+def test_a_second_installation_keeps_the_tokens_of_the_first(install: Install) -> None:
     first = install()
     assert writes(first)
     second = install()
@@ -76,8 +76,8 @@ def test_a_second_installation_leaves_the_first_one_s_tokens_alone(install: Inst
     assert is_whole(second)
 
 
-def test_data_of_another_env_are_named(installation: Installation) -> None:
-    """A new .env beside old data: the token is that of another installation."""
+def test_data_of_another_env_file_are_reported(installation: Installation) -> None:
+    """With a new .env and old data, the token belongs to another installation."""
     done = installation.headrace(
         "provision",
         HEADRACE_INFLUX_ADMIN_TOKEN="of-another-env",
@@ -89,7 +89,7 @@ def test_data_of_another_env_are_named(installation: Installation) -> None:
     assert "of-another-env" not in done.stderr
 
 
-def test_a_token_of_an_earlier_version_is_taken_over_only_if_it_is_in_our_file(
+def test_only_a_token_in_the_state_folder_is_adopted_from_an_earlier_version(
     install: Install,
 ) -> None:
     installation = install()
@@ -127,7 +127,7 @@ def test_retention_can_be_shortened(install: Install) -> None:
         assert bucket.retention_rules[0].every_seconds == seconds
 
 
-def test_a_sink_takes_over_a_token_that_was_replaced(install: Install) -> None:
+def test_a_running_sink_uses_a_replaced_token(install: Install) -> None:
     installation = install()
     sink, bridge = installation.worker("sink"), installation.worker("bridge")
     sink.start()
@@ -150,7 +150,7 @@ def test_a_sink_takes_over_a_token_that_was_replaced(install: Install) -> None:
 
 @contextmanager
 def interrupted(call: int, *, answered: bool) -> Iterator[list[str]]:
-    """Break off at one call of a server, before it is sent or after it was answered.
+    """Interrupt one call to a server, before it is sent or after it was answered.
 
     Yields
     ------
@@ -194,10 +194,10 @@ def interrupted(call: int, *, answered: bool) -> Iterator[list[str]]:
         pytest.param("lost tokens", "before the call", marks=pytest.mark.long),
     ],
 )
-def test_interrupted_anywhere_the_next_run_completes_it(
+def test_provisioning_completes_after_any_interruption(
     backbone: Backbone, tmp_path: Path, before: str, where: str
 ) -> None:
-    """One interruption at every call, each of an installation of its own."""
+    """Interrupt every call once, each in a new installation."""
     interruptions = 0
     for call in range(1, 60):
         installation = Installation(backbone, tmp_path / str(call))

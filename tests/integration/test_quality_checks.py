@@ -1,4 +1,4 @@
-"""The quality checks on real servers: each at its good, its warn and its fail level."""
+"""Each quality check on real servers, at its good, warn and fail level."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.support.ranges import MINUTE, hours_ago, windows
 
 DEVICES = [f"generator{number}" for number in range(10)]
 QUARTER = 15
-#: Readings that the interval promises for each window.
+#: Readings that the interval implies for each window.
 PROMISED = 4
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What happens in a quarter of an hour.
+    """Events of a quarter of an hour.
 
     Parameters
     ----------
     reporting
         Devices that report.
     readings
-        Readings of each in a window.
+        Readings of each device in a window.
     outside
         Values that lie outside their range.
     quiet
@@ -62,7 +62,7 @@ FLEETS = {
         reporting=4, readings=1, outside=30, quiet=6, drifting=4, rejected=60, broken=3
     ),
 }
-#: Devices that a check names, for the fleets that warn and fail.
+#: Devices that a check reports, for the fleets that warn and fail.
 NAMED: Mapping[str, Callable[[Fleet], list[str]]] = {
     "completeness": lambda fleet: DEVICES[fleet.reporting :],
     "readings": lambda fleet: DEVICES[: fleet.reporting] if fleet.readings == 1 else [],
@@ -71,9 +71,9 @@ NAMED: Mapping[str, Callable[[Fleet], list[str]]] = {
 }
 
 
-def live_through(installation: Installation, quarter: WindowRange, fleet: Fleet) -> None:
-    """Let a fleet report for a quarter of an hour and compute the windows."""
-    # Two windows before, so that every device is known.
+def compute_quarter(installation: Installation, quarter: WindowRange, fleet: Fleet) -> None:
+    """Store the readings of a fleet for a quarter of an hour and compute the windows."""
+    # Two windows before the range, so that every device is known.
     before = windows(quarter.start - 6 * MINUTE, 2)
     installation.store(*((device, start, {}) for device in DEVICES for start in before.starts()))
     installation.compute(before)
@@ -94,18 +94,18 @@ def live_through(installation: Installation, quarter: WindowRange, fleet: Fleet)
     producer = installation.kafka.producer()
     topics = installation.profile.topics
     for topic in (topics.raw, topics.dead_letter):
-        # So that records can have arrived an hour ago.
+        # Records must be able to carry an arrival time of an hour ago.
         installation.alter_topic(topic, message_timestamp_type="CreateTime")
     middle = quarter.start + 5 * MINUTE
     for number, device in enumerate(DEVICES):
         behind = timedelta(minutes=10) if number < fleet.drifting else timedelta(0)
-        # One that waited in the device's buffer, and one that did not.
+        # One reading waited in the device's buffer, the other did not.
         for waited in (timedelta(hours=1), timedelta(0)):
             stamps = {"time_ns": middle - behind - waited, "taken_ns": middle}
             headers = [(name, str(epoch_ns(stamp))) for name, stamp in stamps.items()]
             produce(producer, topics.raw, device, middle, headers)
     for number, stamp in enumerate(("", "-1", "noon", "9" * 5000, "\u0661")):
-        # By somebody else: no clock is judged by it.
+        # A foreign record says nothing about the clock of a device.
         headers = [("taken_ns", stamp), ("time_ns", stamp)]
         produce(producer, topics.raw, f"other{number}", middle, headers)
     for _ in range(fleet.rejected):
@@ -137,18 +137,18 @@ def check(installation: Installation, quarter: WindowRange) -> dict[str, CheckRe
 
 
 @pytest.mark.parametrize("expected", FLEETS, ids=str)
-def test_every_check_at_every_level(
+def test_every_check_reports_every_level(
     install: Callable[..., Installation], expected: Verdict
 ) -> None:
     quality = yaml.safe_load((PROJECT / "include/profiles/generators.yaml").read_text())["quality"]
-    # As shipped a single window that does not add up fails; here there is a warning before.
+    # The shipped profile fails on one mismatched window; this one warns first.
     installation = install(
         {"quality": {**quality, "adds_up": {"warn": 0, "fail": 2}}},
         HEADRACE_INSTALLED_AT="2026-01-01T00:00:00Z",
     )
     quarter = windows(hours_ago(1), QUARTER)
     fleet = FLEETS[expected]
-    live_through(installation, quarter, fleet)
+    compute_quarter(installation, quarter, fleet)
     results = check(installation, quarter)
     assert list(results) == list(quality)
     assert {name: result.verdict for name, result in results.items()} == dict.fromkeys(
@@ -170,8 +170,8 @@ def test_every_check_at_every_level(
     assert {row["check"]: row["_value"] for row in written} == dict.fromkeys(results, expected)
 
 
-def test_late_readings_add_up_when_they_are_reconciled(installation: Installation) -> None:
-    """An excess of raw readings is late, not wrong; missing ones are wrong."""
+def test_late_readings_are_not_reported_as_wrong(installation: Installation) -> None:
+    """Extra raw readings are late and not an error; missing raw readings are an error."""
     installation.environment["HEADRACE_INSTALLED_AT"] = "2026-01-01T00:00:00Z"
     quarter = windows(hours_ago(1), QUARTER)
     installation.store(*(("generator1", start, {}) for start in quarter.starts()))
@@ -200,7 +200,7 @@ def test_unsettled_windows_are_reported_and_not_judged(installation: Installatio
 
 
 @pytest.mark.parametrize("minutes", [20, 30, 60])
-def test_windows_that_are_longer_than_a_quarter_of_an_hour(
+def test_windows_longer_than_a_quarter_of_an_hour_are_checked(
     install: Callable[..., Installation], minutes: int
 ) -> None:
     length = timedelta(minutes=minutes)

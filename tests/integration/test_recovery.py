@@ -1,4 +1,4 @@
-"""Counting what became of readings, and sending them again."""
+"""`headrace audit` counts readings at every stage; replay sends readings again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def send(installation: Installation, *readings: dict[str, Any]) -> None:
 
 
 def settled(installation: Installation, records: int) -> None:
-    """Wait until so many records are in Kafka, and the sink has come to them all."""
+    """Wait until this number of records is in Kafka and the sink has read them all."""
     profile = installation.profile
     wait_for(lambda: len(installation.records(profile.topics.raw)) == records)
     wait_for(lambda: sink_lag(installation.kafka, profile.topics.raw, profile.sink_group) == 0, 60)
@@ -49,7 +49,7 @@ def audited(installation: Installation, start: datetime, stop: datetime) -> dict
 
 
 def status_with_kafka(installation: Installation) -> dict[str, Any]:
-    """The status, once Kafka has answered within its time limit, which a busy machine may miss."""
+    """Return the status after Kafka has answered in time, which a busy machine may miss."""
 
     def ask() -> dict[str, Any] | None:
         status: dict[str, Any] = json.loads(installation.headrace("status", "--json").stdout)
@@ -59,7 +59,7 @@ def status_with_kafka(installation: Installation) -> dict[str, Any]:
 
 
 @pytest.mark.runs("cli:audit", "cli:replay")
-def test_what_is_lost_is_named_and_replay_brings_it_back(installation: Installation) -> None:
+def test_audit_finds_lost_readings_and_replay_restores_them(installation: Installation) -> None:
     start_ingest(installation)
     now = datetime.now(UTC).replace(microsecond=0)
     times = [
@@ -90,12 +90,12 @@ def test_what_is_lost_is_named_and_replay_brings_it_back(installation: Installat
     assert len(after) == 100
     assert set(before) < set(after)
     assert audited(installation, start, stop)["lost"] == 0
-    # Nothing is missing now, so nothing changes.
+    # Nothing is missing now, so replaying again changes nothing.
     assert installation.headrace("replay", *stretch).returncode == 0
     assert sorted(installation.points("fuel")) == after
 
 
-def test_readings_on_the_same_point_are_told_apart(installation: Installation) -> None:
+def test_audit_tells_overwritten_readings_from_lost_ones(installation: Installation) -> None:
     start_ingest(installation)
     now = datetime.now(UTC).replace(microsecond=0)
     time = rfc3339(now - timedelta(minutes=5))
@@ -112,8 +112,8 @@ def test_readings_on_the_same_point_are_told_apart(installation: Installation) -
     assert (counts["repeated"], counts["overwritten"], counts["lost"]) == (1, 1, 0)
 
 
-def test_audit_is_exact_while_readings_come_in(installation: Installation) -> None:
-    """What the sink has not come to is pending, not lost."""
+def test_audit_is_exact_while_readings_arrive(installation: Installation) -> None:
+    """Records that the sink has not read yet are pending, not lost."""
     installation.worker("bridge").start()
     send(installation, *(reading(fuel=n) for n in range(50)))
     wait_for(lambda: len(installation.records(installation.profile.topics.raw)) == 50)
@@ -122,7 +122,7 @@ def test_audit_is_exact_while_readings_come_in(installation: Installation) -> No
     assert (counts["readings"], counts["pending"], counts["lost"]) == (50, 50, 0)
 
 
-def test_audit_says_when_kafka_no_longer_holds_everything(installation: Installation) -> None:
+def test_audit_reports_that_kafka_deleted_records_of_the_range(installation: Installation) -> None:
     start_ingest(installation)
     send(installation, *(reading(f"g{n}", fuel=n) for n in range(30)))
     settled(installation, 30)
@@ -138,10 +138,10 @@ def test_audit_says_when_kafka_no_longer_holds_everything(installation: Installa
     assert counts["foreign"] == 30 - counts["readings"] > 0
 
 
-def test_records_that_kafka_deleted_before_the_sink_came_are_reported(
+def test_records_deleted_before_the_sink_read_them_are_reported(
     installation: Installation,
 ) -> None:
-    """In the log, the metrics, /healthz, the dead letters, the audit and the status."""
+    """The log, metrics, /healthz, the dead letters, audit and status report them."""
     topics = installation.profile.topics
     installation.worker("bridge").start()
     sink = installation.worker("sink")
@@ -170,19 +170,19 @@ def test_records_that_kafka_deleted_before_the_sink_came_are_reported(
     counts = audited(installation, now - HOUR, now + HOUR)
     (named,) = counts["deleted"]
     assert (named["topic"], named["start"], named["stop"]) == (topics.raw, first, stop)
-    # Reported once, and after a restart still known.
+    # The loss is reported once and still known after a restart.
     sink.stop()
     sink.start()
     assert len(installation.records(topics.dead_letter)) == 1
     status = status_with_kafka(installation)
     assert [(item["start"], item["stop"]) for item in status["sink"]["lost"]] == [(first, stop)]
     assert any(f"offsets {first} to {stop - 1}" in problem for problem in status["problems"])
-    # It is no rejected reading.
+    # A lost record is not a rejected reading.
     assert list(unanswered_letters(installation.kafka, installation.profile)) == []
 
 
-def test_what_others_write_to_our_topics_is_skipped(installation: Installation) -> None:
-    """Garbage, tombstones and odd keys: no command ends with a traceback, no reading is lost."""
+def test_commands_skip_foreign_records(installation: Installation) -> None:
+    """With garbage, tombstones and odd keys, no command fails and no reading is lost."""
     topics = installation.profile.topics
     start_ingest(installation)
     send(installation, reading("[red]g1", fuel=1), reading("g2", fuel="not a number"))
@@ -224,7 +224,7 @@ def test_what_others_write_to_our_topics_is_skipped(installation: Installation) 
         assert "Traceback" not in done.stderr
     status = status_with_kafka(installation)
     assert status["kafka"]["skipped"][topics.status] >= 9
-    # What a device chose is text.
+    # Names chosen by a device are printed as text.
     with installation.admin_influx() as influx:
         influx.delete(installation.profile.buckets.raw, now - HOUR, now + HOUR, "genData")
     done = installation.headrace(
@@ -233,8 +233,8 @@ def test_what_others_write_to_our_topics_is_skipped(installation: Installation) 
     assert "[red]g1" in done.stdout
 
 
-def test_records_are_kept_by_their_arrival(installation: Installation) -> None:
-    """A device's date decides neither when Kafka deletes a record nor where audit finds it."""
+def test_retention_counts_from_the_arrival_of_a_record(installation: Installation) -> None:
+    """A device's date affects neither Kafka's retention nor where audit finds a record."""
     start_ingest(installation)
     begun = datetime.now(UTC) - timedelta(seconds=5)
     old = datetime.now(UTC).replace(microsecond=0) - timedelta(days=8)
@@ -255,10 +255,10 @@ def test_records_are_kept_by_their_arrival(installation: Installation) -> None:
     assert (counts["readings"], counts["points"], counts["lost"]) == (1, 1, 0)
 
 
-def test_dead_letters_go_through_again_once_their_cause_is_mended(
+def test_replayed_dead_letters_are_stored_after_the_cause_is_fixed(
     install: Callable[..., Installation],
 ) -> None:
-    """Rejected by the bridge, for a clock limit that is then raised; with their own time."""
+    """The bridge rejects readings for a time limit that is then raised; they keep their time."""
     installation = install(HEADRACE_MAX_TIME_AHEAD="1s")
     start_ingest(installation)
     ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=100)
@@ -274,7 +274,7 @@ def test_dead_letters_go_through_again_once_their_cause_is_mended(
     shown = installation.headrace("dead-letters", COLUMNS="200").stdout
     assert f"time '{rfc3339(ahead)}' is" in shown
     assert "fuel is text" in shown
-    # Still bad: it stays where it is.
+    # A reading that is still bad stays a dead letter.
     done = installation.headrace("replay", "--dead-letter")
     assert done.returncode == 0, done.stderr
     assert "left: time_ahead" in done.stdout
@@ -285,7 +285,7 @@ def test_dead_letters_go_through_again_once_their_cause_is_mended(
     settled(installation, 2)
     points = {value: time for _, time, value in installation.points("fuel")}
     assert points[1.0] == ahead
-    # Sent once is sent: the letter is answered.
+    # A dead letter is sent once; after that it counts as replayed.
     again = installation.headrace("replay", "--dead-letter", **mended)
     assert "left: wrong_type" in again.stdout
     assert "sent" not in again.stdout
@@ -296,8 +296,8 @@ def test_dead_letters_go_through_again_once_their_cause_is_mended(
 
 
 @pytest.mark.runs("cli:dead-letters")
-def test_dead_letters_are_shown_as_text(installation: Installation) -> None:
-    """The newest, of one reason if so asked, and with nothing that a terminal would obey."""
+def test_dead_letters_are_shown_without_control_characters(installation: Installation) -> None:
+    """The newest dead letters, optionally of one reason, without terminal control sequences."""
     none = installation.headrace("dead-letters")
     assert "no dead letters" in none.stdout
     installation.worker("bridge").start()
@@ -316,8 +316,8 @@ def test_dead_letters_are_shown_as_text(installation: Installation) -> None:
     assert "│ 5" in done.stdout
 
 
-def test_what_influxdb_refused_goes_through_again(install: Callable[..., Installation]) -> None:
-    """Refused because it was older than the bucket keeps, until the bucket keeps more."""
+def test_readings_refused_by_influxdb_can_be_replayed(install: Callable[..., Installation]) -> None:
+    """A reading older than the bucket's retention is stored once the retention is longer."""
     installation = install()
     bucket_name = installation.profile.buckets.raw
 
@@ -348,7 +348,7 @@ def test_what_influxdb_refused_goes_through_again(install: Callable[..., Install
     assert (counts["points"], counts["refused"], counts["dead_letters"]) == (1, 0, 0)
 
 
-def test_wrong_arguments_are_named(installation: Installation) -> None:
+def test_wrong_arguments_are_reported(installation: Installation) -> None:
     for arguments, named in (
         (("replay",), "--dead-letter"),
         (("replay", "--dead-letter", "--from", "2026-01-01T00:00:00Z"), "--dead-letter"),

@@ -1,4 +1,4 @@
-"""What InfluxDB or Kafka refuses is set aside; what is not the reading's fault is waited out."""
+"""Refused readings become dead letters; the sink waits if the cause is not the reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.devices import Publisher, reading
 from tests.support.installation import Installation
 from tests.support.processes import wait_for
 
-#: Long enough ago for another shard than today's.
+#: Long enough ago to be in another shard than today.
 SOME_DAYS = timedelta(days=8)
 
 
@@ -25,15 +25,15 @@ def lag(installation: Installation) -> int:
 
 
 def make_fuel_an_integer(installation: Installation, moment: datetime) -> None:
-    """From now on InfluxDB refuses floats in the shard of that moment."""
+    """Make InfluxDB refuse floats in the shard of this moment."""
     line = f"genData,generatorID=somebody fuel=1i {epoch_ns(moment)}"
     with installation.admin_influx() as influx:
         influx.write(installation.profile.buckets.raw, line.encode())
 
 
 @contextmanager
-def access_withdrawn(installation: Installation) -> Iterator[str]:
-    """For a while InfluxDB does not take the sink's token, which is given."""
+def without_access(installation: Installation) -> Iterator[str]:
+    """Make InfluxDB refuse the sink's token, which is yielded, for a while."""
     token = (installation.settings.tokens_dir / "sink.token").read_text().strip()
     with installation.admin_influx() as influx:
         api = influx.client.authorizations_api()
@@ -45,8 +45,10 @@ def access_withdrawn(installation: Installation) -> Iterator[str]:
         api.update_authorization(authorization)
 
 
-def test_refused_points_are_set_aside_and_the_others_written(installation: Installation) -> None:
-    """A 422 names one field only; the batch is halved until the refused points stand alone."""
+def test_refused_points_become_dead_letters_and_the_others_are_written(
+    installation: Installation,
+) -> None:
+    """A 422 names only one field, so the batch is halved until each refused point is alone."""
     now = datetime.now(UTC)
     then = now - SOME_DAYS
     make_fuel_an_integer(installation, then)
@@ -72,7 +74,7 @@ def test_refused_points_are_set_aside_and_the_others_written(installation: Insta
         assert b"field type conflict" in letter.headers["detail"]
         assert letter.headers["source"].decode().startswith(f"{topics.raw}/")
     good = {number for number in range(200) if number % 20 != 7}
-    # A query over both types of the field gets only one of them.
+    # A query over both types of the field returns only one of them.
     fuel = [value for _, _, value in installation.points("fuel", age=SOME_DAYS / 2)]
     assert sorted(fuel) == sorted(float(number) for number in good)
     name = "headrace_sink_rejected"
@@ -82,13 +84,13 @@ def test_refused_points_are_set_aside_and_the_others_written(installation: Insta
 def test_a_refused_reading_that_kafka_deleted_is_reported_as_lost(
     installation: Installation,
 ) -> None:
-    """It can't become a dead letter any more; its neighbours are written all the same."""
+    """It can't become a dead letter any more; the other readings are still written."""
     then = datetime.now(UTC) - SOME_DAYS
     make_fuel_an_integer(installation, then)
     topics = installation.profile.topics
     installation.worker("bridge").start()
     sink = installation.worker("sink")
-    with access_withdrawn(installation):
+    with without_access(installation):
         sink.launch()
         more = [{}, {"time": rfc3339(then)}, {}]
         topic = f"{installation.name}/generator1"
@@ -101,7 +103,7 @@ def test_a_refused_reading_that_kafka_deleted_is_reported_as_lost(
         ends = [TopicPartition(topics.raw, partition, OFFSET_END) for partition in range(3)]
         for future in admin.delete_records(ends).values():
             future.result()
-    # Not the lag: of what is deleted there is none.
+    # The lag does not count deleted records.
     (told,) = wait_for(
         lambda: [line for line in sink.log.read_text().splitlines() if "records deleted" in line]
     )
@@ -114,10 +116,10 @@ def test_a_refused_reading_that_kafka_deleted_is_reported_as_lost(
     assert b"fuel=1" in report.headers["detail"]
 
 
-def test_a_token_that_does_not_fit_is_waited_out(installation: Installation) -> None:
+def test_the_sink_waits_while_its_token_is_refused(installation: Installation) -> None:
     sink = installation.worker("sink")
     installation.worker("bridge").start()
-    with access_withdrawn(installation) as token:
+    with without_access(installation) as token:
         sink.launch()
         topic = f"{installation.name}/generator1"
         with Publisher(installation.backbone.mqtt_port) as publisher:
@@ -136,7 +138,7 @@ def test_a_token_that_does_not_fit_is_waited_out(installation: Installation) -> 
     assert token not in sink.log.read_text()
 
 
-def test_a_bucket_that_is_missing_is_waited_out(installation: Installation) -> None:
+def test_the_sink_waits_while_the_bucket_is_missing(installation: Installation) -> None:
     bucket_name = installation.profile.buckets.raw
     installation.worker("bridge").start()
     sink = installation.worker("sink")
@@ -158,8 +160,8 @@ def test_a_bucket_that_is_missing_is_waited_out(installation: Installation) -> N
     assert len(installation.points("fuel")) == 20
 
 
-def test_what_kafka_refuses_goes_to_the_dead_letters(installation: Installation) -> None:
-    """A record that is too large for the topic. No timestamp is refused, however old it is."""
+def test_readings_refused_by_kafka_become_dead_letters(installation: Installation) -> None:
+    """A record can be too large for the topic. No timestamp is refused, however old."""
     topics = installation.profile.topics
     installation.alter_topic(
         topics.raw, message_timestamp_before_max_ms="3600000", max_message_bytes="2000"
@@ -179,13 +181,13 @@ def test_what_kafka_refuses_goes_to_the_dead_letters(installation: Installation)
     assert [(letter.headers["reason"], b'"fuel": 40' in letter.value) for letter in letters] == [
         (b"kafka_refused", True)
     ]
-    # The gauge is set once a second: it says 0 before the first of them, too.
+    # The gauge is set once a second and is 0 before that, too.
     wait_for(lambda: len(installation.records(topics.raw)) >= 59)
     wait_for(
         lambda: installation.metric(installation.bridge_port, "headrace_bridge_in_flight") == 0
     )
     records = installation.records(topics.raw)
     assert len(records) == 59
-    # What was tried again is none the worse for it.
+    # Retried records have all headers, too.
     kept = {"time_ns", "topic", "bridge", "packet_id"}
     assert all(record.headers.keys() >= kept for record in [*records, *letters])

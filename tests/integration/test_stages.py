@@ -22,11 +22,13 @@ from tests.support.ranges import MINUTE, hours_ago, windows
 
 @pytest.fixture
 def noon() -> datetime:
-    """The start of a window some time ago."""
+    """Start of a window in the past."""
     return hours_ago(2)
 
 
-def test_last_reading_of_each_window(installation: Installation, noon: datetime) -> None:
+def test_a_row_has_the_last_reading_of_its_window(
+    installation: Installation, noon: datetime
+) -> None:
     installation.store(
         ("generator1", noon + timedelta(seconds=10), {"fuel": 900}),
         ("generator1", noon + timedelta(seconds=50), {"fuel": 499, "load": 80}),
@@ -58,7 +60,7 @@ def test_last_reading_of_each_window(installation: Installation, noon: datetime)
 
 
 def test_a_window_is_half_open(installation: Installation, noon: datetime) -> None:
-    """A reading at a window's end belongs to the next window, one at its start to it."""
+    """A reading at the window's start belongs to it, a reading at its end to the next one."""
     installation.store(
         ("generator1", noon, {"fuel": 1}),
         ("generator1", noon + MINUTE, {"fuel": 2}),
@@ -67,7 +69,7 @@ def test_a_window_is_half_open(installation: Installation, noon: datetime) -> No
     installation.compute(windows(noon, 1))
     (row,) = installation.rows()
     assert (row["fuel"], row["readings"]) == (3.0, 2)
-    # Nothing of the next window is stored before its time either.
+    # Nothing is stored for the next window.
     with installation.pipeline() as pipeline:
         stored = stored_rows(windows(noon, 3), pipeline)
     assert [row["_time"] for row in stored] == [noon]
@@ -75,7 +77,7 @@ def test_a_window_is_half_open(installation: Installation, noon: datetime) -> No
     assert [(row["fuel"], row["readings"]) for row in installation.rows()] == [(3.0, 2), (2.0, 1)]
 
 
-def test_markers_tell_an_empty_window_from_a_missing_one(
+def test_markers_distinguish_empty_from_missing_windows(
     installation: Installation, noon: datetime
 ) -> None:
     installation.store(("generator1", noon, {}))
@@ -89,9 +91,7 @@ def test_markers_tell_an_empty_window_from_a_missing_one(
     assert full.run == "test/1"
 
 
-def test_computing_twice_publishes_nothing_twice(
-    installation: Installation, noon: datetime
-) -> None:
+def test_computing_again_publishes_nothing(installation: Installation, noon: datetime) -> None:
     installation.store(("generator1", noon, {"fuel": 400}), ("generator2", noon, {}))
     installation.compute(windows(noon, 1))
     again = installation.compute(windows(noon, 1))
@@ -101,12 +101,12 @@ def test_computing_twice_publishes_nothing_twice(
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Computes windows that are not over, as if every clock but this one were ahead."""
+    """Computes windows before they end, as if every other clock were ahead."""
     monkeypatch.setattr("headrace.stages.downsample.await_end", lambda *_: None)
 
 
-def test_a_window_that_is_not_over_is_not_computed(installation: Installation) -> None:
-    """Even if the clock of the task says so: InfluxDB's is asked as well."""
+def test_a_window_is_not_computed_before_it_ends(installation: Installation) -> None:
+    """InfluxDB's clock is checked, too, in case the task's clock is fast."""
     window = windows(floor(datetime.now(UTC), MINUTE) + 2 * MINUTE, 1)
     installation.store(("generator1", window.start - 5 * MINUTE, {}))
     with installation.pipeline() as pipeline:
@@ -115,15 +115,15 @@ def test_a_window_that_is_not_over_is_not_computed(installation: Installation) -
             with pytest.raises(RangeNotOverError, match="is not over"):
                 downsample(window, wrong, settled=True, run="test/1")
         assert read_markers(window, pipeline) == {}
-        # A clock that is behind waits for the rest of a second, and else comes later.
+        # With a slow clock, the stage waits up to a second for the window to end.
         over = windows(window.start - 5 * MINUTE, 1)
         behind = replace(pipeline, clock=lambda: over.stop - timedelta(seconds=0.2))
         assert downsample(over, behind, settled=True, run="test/1").rows == 1
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_what_is_published_is_found_with_a_clock_that_is_behind(installation: Installation) -> None:
-    """To a host whose clock is behind, a window that it publishes has not ended yet."""
+def test_a_publisher_with_a_slow_clock_finds_its_records(installation: Installation) -> None:
+    """For a host with a slow clock, a published window may seem not to have ended."""
     window = windows(floor(datetime.now(UTC), MINUTE) + MINUTE, 1)
     installation.store(("generator1", window.start, {"fuel": 400}))
     installation.compute(window)
@@ -136,7 +136,7 @@ def test_what_is_published_is_found_with_a_clock_that_is_behind(installation: In
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_a_cluster_that_stamps_records_by_its_own_clock_is_told_not_to(
+def test_provisioning_sets_the_timestamp_type_of_the_topics(
     installation: Installation,
 ) -> None:
     topics = installation.profile.topics
@@ -158,14 +158,16 @@ def test_a_window_without_readings_publishes_nothing(
 
 
 @pytest.mark.parametrize("fuel", [499.99, 500.0, 500.01])
-def test_the_alarm_threshold(installation: Installation, noon: datetime, fuel: float) -> None:
+def test_the_alarm_level_changes_at_the_threshold(
+    installation: Installation, noon: datetime, fuel: float
+) -> None:
     installation.store(("generator1", noon, {"fuel": fuel}))
     installation.compute(windows(noon, 1))
     (row,) = installation.rows()
     assert row["alarm"] == ("refuel" if fuel < 500 else "no action")
 
 
-def test_rows_of_a_profile_that_had_no_tags_yet_are_replaced(
+def test_rows_without_the_tags_of_a_changed_profile_are_replaced(
     installation: Installation, noon: datetime
 ) -> None:
     profile = installation.profile
@@ -179,10 +181,8 @@ def test_rows_of_a_profile_that_had_no_tags_yet_are_replaced(
     assert row["region"] == "US"
 
 
-def test_a_profile_may_change_the_length_of_its_windows(
-    installation: Installation, noon: datetime
-) -> None:
-    """Rows, markers and records of shorter windows do not disturb longer ones."""
+def test_a_profile_can_change_its_window_length(installation: Installation, noon: datetime) -> None:
+    """Rows, markers and records of shorter windows do not affect longer ones."""
     begin = floor(noon, timedelta(minutes=5))
     installation.store(
         *(("generator1", begin + number * MINUTE, {"fuel": 500 - number}) for number in range(10))
@@ -204,10 +204,8 @@ def test_a_profile_may_change_the_length_of_its_windows(
     assert (again.rows, again.new, again.corrected, again.changes) == (2, 0, 0, 0)
 
 
-def test_a_reading_of_somebody_else_may_lack_fields(
-    installation: Installation, noon: datetime
-) -> None:
-    """Such as one that was written to the bucket past the sink."""
+def test_a_foreign_point_can_lack_fields(installation: Installation, noon: datetime) -> None:
+    """For example a point that another client wrote to the bucket."""
     profile = installation.profile
     line = f'{profile.measurement},{profile.id_field}=stranger fuel=5,note="odd" {epoch_ns(noon)}'
     with installation.admin_influx() as influx:
@@ -219,10 +217,10 @@ def test_a_reading_of_somebody_else_may_lack_fields(
     assert (rows["generator1"]["fuel"], rows["generator1"]["load"]) == (700, 40)
 
 
-def test_optional_fields_are_those_of_the_last_reading(
+def test_optional_fields_come_from_the_last_reading(
     install: Callable[..., Installation], noon: datetime
 ) -> None:
-    """A row never mixes two readings, also when the last one lacks a field."""
+    """A row never mixes two readings, even if the last one lacks a field."""
     fields = yaml.safe_load((PROJECT / "include/profiles/generators.yaml").read_text())["fields"]
     fields["pressure"] = {"unit": "bar", "range": [0, 10], "required": False}
     installation = install({"fields": fields})
@@ -245,7 +243,7 @@ def test_optional_fields_are_those_of_the_last_reading(
     assert (row["fuel"], row["pressure"], row["readings"], row["revision"]) == (7.0, None, 2, 1)
 
 
-def test_a_range_whose_raw_data_are_gone_is_refused(
+def test_a_range_without_its_raw_readings_is_refused(
     install: Callable[..., Installation], noon: datetime
 ) -> None:
     installation = install(HEADRACE_RAW_RETENTION="1h", HEADRACE_HEAL_HORIZON="1h")
@@ -253,7 +251,7 @@ def test_a_range_whose_raw_data_are_gone_is_refused(
         downsample(windows(noon, 1), pipeline, settled=True, run="test/1")
 
 
-def test_a_mistake_in_a_rule_names_its_file(
+def test_an_error_in_a_rule_names_its_file(
     install: Callable[..., Installation], noon: datetime
 ) -> None:
     installation = install()

@@ -1,4 +1,4 @@
-"""More than one sink and more than one bridge, and one of each killed."""
+"""Two sinks or two bridges work together, also if one of them is killed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def assigned(process: Process) -> bool:
     return "partitions assigned" in process.log.read_text()
 
 
-def test_two_sinks_one_killed_in_the_middle(installation: Installation) -> None:
-    """Static members: the one that is killed and comes back takes up its own partitions."""
+def test_a_killed_sink_resumes_its_own_partitions(installation: Installation) -> None:
+    """Sinks are static members, so a restarted sink gets its own partitions back."""
     installation.worker("bridge").start()
     first = installation.worker("sink", HEADRACE_SINK_ID="sink-a")
     other = second(installation, "sink", HEADRACE_SINK_ID="sink-b")
@@ -51,8 +51,8 @@ def test_two_sinks_one_killed_in_the_middle(installation: Installation) -> None:
     assert not any(count.lost or count.twice for count in counts), counts
 
 
-def test_partitions_are_taken_over_from_a_sink_that_leaves(installation: Installation) -> None:
-    """Revoked in the middle of a batch: what is begun is finished, nothing is left out."""
+def test_a_sink_takes_over_the_partitions_of_one_that_leaves(installation: Installation) -> None:
+    """If partitions are revoked during a batch, the batch is finished and nothing is skipped."""
     installation.worker("bridge").start()
     first = installation.worker("sink")
     first.launch()
@@ -70,10 +70,10 @@ def test_partitions_are_taken_over_from_a_sink_that_leaves(installation: Install
     assert not any(count.lost or count.twice for count in counts), counts
 
 
-def test_offsets_are_committed_only_up_to_the_first_unwritten_reading(
+def test_offsets_are_committed_up_to_the_first_unwritten_reading(
     installation: Installation,
 ) -> None:
-    """The sink is killed while InfluxDB is away: what it had fetched is fetched again."""
+    """After a kill while InfluxDB is down, the sink fetches the unwritten records again."""
     installation.worker("bridge").start()
     sink = installation.worker("sink")
     sink.start()
@@ -102,7 +102,7 @@ def test_offsets_are_committed_only_up_to_the_first_unwritten_reading(
 
 
 def test_aborted_transactions_do_not_stall_the_sink(installation: Installation) -> None:
-    """Offsets that hold no reading, because somebody's transaction was aborted, are passed."""
+    """Offsets without a reading, from another producer's aborted transaction, are skipped."""
     topic = installation.profile.topics.raw
     producer = installation.kafka.producer(transactional_id=f"{installation.name}-other")
     producer.init_transactions(20)
@@ -121,15 +121,15 @@ def test_aborted_transactions_do_not_stall_the_sink(installation: Installation) 
     sink.launch()
     wait_for(lambda: lag(installation) == 0, 60)
     assert {value for _, _, value in installation.points("fuel")} == {101.0}
-    # The last offset of each partition is the marker of an abort, and is committed.
+    # The last offset of each partition is an abort marker, and it is committed.
     ends = end_of_topic(installation.kafka, topic)
     group = installation.profile.sink_group
     assert committed_offsets(installation.kafka, topic, group, sorted(ends)) == ends
     assert all(end > 2 for end in ends.values())
 
 
-def test_two_bridges_with_topics_of_their_own_one_killed(installation: Installation) -> None:
-    """Each takes up its own session, and finds its own readings among those of the other."""
+def test_a_killed_bridge_resumes_its_own_session(installation: Installation) -> None:
+    """Each bridge resumes its session and finds its own readings among those of the other."""
     name = installation.name
     devices = [f"timed{number}" for number in range(5)]
     first = installation.worker(
@@ -164,8 +164,8 @@ def test_two_bridges_with_topics_of_their_own_one_killed(installation: Installat
     assert bridges == {f"bridge-{name}", f"other-{name}"}
 
 
-def test_a_bridge_that_is_not_coming_back_is_retired(installation: Installation) -> None:
-    """What the broker still has for it is taken over, and the session is gone."""
+def test_a_retired_bridge_leaves_no_session_and_no_readings(installation: Installation) -> None:
+    """Retiring stores the queued readings and removes the session."""
     bridge = installation.worker("bridge")
     bridge.start()
     assert bridge.stop() == 0
@@ -176,7 +176,7 @@ def test_a_bridge_that_is_not_coming_back_is_retired(installation: Installation)
         assert retired.returncode == 0, retired.stderr
         raw = installation.profile.topics.raw
         assert len(installation.records(raw)) == 50
-        # Nothing is queued for it any more: a new bridge of that name begins anew.
+        # A new bridge of the same name starts with an empty session.
         device.send_all([(topic, reading(fuel=99))])
     retired = installation.headrace("bridge", "--retire")
     assert retired.returncode == 1
@@ -188,7 +188,7 @@ def test_a_bridge_that_is_not_coming_back_is_retired(installation: Installation)
 
 
 def publish_backlog(installation: Installation, readings: int) -> None:
-    """Let the broker queue readings for a bridge that has stopped."""
+    """Queue readings in the broker for a stopped bridge."""
     bridge = installation.worker("bridge")
     bridge.start()
     assert bridge.stop() == 0
@@ -200,7 +200,7 @@ def publish_backlog(installation: Installation, readings: int) -> None:
 
 
 def test_an_interrupted_retirement_loses_nothing(installation: Installation) -> None:
-    """Stopped in the middle of 60,000 acknowledged readings: the next bridge gets the rest."""
+    """Retiring stops halfway through 60,000 readings; the next bridge stores the rest."""
     readings = 60_000
     publish_backlog(installation, readings)
     raw = installation.profile.topics.raw
@@ -221,7 +221,7 @@ def test_an_interrupted_retirement_loses_nothing(installation: Installation) -> 
     assert held_records(installation.kafka, raw) == readings
 
 
-def test_two_bridges_with_one_id_take_turns_and_store_nothing_twice(
+def test_two_bridges_with_one_id_store_nothing_twice(
     installation: Installation,
 ) -> None:
     first = installation.worker("bridge")
@@ -232,7 +232,7 @@ def test_two_bridges_with_one_id_take_turns_and_store_nothing_twice(
     other = second(installation, "bridge")
     other.launch()
     taken = "another client took this session"
-    # Whichever of the two does not have the session says so.
+    # The bridge without the session reports it.
     wait_for(lambda: taken in first.log.read_text() and taken in other.log.read_text())
     stream.finish()
     raw = installation.profile.topics.raw
@@ -240,7 +240,7 @@ def test_two_bridges_with_one_id_take_turns_and_store_nothing_twice(
     time.sleep(1)
     numbers = [json.loads(record.value)["fuel"] for record in installation.records(raw)]
     assert sorted(numbers) == sorted(stream.acknowledged)
-    # Each waits before it takes the session back.
+    # Each bridge waits before it takes the session back.
     connects = (first.log.read_text() + other.log.read_text()).count("connected to the broker")
     assert connects <= 8
     assert first.stop() == 0
@@ -248,7 +248,7 @@ def test_two_bridges_with_one_id_take_turns_and_store_nothing_twice(
 
 
 @pytest.mark.long
-def test_a_bridge_that_still_runs_is_not_retired(installation: Installation) -> None:
+def test_a_running_bridge_is_not_retired(installation: Installation) -> None:
     bridge = installation.worker("bridge")
     bridge.start()
     retired = installation.headrace(
@@ -264,8 +264,8 @@ def test_a_bridge_that_still_runs_is_not_retired(installation: Installation) -> 
 
 
 @pytest.mark.long
-def test_shared_subscriptions_work_when_asked_for(installation: Installation) -> None:
-    """Two bridges share one filter: everything comes once, but not in each device's order."""
+def test_two_bridges_can_share_a_subscription(installation: Installation) -> None:
+    """Two bridges share one filter: each reading arrives once, not in each device's order."""
     name = installation.name
     shared = {"HEADRACE_MQTT_TOPICS": f"$share/bridges/{name}/+"}
     first = installation.worker("bridge", **shared)

@@ -1,4 +1,4 @@
-"""Consumers see whole windows, each row and revision once, whoever dies or runs at once."""
+"""Consumers see whole windows and each row and revision once, despite kills and parallel runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEVICES = [f"generator{number}" for number in range(1, 6)]
 
 
 def compute(installation: Installation, range_: WindowRange, run: str) -> None:
-    """The stages before republishing."""
+    """Run the stages before republishing."""
     with installation.pipeline() as pipeline:
         downsample(range_, pipeline, settled=True, run=run)
         evaluate_alarms(range_, pipeline)
@@ -40,7 +40,7 @@ def publish(installation: Installation, range_: WindowRange, run: str) -> Republ
 
 
 def die(installation: Installation, step: str, range_: WindowRange, run: str) -> None:
-    """Republish in another process, which is killed at some step."""
+    """Republish in another process, which is killed at this step."""
     arguments = [step, json.dumps(installation.environment)]
     arguments += [rfc3339(range_.start), rfc3339(range_.stop), run]
     done = subprocess.run(
@@ -66,7 +66,7 @@ def each(range_: WindowRange, revision: int) -> Iterator[tuple[str, str, int]]:
 
 @pytest.fixture
 def filled(installation: Installation) -> tuple[Installation, WindowRange]:
-    """Three windows of five devices, not computed yet."""
+    """Three windows with readings of five devices, not computed yet."""
     range_ = windows(hours_ago(1), 3)
     installation.store(
         *((device, start, {"fuel": 400}) for device in DEVICES for start in range_.starts())
@@ -74,7 +74,7 @@ def filled(installation: Installation) -> tuple[Installation, WindowRange]:
     return installation, range_
 
 
-#: The two that tell whether anything is out; the others take long, all together.
+#: The two steps that decide whether anything is published; all steps together take long.
 _TELLING = ("before commit_transaction 1", "before write 1")
 
 
@@ -85,7 +85,9 @@ _TELLING = ("before commit_transaction 1", "before write 1")
         for step in STEPS
     ],
 )
-def test_killed_between_any_two_steps(filled: tuple[Installation, WindowRange], step: str) -> None:
+def test_a_publisher_killed_at_any_step_publishes_once(
+    filled: tuple[Installation, WindowRange], step: str
+) -> None:
     installation, range_ = filled
     compute(installation, range_, "test/1")
     committed = STEPS.index(step) >= STEPS.index("after commit_transaction 1")
@@ -94,12 +96,12 @@ def test_killed_between_any_two_steps(filled: tuple[Installation, WindowRange], 
     die(installation, step, range_, "test/1")
     assert revisions(installation) == (whole if committed else Counter())
     if not committed:
-        # Nor does the record show an alarm that nobody was told of.
+        # The record shows no alarm that was not published.
         with installation.pipeline() as pipeline:
             assert read_standing(datetime.now(UTC), pipeline) == []
     begun = time.monotonic()
     again = publish(installation, range_, "test/1")
-    # The next attempt does not wait out the transaction of the dead.
+    # The next attempt does not wait for the killed publisher's transaction to time out.
     assert time.monotonic() - begun < 10
     assert again.new == (0 if committed else len(whole))
     assert revisions(installation) == whole
@@ -114,13 +116,15 @@ def test_killed_between_any_two_steps(filled: tuple[Installation, WindowRange], 
         markers = read_markers(range_, pipeline)
         standing = read_standing(datetime.now(UTC), pipeline)
     assert {marker.published for marker in markers.values()} == {len(DEVICES)}
-    # The record shows what consumers have, also if it was not written the first time.
+    # The record agrees with the consumers, even if it was not written the first time.
     assert {change.device for change in standing} == set(DEVICES)
 
 
 @pytest.mark.long
-def test_killed_while_it_corrects(filled: tuple[Installation, WindowRange]) -> None:
-    """The same with revisions: what was published of a correction, and committed, is not again."""
+def test_a_publisher_killed_during_a_correction_publishes_once(
+    filled: tuple[Installation, WindowRange],
+) -> None:
+    """A committed part of a correction is not published again."""
     installation, range_ = filled
     installation.compute(range_)
     late = timedelta(seconds=30)
@@ -134,8 +138,10 @@ def test_killed_while_it_corrects(filled: tuple[Installation, WindowRange]) -> N
     assert revisions(installation) == Counter([*each(range_, 0), *each(range_, 1)])
 
 
-def test_a_live_run_and_a_backfill_at_once(filled: tuple[Installation, WindowRange]) -> None:
-    """Two runs take the same windows through all stages at the same time, again and again."""
+def test_a_live_run_and_a_backfill_can_run_at_once(
+    filled: tuple[Installation, WindowRange],
+) -> None:
+    """Two runs compute and publish the same windows at the same time, repeatedly."""
     installation, range_ = filled
 
     def whole_run(run: str) -> None:
@@ -144,7 +150,7 @@ def test_a_live_run_and_a_backfill_at_once(filled: tuple[Installation, WindowRan
             try:
                 publish(installation, range_, run)
             except TransientError:
-                # The other one has taken over: Airflow tries again, and so does this.
+                # The other run has taken over. Airflow would retry, and so does this test.
                 continue
             return
         pytest.fail(f"{run} never got through")
@@ -170,10 +176,10 @@ def test_a_live_run_and_a_backfill_at_once(filled: tuple[Installation, WindowRan
         assert row["fuel"] == 300 + row["revision"]
 
 
-def test_what_another_run_is_computing_is_left_to_it(
+def test_rows_without_levels_are_left_to_the_run_that_computes_them(
     filled: tuple[Installation, WindowRange],
 ) -> None:
-    """Rows that have no levels yet, because their run is not so far, are not published."""
+    """Rows without levels, whose run has not evaluated the alarms yet, are not published."""
     installation, range_ = filled
     compute(installation, range_, "backfill/1")
     between = windows(range_.start + MINUTE, 1)

@@ -152,7 +152,7 @@ def read_logs(checkout: Checkout) -> None:
 
 
 @pytest.mark.runs("make:lint", "make:format", "make:docs")
-def test_code_and_documents_are_as_the_tools_write_them(checkout: Checkout) -> None:
+def test_format_and_docs_change_nothing(checkout: Checkout) -> None:
     def content() -> dict[Path, bytes]:
         folders = ("include", "native", "tests", "dags", "plugins", "docs", "benchmarks")
         found = [path for name in folders for path in (checkout.folder / name).rglob("*.*")]
@@ -166,7 +166,7 @@ def test_code_and_documents_are_as_the_tools_write_them(checkout: Checkout) -> N
 
 
 @pytest.mark.runs("make:lock")
-def test_lock_resolves_every_direct_dependency(checkout: Checkout) -> None:
+def test_lock_pins_every_direct_dependency(checkout: Checkout) -> None:
     checkout.make("lock", minutes=10)
     locked = (checkout.folder / "constraints.txt").read_text().lower()
     direct = (checkout.folder / "requirements.txt").read_text().lower().splitlines()
@@ -183,11 +183,11 @@ def test_the_test_targets_run_tests(checkout: Checkout, target: str) -> None:
 
 
 @pytest.mark.runs("make:chaos")
-def test_chaos_counts_in_the_end(checkout: Checkout) -> None:
+def test_chaos_runs_and_counts(checkout: Checkout) -> None:
     assert "1 passed" in checkout.make("chaos", "MINUTES=1", minutes=15)
 
 
 @pytest.mark.runs("make:bench", "make:bench-quick")
 @pytest.mark.parametrize("target", ["bench-quick", "bench"])
-def test_the_benchmarks_measure_a_row(checkout: Checkout, target: str) -> None:
+def test_the_benchmarks_measure_one_row(checkout: Checkout, target: str) -> None:
     assert "downsample.hour" in checkout.make(target, "ROWS=downsample.hour", minutes=30)

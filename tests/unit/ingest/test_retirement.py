@@ -160,7 +160,7 @@ class BrokerWhoseBridgeStillRuns(Session):
         return super().receive(timeout, reading=reading)
 
 
-def test_a_bridge_that_still_runs_is_not_retired(world: World) -> None:
+def test_a_running_bridge_is_not_retired(world: World) -> None:
     error = world.bridge(retire=True, session=BrokerWhoseBridgeStillRuns).run()
     assert isinstance(error, NotRetiredError)
     assert "still runs" in str(error)

@@ -187,7 +187,7 @@ def test_a_withdrawn_alarm_is_raised_at_the_next_level(profile: Profile) -> None
     assert minutes(store) == [(3, "raised", 3)]
 
 
-def test_a_device_whose_readings_come_late_is_not_silent(profile: Profile) -> None:
+def test_a_device_with_late_readings_is_not_silent(profile: Profile) -> None:
     """Its clock is 90 s behind: when a window is computed, its readings are not there yet."""
     store = StoredWindows(profile, {("g1", at(minute)): {} for minute in range(4)})
     store.compute(windows(0, 4))
