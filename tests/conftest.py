@@ -1,4 +1,4 @@
-"""Fixtures: the servers, and an installation for each test that needs one."""
+"""Fixtures for the servers and for installations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.backbone import Backbone
 from tests.support.installation import Installation
 
-# The machine is shared: how long an example takes says nothing. Continuous integration tries
-# the same examples each time, so that a change fails there only if it caused the failure.
+# Times of examples vary on a shared machine, so they have no deadline. Continuous integration
+# uses the same examples each time, so only a change in the code can make a test fail.
 settings.register_profile(
     "headrace",
     deadline=None,
@@ -26,10 +26,10 @@ settings.load_profile("headrace")
 
 
 class Spread(LoadScopeScheduling):
-    """Spreads the tests over processes, each with servers of its own.
+    """Distributes the tests over processes, each with its own servers.
 
-    The tests of a module stay together, for its fixtures, and so do all that need
-    Airflow, which takes most of a minute to start.
+    The tests of a module stay together because they share fixtures. All tests with
+    Airflow stay together because Airflow takes most of a minute to start.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -43,13 +43,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, and cannot be divided."""
+    """Start with the longest group, which cannot be split."""
     items.sort(key=lambda item: item.path.parent.name != "e2e")
 
 
 @pytest.fixture(scope="session")
 def running_backbone() -> Iterator[Backbone]:
-    """Servers that live as long as the test run."""
+    """Servers for the whole test run."""
     backbone = Backbone()
     try:
         backbone.ensure_running()
@@ -60,14 +60,14 @@ def running_backbone() -> Iterator[Backbone]:
 
 @pytest.fixture
 def backbone(running_backbone: Backbone) -> Backbone:
-    """The servers, all of them running, whatever the test before has done to them."""
+    """The servers, restarted if the previous test stopped them."""
     running_backbone.ensure_running()
     return running_backbone
 
 
 @pytest.fixture
 def install(backbone: Backbone, tmp_path: Path) -> Iterator[Callable[..., Installation]]:
-    """Makes installations, provisioned, whose workers end with the test."""
+    """Create provisioned installations, whose workers stop after the test."""
     made: list[Installation] = []
 
     def make(changes: dict[str, Any] | None = None, **env: str) -> Installation:

@@ -1,8 +1,8 @@
-"""Each DAG, each command and each make target has run to its end in a test.
+"""Each DAG, command and make target runs to its end in a test.
 
 A test names what it runs in a marker, ``@pytest.mark.runs("dag:...", "cli:...", "make:...")``.
 This module reads the markers from the source of the tests, and compares them with the DAG
-files, the command line and the Makefile: what is new can't be forgotten.
+files, the command line and the Makefile. Each new one needs a test.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEVER_RUN = {"skip", "skipif", "xfail"}
 
 
 def named_by(test: ast.FunctionDef) -> list[str] | None:
-    """What a test says it runs; `None` without the marker."""
+    """Return what a test's marker names; `None` without the marker."""
     named: list[str] | None = None
     markers = set()
     for decorator in test.decorator_list:
@@ -41,7 +41,7 @@ def named_by(test: ast.FunctionDef) -> list[str] | None:
 
 
 def runs_of(path: Path) -> set[str]:
-    """What the tests of a file run."""
+    """Return what the tests of a file run."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     uses = sum(1 for node in ast.walk(tree) if _is_marker(node))
     found = [
@@ -61,13 +61,13 @@ def _is_marker(node: ast.AST) -> bool:
 
 @pytest.fixture(scope="module")
 def run() -> set[str]:
-    """Everything that some test runs to its end."""
+    """Everything that a test runs to its end."""
     files = [path for path in sorted(TESTS.rglob("test_*.py")) if path != Path(__file__)]
     return set().union(*(runs_of(path) for path in files))
 
 
 def dags() -> set[str]:
-    """The DAGs, by what their files call: ``windows_dag`` creates ``windows``."""
+    """Return the DAGs by the function in their file: ``windows_dag`` creates ``windows``."""
     found = set()
     for path in sorted((PROJECT / "dags").glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -84,8 +84,8 @@ def dags() -> set[str]:
 
 
 def commands() -> set[str]:
-    """The commands of ``headrace``."""
-    # Commands register themselves when their module is imported.
+    """Return the commands of ``headrace``."""
+    # Commands register themselves on import of their module.
     for module in pkgutil.iter_modules(cli.__path__, f"{cli.__name__}."):
         importlib.import_module(module.name)
     group = typer.main.get_command(app)
@@ -94,7 +94,7 @@ def commands() -> set[str]:
 
 
 def targets() -> set[str]:
-    """The targets of the Makefile that ``make help`` shows, or that are phony."""
+    """Return the targets that ``make help`` shows or that are phony."""
     text = (PROJECT / "Makefile").read_text(encoding="utf-8")
     phony = {name for line in re.findall(r"(?m)^\.PHONY:(.*)$", text) for name in line.split()}
     shown = set(re.findall(r"(?m)^([a-z-]+):.*## ", text))

@@ -1,4 +1,4 @@
-"""Every make target runs to its end, in a copy of the checkout with ports of its own."""
+"""Every make target runs to its end in a copy of the checkout with its own ports."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.processes import free_port, wait_for
 
 pytestmark = pytest.mark.long
 
-#: What is not copied: the virtual environment, data, secrets, and caches.
+#: Not copied: the virtual environment, data, secrets and caches.
 NOT_COPIED = shutil.ignore_patterns(
     ".venv", ".state", ".git", ".env", "__pycache__", ".*_cache", "*.egg-info", ".hypothesis"
 )
-#: A test that needs no server, for the targets that run tests.
+#: A test without servers, for the targets that run tests.
 QUICK_TEST = "tests/unit/models/test_window.py"
 MINUTE = 60
 
@@ -35,7 +35,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.copytree(PROJECT, folder, ignore=NOT_COPIED)
-        # Settings of ours, and what pytest tells its own children, must not reach the targets.
+        # Settings of the test run and pytest's variables must not reach the targets.
         self.environment = {
             name: value
             for name, value in os.environ.items()
@@ -48,7 +48,7 @@ class Checkout:
         return str(Path(sys.base_prefix) / "bin" / "python3.11")
 
     def make(self, *arguments: str, minutes: float = 5, answer: str = "", **env: str) -> str:
-        """Run make; returns what it printed."""
+        """Run make; return its output."""
         done = subprocess.run(
             ["make", *arguments],
             cwd=self.folder,
@@ -63,7 +63,7 @@ class Checkout:
         return done.stdout
 
     def use_free_ports(self) -> None:
-        """Give the stack ports of its own, and a small fleet."""
+        """Give the stack its own ports and a small fleet."""
         ports = {
             name: free_port()
             for name in Settings.model_fields
@@ -78,7 +78,7 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def checkout() -> Iterator[Checkout]:
-    # Not in pytest's folder: where root runs the tests, servers run as a user that may not
+    # Not in pytest's folder: if root runs the tests, the servers run as another user, who # cannot
     # enter it.
     with tempfile.TemporaryDirectory(prefix="headrace-make-") as name:
         folder = Path(name)
@@ -88,7 +88,7 @@ def checkout() -> Iterator[Checkout]:
 
 @pytest.fixture
 def stack(checkout: Checkout) -> Iterator[Checkout]:
-    """A copy with an .env, whose processes and data are gone after the test."""
+    """A copy with an .env. Its processes and data are removed after the test."""
     checkout.make("env")
     checkout.use_free_ports()
     try:
@@ -126,7 +126,7 @@ def test_the_stack_starts_and_stops_and_its_data_are_deleted(stack: Checkout) ->
     read_logs(stack)
     stack.make("reload-logins")
     assert "stopped" in stack.make("down")
-    # The data stay until they are deleted on purpose.
+    # `make down` keeps the data.
     state = load_settings(stack.folder / ".env").state_dir
     assert state.exists()
     stack.make("reset", answer="y\n")
@@ -134,7 +134,7 @@ def test_the_stack_starts_and_stops_and_its_data_are_deleted(stack: Checkout) ->
 
 
 def read_logs(checkout: Checkout) -> None:
-    """Follow the logs, which ends only when it is interrupted."""
+    """Follow the logs, which ends only by an interrupt."""
     path = checkout.folder / "followed.txt"
     with path.open("wb") as output:
         process = subprocess.Popen(

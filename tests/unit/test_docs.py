@@ -1,4 +1,4 @@
-"""The documents: what they name is there, and their examples work."""
+"""Links, names, tables and examples in the documents are right."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NAMES = [str(path.relative_to(PROJECT)) for path in DOCUMENTS]
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _SETTING = re.compile(rf"\b{ENV_PREFIX}[A-Z0-9_]*[A-Z0-9]\b")
-#: `headrace <command>` and `make <target>` where they are meant as such: in code.
+#: `headrace <command>` and `make <target>` in code blocks and code spans.
 _CODE = re.compile(r"```.*?\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 _HEADRACE = re.compile(
     r"(?:^|bin/|run --rm |\$ )(?:headrace|cli) ((?:--)?[a-z][a-z-]*)", re.MULTILINE
 )
 _MAKE = re.compile(r"(?:^|[\s;&|$(])make ([a-z][a-z-]*)", re.MULTILINE)
-#: Files and folders of the checkout, as prose names them.
+#: Files and folders of the checkout.
 _PATH = re.compile(r"(?:dags|plugins|include|native|tests|benchmarks|docs|docker)/[\w./-]*\w")
 
 
@@ -46,13 +46,13 @@ def code_of(name: str) -> Iterator[str]:
 
 
 def anchors_of(path: Path) -> set[str]:
-    """Anchors that GitHub makes of a document's headings."""
+    """Return the anchors that GitHub generates from a document's headings."""
     headings = re.findall(r"(?m)^#+ (.+)$", path.read_text(encoding="utf-8"))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def commands() -> set[str]:
-    """The commands of ``headrace``, which register themselves when they are imported."""
+    """Return the commands of ``headrace``, which register themselves on import."""
     for module in pkgutil.iter_modules(headrace.cli.__path__, "headrace.cli."):
         importlib.import_module(module.name)
     return {
@@ -68,7 +68,7 @@ def block_of(name: str, language: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_links_lead_somewhere(name: str) -> None:
+def test_links_have_a_target(name: str) -> None:
     here = PROJECT / name
     for link in _LINK.findall(text_of(name)):
         if link.startswith(("https://", "http://")):
@@ -100,23 +100,23 @@ def test_commands_exist(name: str) -> None:
 def test_files_exist(name: str) -> None:
     for code in code_of(name):
         for path in _PATH.findall(code):
-            # What somebody with pumps would write does not exist, nor does what is about any file.
+            # The files of the example with pumps do not exist, and patterns name no single file.
             if "pumps" not in path and "<" not in code and "*" not in code:
                 assert (PROJECT / path).exists(), f"{path} in: {code}"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_made_from_the_code_is_up_to_date(name: str) -> None:
+def test_generated_tables_are_up_to_date(name: str) -> None:
     text = text_of(name)
     assert docs.make_document(text) == text, "run `make docs`"
 
 
-def test_every_piece_is_shown_somewhere() -> None:
+def test_every_generated_table_is_in_a_document() -> None:
     shown = set(re.findall(r"<!-- made: (\S+) -->", "".join(map(text_of, NAMES))))
     assert shown == set(docs.PIECES)
 
 
-def test_markers_that_are_wrong_are_refused() -> None:
+def test_wrong_markers_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="no-such-piece"):
         docs.make_document("<!-- made: no-such-piece -->\n<!-- end -->")
     with pytest.raises(ConfigurationError, match="<!-- end -->"):
@@ -137,11 +137,11 @@ def test_every_setting_is_in_one_group() -> None:
         (timedelta(days=7), "7d"),
     ],
 )
-def test_durations_are_written_as_they_are_read(length: timedelta, text: str) -> None:
+def test_durations_are_written_as_settings_accept_them(length: timedelta, text: str) -> None:
     assert docs_tables.duration_text(length) == text
 
 
-def test_every_decision_is_listed() -> None:
+def test_every_decision_is_in_the_index() -> None:
     listed = text_of("docs/adr/README.md")
     pages = sorted((PROJECT / "docs" / "adr").glob("[0-9]*.md"))
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
@@ -159,7 +159,7 @@ def pumps(tmp_path: Path) -> Profile:
     return load_profile(path)
 
 
-def test_the_example_profile_takes_the_example_reading(pumps: Profile) -> None:
+def test_the_example_profile_accepts_the_example_reading(pumps: Profile) -> None:
     payload = block_of("docs/connect-a-fleet.md", "json")
     reading = json.loads(payload)
     taken = datetime.fromisoformat(reading["time"]) + timedelta(seconds=1)

@@ -1,7 +1,7 @@
-"""Every entry of a profile, taken from the schema, with values that nothing could work with.
+"""Every entry of a profile, taken from the schema, with unusual values.
 
-Each is refused when the profile is loaded, with the entry's name, or stands below among those
-that work. A new entry can't be forgotten: what it accepts has to be entered here.
+Each value is refused when the profile is loaded, with the entry's name, or is listed below as
+one that works. A new entry needs its accepted values in this list.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONTENT: dict[str, Any] = {
         "downsample": {"tries": 6, "delay": "3s", "backoff": 2, "max_delay": "30s", "limit": "5m"}
     },
 }
-#: Values that no entry can have: wrong types, infinite, huge, unknown.
+#: Values that no entry accepts: wrong types, infinite, huge, unknown.
 NEVER = (
     None,
     math.inf,
@@ -48,13 +48,13 @@ NEVER = (
     "a\nb\0",
     '"; drop',
 )
-#: Values that some entries can have.
+#: Values that some entries accept.
 SOMETIMES = (0, -1, 1.5, 1e300, True, "", "0s", "1ms", "1h", "60000d", "500", "feul", {})
 _TEXT = {"0s", "1ms", "1h", "60000d", "500", "feul", "5 parsecs", "999999999999d", "-1s", '"; drop'}
 _NAMES = {"feul"}
 _DESTINATIONS = {"0s", "1ms", "1h", "60000d", "500", "feul", "999999999999d"}
 
-#: What is accepted and works.
+#: Accepted values by entry.
 WORKING: dict[str, set[Any]] = {
     "name": _NAMES,
     "description": _TEXT | {""},
@@ -93,7 +93,7 @@ WORKING: dict[str, set[Any]] = {
 
 
 def entries(model: type[BaseModel], content: Any, path: tuple[Any, ...] = ()) -> Iterator[Any]:
-    """Path and field of every entry, with one sample of each dictionary and list."""
+    """Yield path and field of every entry, with one sample of each dictionary and list."""
     for name, field in model.model_fields.items():
         here = (*path, name)
         if path == ("retries",) and name not in content:
@@ -131,7 +131,7 @@ def load(content: Any, tmp_path: Path) -> Profile:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_odd_values_are_refused_or_work(name: str, tmp_path: Path) -> None:
+def test_every_unusual_value_is_refused_or_works(name: str, tmp_path: Path) -> None:
     path, field = ENTRIES[name]
     allowed = allowed_values(field) if field else None
     last = next(part for part in reversed(path) if isinstance(part, str))
@@ -153,7 +153,7 @@ def test_odd_values_are_refused_or_work(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_values_say_what_is_allowed(name: str) -> None:
+def test_every_entry_states_what_is_allowed(name: str) -> None:
     _, field = ENTRIES[name]
     holds_others = any(other.startswith(f"{name}.") for other in ENTRIES)
     if field is not None and not holds_others:
@@ -197,7 +197,7 @@ def test_parameters_of_the_threshold_rule_are_checked(
     assert said in str(refused.value)
 
 
-def test_a_rule_of_one_s_own_takes_other_parameters(tmp_path: Path) -> None:
+def test_a_custom_rule_accepts_other_parameters(tmp_path: Path) -> None:
     rule = {**CONTENT["alarms"][0], "flux": "own.flux", "params": {"depth": 4, "pump": "p"}}
     profile = load(changed(("alarms", 0), rule), tmp_path)
     assert profile.alarms[0].params == {"depth": 4.0, "pump": "p"}
@@ -226,9 +226,7 @@ def test_a_rule_of_one_s_own_takes_other_parameters(tmp_path: Path) -> None:
         ({"window": 60}, "window"),
     ],
 )
-def test_entries_that_do_not_fit_together_are_named(
-    change: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_conflicting_entries_are_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load({**CONTENT, **change}, tmp_path)
     assert said in str(refused.value)
@@ -291,7 +289,7 @@ def test_a_profile_changes_what_it_names_and_nothing_else(stage: str, tmp_path: 
         ("name: no\n", "name: False is not allowed"),
     ],
 )
-def test_yaml_that_is_wrong_or_hostile_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_wrong_or_hostile_yaml_is_refused(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"profile\.yaml") as refused:
@@ -302,7 +300,7 @@ def test_yaml_that_is_wrong_or_hostile_is_refused(text: str, said: str, tmp_path
 
 @given(st.data())
 @settings(max_examples=150)
-def test_no_change_of_the_file_ends_with_a_traceback(
+def test_no_damage_to_the_file_causes_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     text = SHIPPED.read_bytes()

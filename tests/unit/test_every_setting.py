@@ -1,8 +1,8 @@
-"""Every setting, taken from the schema, with values that no server could use.
+"""Every setting, taken from the schema, with unusual values.
 
 Each value is refused when the settings are loaded, with the setting's name and what is allowed,
-or stands below among those that work. A new setting can't be forgotten: what it accepts has to
-be entered here.
+or is listed below as one that works. A new setting needs its accepted values in this
+list.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ _TEXTS -= {value for value in ODD_VALUES if len(value) > 1000}
 _SHORT = {value for value in _TEXTS if len(value) <= 100}
 _NAMES = {value for value in _TEXTS if len(value) <= 63}
 _PLAIN = {value for value in _TEXTS if " " not in value and value.isascii()}
-# A host of numbers alone would be an incomplete IPv4 address; "::1:9092" is IPv6 as a whole.
+# A host of digits only would be an incomplete IPv4 address; "::1:9092" is one IPv6 address.
 _HOSTS = (_WORDS | {"::1:9092"}) - {"-1", "-1s", "1.5", "60", "0", "2024", "99999999999999999999"}
 _FOLDERS = {value for value in _TEXTS if len(value) < 255 and not value.startswith("/dev/null/")}
 
-#: What is accepted and works, by setting: names of any kind are only compared, for example.
+#: Accepted values by setting. Some settings accept any text, such as names.
 WORKING: dict[str, set[str]] = {
     "state_dir": _FOLDERS,
     "mqtt_username": _TEXTS,
@@ -120,7 +120,7 @@ WORKING: dict[str, set[str]] = {
     "airflow_url": {"http://host:1"},
     "bridge_id": _WORDS,
     "sink_id": _WORDS,
-    # Topics may hold anything but wildcards; whether they lie within the profile's is seen later.
+    # Topic filters accept any valid text; the bridge checks later that the profile covers them.
     "mqtt_topics": {value for value in _TEXTS if not set(value) & set("+#")} | {"\t"},
     "mqtt_tls": {"0"},
     "influx_tls": {"0"},
@@ -152,7 +152,7 @@ BESIDE: dict[str, dict[str, str]] = {
 
 
 def load(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Load the settings with one of them set, in the environment if that can hold the value."""
+    """Load the settings with one of them set, in the environment if possible."""
     for other, text in BESIDE.get(name, {}).items():
         monkeypatch.setenv(f"HEADRACE_{other.upper()}", text)
     try:
@@ -163,7 +163,9 @@ def load(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_odd_values_are_refused_or_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_unusual_value_is_refused_or_works(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     allowed = allowed_values(Settings.model_fields[name])
     assert allowed, f"{name} needs a check that says what it allows"
     working = WORKING.get(name, set())
@@ -194,9 +196,7 @@ def test_a_misspelt_name_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_secrets_that_are_refused_are_not_quoted(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_secrets_are_not_quoted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load(name, "hush\nhush", monkeypatch)
     assert "hush" not in str(refused.value)
@@ -247,14 +247,14 @@ def test_topic_filters_that_overlap_are_refused(topics: str) -> None:
         load_settings(Path(os.devnull), mqtt_topics=topics)
 
 
-def test_windows_are_not_healed_beyond_the_raw_readings() -> None:
+def test_the_heal_horizon_is_within_the_raw_retention() -> None:
     with pytest.raises(ConfigurationError, match=r"HEADRACE_HEAL_HORIZON: 1d .* 2h or less"):
         load_settings(Path(os.devnull), raw_retention="2h")
     assert load_settings(Path(os.devnull), raw_retention="2h", heal_horizon="2h")
 
 
 @pytest.mark.parametrize("content", [b"HEADRACE_MQTT_PORT 1883\n", b"\xff\xfe", b"=\n"])
-def test_a_file_that_is_no_list_of_settings_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_env_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "env"
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"env"):

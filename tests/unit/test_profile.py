@@ -1,4 +1,4 @@
-"""The device profile: read, checked, and wrong entries named."""
+"""The device profile is read and checked, and wrong entries are named."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(tmp_path: Path, profile: Profile, **changes: Any) -> Path:
     return path
 
 
-def test_the_shipped_profile_is_the_article_s(profile: Profile) -> None:
+def test_the_shipped_profile_has_the_names_of_the_article(profile: Profile) -> None:
     assert profile.name == "generators"
     assert profile.mqtt.readings_filter == "emergency_generator/+"
     assert profile.mqtt.status_filter == "emergency_generator/+/status"
@@ -71,7 +71,7 @@ def test_a_wrong_entry_is_named(
     assert "profile.yaml" in str(refused.value)
 
 
-def test_rules_need_names_and_fields_of_their_own(tmp_path: Path, profile: Profile) -> None:
+def test_rules_need_unique_names_and_fields(tmp_path: Path, profile: Profile) -> None:
     rules = [rule.model_dump() for rule in profile.alarms]
     for change in ({"rule": "fuel"}, {"rule": "silent"}, {"writes": "alarm"}):
         with pytest.raises(ConfigurationError):
@@ -79,7 +79,7 @@ def test_rules_need_names_and_fields_of_their_own(tmp_path: Path, profile: Profi
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", ""])
-def test_what_is_no_profile_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_profile_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"profile\.yaml"):

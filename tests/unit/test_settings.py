@@ -1,4 +1,4 @@
-"""Settings: from the environment and .env, refused with their name when wrong."""
+"""Settings come from the environment and .env; wrong ones are refused with their name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.Mon
         load_settings()
 
 
-def test_an_unknown_setting_is_named_with_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_setting_is_named_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_MQTT_PROT", "1883")
     with pytest.raises(ConfigurationError, match=r"HEADRACE_MQTT_PROT .* HEADRACE_MQTT_PORT"):
         load_settings()
@@ -62,7 +62,9 @@ def test_an_unknown_setting_in_the_file_is_named(empty_folder: Path) -> None:
         load_settings()
 
 
-def test_a_secret_may_stand_in_a_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_can_be_read_from_a_file(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (empty_folder / "secret").write_text("hush\n")
     monkeypatch.setenv("HEADRACE_MQTT_PASSWORD_FILE", str(empty_folder / "secret"))
     password = load_settings().mqtt_password
@@ -70,7 +72,7 @@ def test_a_secret_may_stand_in_a_file(empty_folder: Path, monkeypatch: pytest.Mo
     assert password.get_secret_value() == "hush"
 
 
-def test_a_secret_s_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_of_a_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_MQTT_PASSWORD_FILE", "nowhere")
     with pytest.raises(ConfigurationError, match="HEADRACE_MQTT_PASSWORD_FILE: nowhere"):
         load_settings()
@@ -110,7 +112,7 @@ def test_durations_and_lists(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"airflow_url": "https://airflow.example.com/ops/"}, "https://airflow.example.com/ops"),
     ],
 )
-def test_links_lead_to_a_public_address(given: dict[str, Any], url: str) -> None:
+def test_links_use_a_public_address(given: dict[str, Any], url: str) -> None:
     assert load_settings(**given).public_airflow_url == url
 
 

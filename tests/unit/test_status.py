@@ -1,4 +1,4 @@
-"""`headrace status` answers in time, and says what to do."""
+"""`headrace status` answers in time and gives the next step for each problem."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_lost_records_are_a_problem_for_a_day_and_then_a_notice() -> None:
         assert "Next: " in sentence
 
 
-def test_an_installation_that_begins_in_the_future_is_not_healthy() -> None:
+def test_an_installation_date_in_the_future_is_not_healthy() -> None:
     later = datetime.now(UTC) + timedelta(hours=2)
     status = judged(healthy(), installed_at=later)
     assert not status.healthy
@@ -113,7 +113,7 @@ def test_each_problem_says_what_to_do(section: str, values: dict[str, object], p
     assert "Next: " in problem
 
 
-def test_what_an_operator_should_know_does_not_make_it_unhealthy() -> None:
+def test_notices_do_not_make_the_status_unhealthy() -> None:
     status = judged(
         healthy(
             mqtt={"dropped": 7, "shortfalls": ["grants QoS 0"], "clock_jumps": 2},
@@ -125,7 +125,7 @@ def test_what_an_operator_should_know_does_not_make_it_unhealthy() -> None:
     assert len(status.notices) == 5
 
 
-def test_what_a_device_chose_is_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_device_ids_are_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     status = healthy(
         devices={
             "offline": [{"device": "[red]x\x1b[2J", "since": "2026-01-01T00:00:00Z"}],

@@ -23,7 +23,7 @@ def test_medians_are_compared_with_the_best_peer() -> None:
     assert row.met
 
 
-def test_where_less_is_better_the_ratio_is_turned_round() -> None:
+def test_the_ratio_is_inverted_where_less_is_better() -> None:
     runs = _runs(headrace=[2.0], quick=[6.0], slow=[9.0], article=[1.0])
     row = row_with_peer(
         "downsample.hour", "s", runs, Remark(""), more_is_better=False, only_shown=("article",)
@@ -33,16 +33,16 @@ def test_where_less_is_better_the_ratio_is_turned_round() -> None:
 
 
 @pytest.mark.parametrize(("value", "reason", "met"), [(119, "", True), (121, "", False)])
-def test_a_bound_may_be_an_upper_one(value: float, reason: str, *, met: bool) -> None:
+def test_a_goal_can_be_an_upper_bound(value: float, reason: str, *, met: bool) -> None:
     assert row_without_peer("memory", "MB", value, [], Remark("", reason)).met is met
 
 
-def test_a_reason_against_it_makes_a_row_missed() -> None:
+def test_a_row_with_a_reason_is_missed() -> None:
     assert not row_without_peer("memory", "MB", 50, [], Remark("", "it grew")).met
 
 
 @pytest.mark.parametrize(("value", "said"), [(119, ""), (121, "the reason")])
-def test_the_reason_is_told_only_where_the_goal_is_missed(
+def test_the_reason_is_shown_only_if_the_goal_is_missed(
     tmp_path: Path, value: float, said: str
 ) -> None:
     row = row_without_peer("memory", "MB", value, [], Remark("CPU", if_missed="the reason"))
@@ -50,7 +50,7 @@ def test_the_reason_is_told_only_where_the_goal_is_missed(
     assert contents["remarks"]["memory"]["missed_because"] == said
 
 
-def test_the_file_keeps_rows_that_were_not_measured_again(tmp_path: Path) -> None:
+def test_rows_that_were_not_measured_again_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     growth = row_without_peer("growth", "", 1.0, _runs(headrace=[1.0]), Remark("CPU"))
     path.write_text(json.dumps(merged(path, [growth], {"machine": "this", "measured": "then"})))
@@ -67,7 +67,7 @@ def test_the_file_keeps_rows_that_were_not_measured_again(tmp_path: Path) -> Non
     assert contents["remarks"]["bridge.cpu"]["met"]
 
 
-def test_rows_of_another_machine_are_forgotten(tmp_path: Path) -> None:
+def test_rows_of_another_machine_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     growth = row_without_peer("growth", "", 1.0, [], Remark("CPU"))
     path.write_text(json.dumps(merged(path, [growth], {"machine": "one", "measured": "then"})))
@@ -81,7 +81,7 @@ def test_rows_of_another_machine_are_forgotten(tmp_path: Path) -> None:
         ({"a": 1.0}, "waiting"),
     ],
 )
-def test_what_limited_a_run_follows_from_cpu_seconds(cpu: dict[str, float], said: str) -> None:
+def test_the_limit_of_a_run_follows_from_cpu_seconds(cpu: dict[str, float], said: str) -> None:
     assert Usage(10.0, cpu).limit().startswith(said)
 
 
@@ -89,7 +89,9 @@ def test_what_limited_a_run_follows_from_cpu_seconds(cpu: dict[str, float], said
     ("value", "down", "up"),
     [(1.991, "1.99", "2.00"), (0.29, "0.29", "0.29"), (119.2, "119", "120"), (None, "", "")],
 )
-def test_figures_are_rounded_one_way(value: float | None, down: str, up: str) -> None:
+def test_figures_are_rounded_in_the_requested_direction(
+    value: float | None, down: str, up: str
+) -> None:
     assert figure(value) == down
     assert figure(value, up=True) == up
 

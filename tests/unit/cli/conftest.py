@@ -1,4 +1,4 @@
-"""Commands run inside of the tests' process leave its logging alone."""
+"""Commands that run in the test process do not change its logging."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from headrace.cli import app
 
 @pytest.fixture(autouse=True)
 def logging_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else later tests would log to the output of a command that has ended."""
+    """Otherwise later tests would log to the output of a finished command."""
     monkeypatch.setattr(app, "configure_logging", lambda *_: None)

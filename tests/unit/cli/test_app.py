@@ -1,4 +1,4 @@
-"""How a worker's process ends: its exit code, its log, and the pause before a restart."""
+"""The end of a worker process: exit code, log, and the pause before a restart."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Pauses = list[float]
 
 @pytest.fixture(autouse=True)
 def own_handlers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Leave signals, logging and the garbage collector of the test run alone."""
+    """Do not change signals, logging and the garbage collector of the test run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "configure_logging", lambda *_: None)
     monkeypatch.setattr(module, "_end_after_main_thread", lambda: None)
@@ -45,7 +45,7 @@ def own_handlers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
-    """Pauses that a worker made before it ended, none of them waited for."""
+    """Pauses that a worker made before it ended. The test does not wait for them."""
     made: Pauses = []
 
     class EventThatDoesNotWait(threading.Event):
@@ -66,13 +66,13 @@ def failing(error: Exception) -> object:
     return run
 
 
-def test_a_worker_that_ends_by_itself_makes_no_pause(pauses: Pauses) -> None:
+def test_a_worker_that_ends_normally_does_not_pause(pauses: Pauses) -> None:
     run_worker("bridge", lambda _, __: None)
     assert pauses == []
 
 
 @pytest.mark.parametrize("error", [ConfigurationError("a setting"), NotRetiredError("interrupted")])
-def test_an_error_that_a_person_must_correct_ends_the_process_at_once(
+def test_a_configuration_error_ends_the_process_without_a_pause(
     error: HeadraceError, pauses: Pauses
 ) -> None:
     with pytest.raises(type(error)):
@@ -87,7 +87,7 @@ def test_an_error_that_a_person_must_correct_ends_the_process_at_once(
 def test_a_worker_that_must_be_restarted_ends_after_a_pause(
     error: HeadraceError, kind: str, pauses: Pauses
 ) -> None:
-    """A supervisor gives up on a process that ends quickly three times."""
+    """Without the pause, a supervisor gives up after three quick exits."""
     with capture_logs() as logs, pytest.raises(type(error)):
         run_worker("bridge", failing(error))  # type: ignore[arg-type]
     assert pauses == [5.0]
@@ -127,7 +127,7 @@ app.main()
 
 
 def run_process(tmp_path: Path, body: str, *, terminate_at: str = "") -> tuple[int, str, float]:
-    """Run a worker in a process of its own: exit code, output, seconds."""
+    """Run a worker in a separate process; return exit code, output and seconds."""
     begun = time.monotonic()
     environment = {name: os.environ[name] for name in os.environ if "HEADRACE" not in name}
     with subprocess.Popen(
@@ -156,7 +156,7 @@ def test_a_termination_ends_the_pause(tmp_path: Path) -> None:
     assert seconds < module._RESTART_PAUSE_SECONDS
 
 
-def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
+def test_a_hanging_thread_does_not_keep_the_process_alive(tmp_path: Path) -> None:
     body = "threading.Thread(target=time.sleep, args=(600,)).start(); raise SystemExit(3)"
     code, _, seconds = run_process(tmp_path, body)
     assert code == 1

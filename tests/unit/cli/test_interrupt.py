@@ -26,7 +26,7 @@ def _interrupted(*_: object) -> NoReturn:
         ),
     ],
 )
-def test_a_command_that_is_interrupted_ends_with_130(
+def test_an_interrupted_command_exits_with_130(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],

@@ -26,7 +26,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def provisioned(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `provision` was called with."""
+    """Arguments of the calls of `provision`."""
     calls: list[dict[str, Any]] = []
 
     def waits_once(*_: Any, **options: Any) -> dict[str, str]:
@@ -77,7 +77,7 @@ def test_provision_shows_what_it_did_as_text(provisioned: list[dict[str, Any]]) 
 @pytest.mark.parametrize(
     ("setting", "value"), [("HEADRACE_MQTT_PORT", "x"), ("HEADRACE_PROFILE", "nowhere.yaml")]
 )
-def test_wrong_settings_end_with_one_sentence(
+def test_wrong_settings_are_reported_in_one_sentence(
     setting: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(setting, value)
@@ -89,7 +89,7 @@ def test_wrong_settings_end_with_one_sentence(
     assert line.startswith(f"headrace: {setting}")
 
 
-def test_a_login_is_given_shown_and_taken_away(own_folder: Path) -> None:
+def test_a_login_is_created_listed_and_removed(own_folder: Path) -> None:
     done = runner.invoke(commands.app, ["login", "[red]g1", "g2"])
     assert done.exit_code == 0
     assert "[red]g1" in done.output
@@ -101,13 +101,13 @@ def test_a_login_is_given_shown_and_taken_away(own_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["", "a/b", "a+", "#", "a:b", "a\nb", "a\x1b[2J", "\ud800"])
-def test_an_id_that_is_no_login_is_refused(device: str, own_folder: Path) -> None:
+def test_an_id_that_can_not_be_a_login_is_refused(device: str, own_folder: Path) -> None:
     done = runner.invoke(commands.app, ["login", "good", device])
     assert isinstance(done.exception, ConfigurationError)
     assert not (own_folder / ".state" / "mqtt" / "passwords").exists()
 
 
-def test_removing_a_login_that_is_not_there_is_refused() -> None:
+def test_removing_an_unknown_login_is_refused() -> None:
     done = runner.invoke(commands.app, ["login", "--remove", "nobody"])
     assert isinstance(done.exception, HeadraceError)
     assert "nobody" in str(done.exception)

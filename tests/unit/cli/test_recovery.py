@@ -1,4 +1,4 @@
-"""How the results of audit and replay are shown."""
+"""Output of `headrace audit` and `headrace replay`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.models.lost import LostRecords
 from headrace.recovery.audit import Audit
 
 
-def test_what_is_lost_is_shown_as_text_with_what_to_do(
+def test_audit_shows_losses_with_the_next_step(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -34,7 +34,7 @@ def test_what_is_lost_is_shown_as_text_with_what_to_do(
     assert "\x1b[2J" not in shown
 
 
-def test_an_outcome_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replay_without_readings_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     _show_outcome(Counter())
     assert "nothing to send" in capsys.readouterr().out
     _show_outcome(Counter({"sent": 2, "left: wrong_type": 1}))

@@ -1,4 +1,4 @@
-"""Pauses between connections grow, differ, and only a connection that lasts resets them."""
+"""Pauses between connections grow and vary; only a lasting connection resets them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_pauses_grow_up_to_the_longest() -> None:
         assert limit / 2 <= backoff.failed() <= limit
 
 
-def test_pauses_are_not_all_the_same() -> None:
+def test_pauses_are_randomised() -> None:
     pauses = {Backoff(1.0, 5.0).failed() for _ in range(20)}
     assert len(pauses) > 10
 

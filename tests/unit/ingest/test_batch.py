@@ -1,4 +1,4 @@
-"""What is written together, and when."""
+"""Which readings are written together, and when."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def message(
 
 
 def filled(batches: OpenBatches, **counts: int) -> OpenBatches:
-    """With so many readings of the partitions p0, p1, ... from offset 0 on."""
+    """Fill batches with this number of readings of partitions p0, p1, ... from offset 0."""
     for name, count in counts.items():
         batches.add([message(int(name[1:]), offset) for offset in range(count)])
     return batches
 
 
 def held(batches: list[Batch]) -> list[tuple[int, int]]:
-    """Partition and size of each."""
+    """Return partition and size of each batch."""
     return [(batch.partition, len(batch)) for batch in batches]
 
 
-def test_each_partition_has_a_batch_of_its_own(codec: ReadingCodec) -> None:
+def test_each_partition_has_its_own_batch(codec: ReadingCodec) -> None:
     batches = OpenBatches(codec, 100, 60)
     batches.add([message(1, 7), message(1, 8), message(0, 3), message(1, 9)])
     assert {(item.partition, item.start, item.stop) for item in batches} == {(1, 7, 10), (0, 3, 4)}
@@ -65,11 +65,11 @@ def test_a_full_batch_is_written_alone(codec: ReadingCodec) -> None:
     assert held(list(batches)) == [(0, 3)]
 
 
-def test_many_partitions_hold_no_more_than_two_full_batches(codec: ReadingCodec) -> None:
+def test_many_partitions_buffer_at_most_two_full_batches(codec: ReadingCodec) -> None:
     batches = filled(OpenBatches(codec, 5, 60), p0=2, p1=2, p2=3, p3=2)
     assert batches.full() is None
     batches.add([message(0, 2)])
-    # The first of the largest.
+    # The first of the largest batches is written.
     assert held(batches.take_due()) == [(0, 3)]
     assert batches.full() is None
 
@@ -84,7 +84,7 @@ def test_few_large_payloads_fill_a_batch(codec: ReadingCodec) -> None:
 
 
 def test_old_batches_are_written_together(codec: ReadingCodec) -> None:
-    """A slow fleet costs one write, however many partitions it is spread over."""
+    """A slow fleet needs one write, however many partitions it uses."""
     batches = filled(OpenBatches(codec, 5, 0), p0=1, p1=2, p2=1)
     assert held(batches.take_due()) == [(0, 1), (1, 2), (2, 1)]
     assert not batches
@@ -96,8 +96,8 @@ def test_no_write_is_larger_than_the_limit(codec: ReadingCodec) -> None:
     assert held(batches.take_due()) == [(1, 2), (2, 3)]
 
 
-def test_what_is_rejected_counts_as_well(codec: ReadingCodec) -> None:
-    """Or nothing but rubbish would fill the memory."""
+def test_rejected_readings_count_towards_the_limit(codec: ReadingCodec) -> None:
+    """Otherwise a flood of rejected readings would fill the memory."""
     batches = OpenBatches(codec, 3, 60)
     batches.add([message(0, offset, b"rubbish") for offset in range(3)])
     (batch,) = batches.take_due()
@@ -107,8 +107,8 @@ def test_what_is_rejected_counts_as_well(codec: ReadingCodec) -> None:
     ]
 
 
-def test_one_that_is_odd_keeps_no_other_back(codec: ReadingCodec) -> None:
-    """Lines are made by the hundred; order and offsets stay."""
+def test_an_unusual_reading_does_not_hold_back_others(codec: ReadingCodec) -> None:
+    """Lines are encoded a hundred at a time; order and offsets are kept."""
     batches = OpenBatches(codec, 1000, 60)
     odd: dict[int, dict[str, Any]] = {
         120: {"value": b"rubbish"},
@@ -125,7 +125,7 @@ def test_one_that_is_odd_keeps_no_other_back(codec: ReadingCodec) -> None:
     assert (batch.start, batch.stop) == (0, 250)
 
 
-def test_the_end_of_a_partition_is_an_offset_without_a_reading(codec: ReadingCodec) -> None:
+def test_the_end_of_a_partition_advances_the_offset(codec: ReadingCodec) -> None:
     batches = filled(OpenBatches(codec, 5, 0), p0=2)
     batches.reached(0, 4)
     batches.reached(1, 9)
@@ -135,7 +135,7 @@ def test_the_end_of_a_partition_is_an_offset_without_a_reading(codec: ReadingCod
     ]
 
 
-def test_dropped_partitions_are_forgotten(codec: ReadingCodec) -> None:
+def test_revoked_partitions_are_dropped(codec: ReadingCodec) -> None:
     batches = filled(OpenBatches(codec, 5, 0), p0=2, p1=1)
     batches.drop([0, 7])
     assert held(batches.take_due()) == [(1, 1)]
@@ -150,7 +150,7 @@ def test_dropped_partitions_are_forgotten(codec: ReadingCodec) -> None:
         ([], b"1700000000000000000"),
     ],
 )
-def test_a_reading_is_dated_by_its_header_or_by_kafka(
+def test_event_time_comes_from_the_header_or_from_kafka(
     codec: ReadingCodec, headers: list[tuple[str, bytes]], time_ns: bytes
 ) -> None:
     batches = OpenBatches(codec, 5, 0)
@@ -160,7 +160,9 @@ def test_a_reading_is_dated_by_its_header_or_by_kafka(
 
 
 @pytest.mark.parametrize("value", [b"", b"soon", b"-5", b"1e3", None])
-def test_a_header_that_is_no_time_is_rejected(codec: ReadingCodec, value: bytes | None) -> None:
+def test_a_header_without_a_valid_time_is_rejected(
+    codec: ReadingCodec, value: bytes | None
+) -> None:
     batches = OpenBatches(codec, 5, 0)
     batches.add([message(0, 0, headers=[("time_ns", value)])])
     (batch,) = batches.take_due()

@@ -10,7 +10,7 @@ from headrace.ingest.batch_writer import write_halving
 
 
 class Lines(list[bytes]):
-    """A list that one can ask whether it is still there."""
+    """A list that supports weak references, so that a test notices when it is freed."""
 
 
 def test_refused_lines_are_found_and_all_others_written() -> None:
@@ -29,11 +29,11 @@ def test_refused_lines_are_found_and_all_others_written() -> None:
     assert stored == set(lines) - bad
 
 
-def test_nothing_is_written_of_an_empty_batch() -> None:
+def test_an_empty_batch_writes_nothing() -> None:
     assert write_halving(lambda _: pytest.fail("written"), []) == {}
 
 
-def test_written_lines_are_gone_without_a_search_for_cycles() -> None:
+def test_written_lines_are_freed_without_the_garbage_collector() -> None:
     lines = Lines([b"a", b"b"])
     there = weakref.ref(lines)
     gc.disable()
@@ -45,8 +45,8 @@ def test_written_lines_are_gone_without_a_search_for_cycles() -> None:
         gc.enable()
 
 
-def test_refused_lines_are_gone_without_a_search_for_cycles() -> None:
-    """The error of a refused line, which is kept, would hold every frame it passed through."""
+def test_refused_lines_are_freed_without_the_garbage_collector() -> None:
+    """The stored error of a refused line must not keep the frames it passed through."""
     lines = Lines([b"a", b"b"])
     there = weakref.ref(lines)
 

@@ -1,4 +1,4 @@
-"""The bridge's loop against brokers and a Kafka that misbehave."""
+"""The bridge's loop with a broker and a Kafka that misbehave."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BrokerThatDropsEveryConnection(Session):
 
 
 class BrokerThatDeliversAndThenDropsTheConnection(Session):
-    """Sends something, then what can't be parsed: the same again after each connection."""
+    """Sends a message, then bytes that can't be parsed, after each connection."""
 
     def receive(self, timeout: float, *, reading: bool = True) -> list[Publish]:
         published = super().receive(timeout, reading=reading)
@@ -69,7 +69,7 @@ class KafkaThatFailsForGood(FakeOutbox):
 
 
 class KafkaThatConfirmsLate(FakeOutbox):
-    """Records reach the log some time after they were sent, whatever becomes of the sender."""
+    """Records reach the log some time after they were sent, even if the sender is gone."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -86,14 +86,14 @@ class KafkaThatConfirmsLate(FakeOutbox):
 
 
 def stop_after(world: World, bridge: object, seconds: float) -> None:
-    """Tell a bridge to stop after some time of the world's clock."""
+    """Stop a bridge after some time of the simulated clock."""
     end = world.now + seconds
     earlier = world.on_call
 
     def on_call(number: int, name: str) -> None:
         if earlier is not None:
             earlier(number, name)
-        # A bridge that floods the broker need not be looked at any longer.
+        # A bridge that floods the broker has already failed the test.
         if world.now > end or world.broker.connects > 1000:
             bridge.stop.set()  # type: ignore[attr-defined]
 
@@ -114,18 +114,18 @@ def test_readings_are_delivered_once_and_acknowledged(world: World) -> None:
 @pytest.mark.parametrize(
     "session", [BrokerThatDropsEveryConnection, BrokerThatDeliversAndThenDropsTheConnection]
 )
-def test_a_broker_that_drops_every_connection_is_not_flooded(
+def test_the_bridge_reconnects_slowly_if_every_connection_is_dropped(
     world: World, session: type[Session]
 ) -> None:
     world.broker.publish(1)
     bridge = world.bridge(session=session)
     stop_after(world, bridge, 600)
     assert bridge.run() is None
-    # At most one connection in 2.5 s, once the pauses have grown.
+    # At most one connection in 2.5 s after the pauses have grown.
     assert 50 < world.broker.connects < 260
 
 
-def test_a_broker_that_is_away_is_not_flooded(world: World) -> None:
+def test_the_bridge_reconnects_slowly_if_the_broker_is_unavailable(world: World) -> None:
     def refuse(_: int, name: str) -> None:
         if name == "connect":
             world.broker.connects += 1
@@ -139,13 +139,13 @@ def test_a_broker_that_is_away_is_not_flooded(world: World) -> None:
     assert "lost the connection" in bridge.state("mqtt")
 
 
-def test_a_login_that_never_worked_ends_the_process(world: World) -> None:
+def test_a_login_refused_at_the_start_ends_the_process(world: World) -> None:
     bridge = world.bridge(session=BrokerThatRefusesTheLogin)
     assert isinstance(bridge.run(), AccessDeniedError)
     assert world.broker.connects == 1
 
 
-def test_a_login_that_worked_before_is_tried_again(world: World) -> None:
+def test_a_login_refused_later_is_retried(world: World) -> None:
     bridge = world.bridge()
 
     def refuse(_: int, name: str) -> None:
@@ -204,8 +204,8 @@ def test_a_fatal_error_in_a_delivery_report_ends_the_bridge(world: World) -> Non
     assert list(world.broker.unacknowledged) == [1]
 
 
-def test_redeliveries_that_kafka_holds_are_not_stored_twice(world: World) -> None:
-    """The connection ends after Kafka's confirmation and before the acknowledgement."""
+def test_redeliveries_of_stored_readings_are_not_stored_again(world: World) -> None:
+    """The connection breaks after Kafka's confirmation and before the acknowledgement."""
     for number in range(300):
         world.broker.publish(number)
     failures = iter(range(5))
@@ -223,11 +223,11 @@ def test_redeliveries_that_kafka_holds_are_not_stored_twice(world: World) -> Non
 
 
 class KilledError(Exception):
-    """The process is gone."""
+    """Stands for SIGKILL."""
 
 
 def test_two_bridges_with_one_id_store_nothing_twice(world: World) -> None:
-    """They take turns: the world lets one run while the other waits."""
+    """The bridges take turns: one runs while the other waits."""
     bridge, other = world.bridge(outbox=KafkaThatConfirmsLate), None
     sent = 0
     running: list[str] = []
@@ -239,7 +239,7 @@ def test_two_bridges_with_one_id_store_nothing_twice(world: World) -> None:
             sent += 1
 
     def take_over() -> None:
-        """Another bridge runs for some seconds, in the middle of the first one's wait."""
+        """Run another bridge for some seconds while the first one waits."""
         nonlocal other
         publish()
         if "other" in running or world.broker.holder is not bridge.session:
@@ -252,12 +252,12 @@ def test_two_bridges_with_one_id_store_nothing_twice(world: World) -> None:
         earlier, world.on_wait = world.on_wait, publish
 
         def kill(_: int, name: str) -> None:
-            # In the worst moment: Kafka has the readings, the broker does not know.
+            # The worst moment: Kafka has the readings, and the broker has no acknowledgement.
             if world.now > end and name == "acknowledge":
                 raise KilledError
 
         world.on_call, before = kill, world.on_call
-        # What the first one has sent arrives while the other one is settling.
+        # Records of the first bridge arrive while the other one recovers the session.
         assert isinstance(bridge.outbox, KafkaThatConfirmsLate)
         wires, bridge.outbox.on_the_wire = bridge.outbox.on_the_wire, []
         for _, wire in wires:
@@ -277,7 +277,7 @@ def test_two_bridges_with_one_id_store_nothing_twice(world: World) -> None:
     assert world.broker.connects < 8
 
 
-def test_a_bridge_whose_session_is_taken_over_says_so_and_waits(world: World) -> None:
+def test_a_bridge_reports_a_session_takeover_and_waits(world: World) -> None:
     bridge = world.bridge()
     taken: list[float] = []
     states: list[str] = []
@@ -299,12 +299,12 @@ def test_a_bridge_whose_session_is_taken_over_says_so_and_waits(world: World) ->
     assert "another client took this session" in states[0]
     assert "HEADRACE_BRIDGE_ID bridge-1" in states[0]
     assert 1.5 <= taken[1] - taken[0] <= 4
-    # Read anew before the connection, and again after it.
+    # The recent records are read before and after each connection.
     assert reads.reads >= 4
     assert bridge.state("mqtt") == "fine"
 
 
-def test_a_bridge_that_is_taken_over_again_and_again_waits_longer(world: World) -> None:
+def test_repeated_session_takeovers_lengthen_the_wait(world: World) -> None:
     bridge = world.bridge()
     connects: list[float] = []
 
@@ -322,7 +322,7 @@ def test_a_bridge_that_is_taken_over_again_and_again_waits_longer(world: World) 
 
 
 class BrokerThatClosesWithoutAReason(Session):
-    """As mosquitto 2.0 does to the client whose session another one took."""
+    """Mosquitto 2.0 does this to a client whose session another client took."""
 
     def check(self) -> None:
         if self.broker.holder is not self:
@@ -331,8 +331,11 @@ class BrokerThatClosesWithoutAReason(Session):
 
 
 @pytest.mark.parametrize("accepts", [True, False])
-def test_a_connection_that_is_closed_without_a_reason(world: World, accepts: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A broker that still accepts connections has probably given the session away."""
+def test_a_connection_closed_without_a_reason_hints_at_a_takeover(
+    world: World,
+    accepts: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """If the broker still accepts connections, another client probably took the session."""
     world.broker_accepts = accepts
     world.broker.publish(1)
     bridge = world.bridge(session=BrokerThatClosesWithoutAReason)
@@ -356,7 +359,7 @@ def test_a_connection_that_is_closed_without_a_reason(world: World, accepts: boo
     assert world.kafka.numbers() == [1]
 
 
-def test_a_kafka_that_is_away_at_the_start_is_named_and_waited_for(world: World) -> None:
+def test_the_bridge_waits_for_a_kafka_that_is_unavailable_at_the_start(world: World) -> None:
     failures = iter(range(10))
 
     def fail(_: int, name: str) -> None:
@@ -376,7 +379,7 @@ def test_a_kafka_that_is_away_at_the_start_is_named_and_waited_for(world: World)
     assert bridge.state("kafka") == "fine"
 
 
-def test_a_kafka_that_goes_away_while_the_session_settles_loses_nothing(world: World) -> None:
+def test_kafka_failing_during_session_recovery_loses_nothing(world: World) -> None:
     reads = 0
 
     def fail(_: int, name: str) -> None:
@@ -397,7 +400,7 @@ def test_a_kafka_that_goes_away_while_the_session_settles_loses_nothing(world: W
     assert world.kafka.numbers() == list(range(10))
 
 
-def test_an_unexpected_error_leaves_the_loop(world: World) -> None:
+def test_an_unexpected_error_ends_the_loop(world: World) -> None:
     def fail(_: int, name: str) -> None:
         if name == "acknowledge":
             raise ZeroDivisionError
@@ -409,7 +412,7 @@ def test_an_unexpected_error_leaves_the_loop(world: World) -> None:
         bridge.run()
 
 
-def test_what_the_broker_grants_less_is_logged_and_noted(world: World) -> None:
+def test_limits_of_the_broker_are_logged_and_reported(world: World) -> None:
     bridge = world.bridge()
     sentence = "the broker keeps the session for 60 s only: what it queues longer is lost"
     bridge.session.shortfalls = (sentence,)
@@ -420,7 +423,7 @@ def test_what_the_broker_grants_less_is_logged_and_noted(world: World) -> None:
     assert bridge.health.report()[1]["shortfalls"] == [sentence]
 
 
-def test_a_session_that_the_broker_lost_is_an_error_in_the_log(world: World) -> None:
+def test_a_lost_session_is_logged_as_an_error(world: World) -> None:
     bridge = world.bridge()
 
     def restart(_: int, name: str) -> None:
@@ -438,7 +441,7 @@ def test_a_session_that_the_broker_lost_is_an_error_in_the_log(world: World) -> 
 
 
 class KafkaWithoutTheDeadLetterTopic(FakeOutbox):
-    """Confirms readings, and knows no topic for dead letters."""
+    """Confirms readings but has no dead-letter topic."""
 
     def deliver(self) -> int:
         waiting = self.batching.waiting
@@ -449,7 +452,7 @@ class KafkaWithoutTheDeadLetterTopic(FakeOutbox):
         return self.batching.poll() + len(unknown)
 
 
-def test_a_missing_dead_letter_topic_is_named_while_readings_go_on(world: World) -> None:
+def test_a_missing_dead_letter_topic_is_reported_while_readings_flow(world: World) -> None:
     for number in range(20):
         world.broker.publish(number)
     world.broker.queue.insert(10, b"no JSON")
@@ -462,7 +465,7 @@ def test_a_missing_dead_letter_topic_is_named_while_readings_go_on(world: World)
     assert len(world.broker.unacknowledged) == 11
 
 
-def test_a_record_that_kafka_does_not_accept_does_not_keep_the_bridge_from_reconnecting(
+def test_the_bridge_reconnects_while_kafka_refuses_a_record(
     world: World,
 ) -> None:
     world.broker.queue.append(b"no JSON")
@@ -486,8 +489,8 @@ def test_a_record_that_kafka_does_not_accept_does_not_keep_the_bridge_from_recon
     assert "kafka_raw.dlq" in bridge.state("kafka")
 
 
-def test_what_is_in_flight_survives_a_broker_that_loses_the_session(world: World) -> None:
-    """Nobody would send it again."""
+def test_readings_in_flight_survive_a_lost_session(world: World) -> None:
+    """The broker would not send them again."""
 
     class KafkaThatIsAwayForAWhile(FakeOutbox):
         def deliver(self) -> int:
@@ -519,7 +522,7 @@ def test_foreign_records_are_counted_by_topic_and_reason(world: World) -> None:
     assert registry.get_sample_value("headrace_bridge_skipped_records_total", labels) == 3
 
 
-def test_a_clock_that_jumped_is_noted(world: World) -> None:
+def test_a_clock_jump_is_reported(world: World) -> None:
     bridge = world.bridge()
     bridge.intake.last_jump = ClockJump(1800.0, 1_700_000_000_000_000_000)
     stop_after(world, bridge, 5)

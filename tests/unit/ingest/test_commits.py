@@ -1,4 +1,4 @@
-"""Commits that Kafka does not take are sent again."""
+"""Failed and unconfirmed commits are sent again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def commits_of(cluster: Cluster) -> tuple[Commits, Consumer]:
     return commits, cast("Consumer", cast("Any", cluster))
 
 
-def test_only_what_changed_is_sent() -> None:
+def test_only_changed_offsets_are_committed() -> None:
     cluster = SilentCluster()
     commits, consumer = commits_of(cluster)
     commits.written({0: 5})
@@ -44,7 +44,7 @@ def test_only_what_changed_is_sent() -> None:
     assert cluster.sent == [5, 9]
 
 
-def test_what_is_not_confirmed_is_sent_again() -> None:
+def test_unconfirmed_commits_are_sent_again() -> None:
     cluster = SilentCluster()
     commits, consumer = commits_of(cluster)
     commits.written({0: 5})
@@ -68,7 +68,7 @@ def test_a_failed_commit_is_retried_after_a_pause(monkeypatch: pytest.MonkeyPatc
     assert cluster.committed_offsets == {0: 5}
 
 
-def test_a_partition_that_failed_does_not_count_as_confirmed() -> None:
+def test_a_failed_partition_is_not_confirmed() -> None:
     cluster = SilentCluster()
     commits, consumer = commits_of(cluster)
     commits.written({0: 5, 1: 7})
@@ -84,7 +84,7 @@ def test_a_partition_that_failed_does_not_count_as_confirmed() -> None:
     assert cluster.sent == [7]
 
 
-def test_nothing_is_committed_for_partitions_of_another_sink() -> None:
+def test_partitions_of_another_sink_are_not_committed() -> None:
     cluster = SilentCluster()
     commits, consumer = commits_of(cluster)
     commits.written({0: 5, 1: 7})

@@ -1,4 +1,4 @@
-"""Records that Kafka does not accept: retried, isolated, dead-lettered, or fatal."""
+"""Records that Kafka refuses are retried, isolated, dead-lettered, or end the process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
 
 
 class Rig:
-    """A delivery, and a clock that stands still until it is moved."""
+    """A delivery with a clock that the test moves."""
 
     def __init__(self, producer: KeepingProducer, isolated: KeepingProducer | None = None) -> None:
         self.now = 0.0
@@ -48,8 +48,8 @@ class Rig:
         self.delivery.settle()
 
 
-def test_a_missing_dead_letter_topic_holds_up_only_what_follows() -> None:
-    """MQTT wants acknowledgements in order, so all before the bad reading are acknowledged."""
+def test_a_missing_dead_letter_topic_blocks_only_later_acknowledgements() -> None:
+    """MQTT needs acknowledgements in order: those before the bad reading are still sent."""
     producer = RefusingProducer({"dlq": MISSING})
     rig = Rig(producer)
     with capture_logs() as logs:
@@ -67,7 +67,7 @@ def test_a_missing_dead_letter_topic_holds_up_only_what_follows() -> None:
     assert [entry["event"] for entry in logs] == ["Kafka does not accept records, retrying"]
 
 
-def test_it_recovers_when_the_topic_is_there() -> None:
+def test_delivery_recovers_when_the_topic_exists() -> None:
     producer = RefusingProducer({"dlq": MISSING})
     rig = Rig(producer)
     rig.send("dlq", packet_id=1)
@@ -98,7 +98,7 @@ def test_the_problem_of_one_topic_does_not_hide_that_of_another() -> None:
     assert "topic raw" in rig.delivery.problem
 
 
-def test_a_server_that_is_away_is_no_problem_of_a_topic() -> None:
+def test_an_unavailable_server_is_not_a_problem_of_one_topic() -> None:
     producer = RefusingProducer({"raw": KafkaError._TRANSPORT})
     rig = Rig(producer)
     rig.send()
@@ -108,8 +108,8 @@ def test_a_server_that_is_away_is_no_problem_of_a_topic() -> None:
     assert len(producer.records) == 2
 
 
-def test_an_isolated_record_is_retried_isolated() -> None:
-    """Among others, the fault of another would make it a dead letter."""
+def test_an_isolated_record_is_retried_in_isolation() -> None:
+    """In a batch, another record's error would make it a dead letter."""
     batching, isolated = KeepingProducer(), KeepingProducer()
     rig = Rig(batching, isolated)
     rig.send()
@@ -136,7 +136,7 @@ def test_a_refused_record_becomes_a_dead_letter(*, at_once: bool) -> None:
 
 
 class TopicThatTakesLittle(RefusingProducer):
-    """Refuses dead letters of more than 10 bytes."""
+    """Refuses dead letters longer than 10 bytes."""
 
     def produce(self, topic: str, value: bytes | None, key: bytes | None, **rest: object) -> None:
         self.refused = {"dlq": TOO_LARGE} if len(value or b"") > 10 else {}
@@ -154,7 +154,7 @@ def test_a_refused_dead_letter_is_shortened(*, at_once: bool) -> None:
     assert rig.in_flight.acknowledgeable() == [1]
 
 
-def test_a_dead_letter_that_is_never_taken_is_a_problem() -> None:
+def test_a_dead_letter_that_kafka_keeps_refusing_is_a_problem() -> None:
     rig = Rig(RefusingProducer({"dlq": TOO_LARGE}))
     rig.send("dlq", value=b"xx")
     for _ in range(5):
@@ -164,7 +164,7 @@ def test_a_dead_letter_that_is_never_taken_is_a_problem() -> None:
 
 
 def test_a_fatal_error_ends_everything() -> None:
-    """Neither retried nor acknowledged: a new process begins anew."""
+    """Nothing is retried or acknowledged; a new process starts again."""
     producer = KeepingProducer()
     rig = Rig(producer)
     rig.send(packet_id=1)
@@ -177,14 +177,14 @@ def test_a_fatal_error_ends_everything() -> None:
     assert rig.in_flight.acknowledgeable() == []
 
 
-def test_a_producer_that_has_failed_for_good_takes_nothing() -> None:
+def test_a_failed_producer_accepts_nothing() -> None:
     rig = Rig(RefusingProducer({"raw": KafkaError._FATAL}, at_once=True))
     with pytest.raises(FatalError):
         rig.send()
 
 
 class ProducerWithAFullQueue(KeepingProducer):
-    """Accepts each record at the third attempt."""
+    """Accepts a record at the third attempt."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class ProducerWithAFullQueue(KeepingProducer):
         super().produce(topic, value, key, **rest)
 
 
-def test_a_full_queue_is_waited_out() -> None:
+def test_a_full_queue_is_retried_until_accepted() -> None:
     producer = ProducerWithAFullQueue()
     rig = Rig(producer)
     for number in range(1, 4):

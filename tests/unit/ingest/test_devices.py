@@ -1,4 +1,4 @@
-"""Limits on new devices: what a flood of ids can create."""
+"""Limits on new devices protect against a flood of ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from headrace.ingest.devices import DeviceLimits
 
 
 class Clock:
-    """A monotonic clock that stands still until it is moved."""
+    """A monotonic clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -39,7 +39,7 @@ def test_known_devices_are_accepted_beyond_the_limits() -> None:
     assert b"d10" not in limits
 
 
-def test_devices_are_limited_in_all() -> None:
+def test_the_total_number_of_devices_is_limited() -> None:
     clock = Clock()
     limits = DeviceLimits(1000, 50, clock)
     assert accepted(limits, 0, 100) == 50
@@ -56,7 +56,7 @@ def test_a_known_fleet_is_not_new_after_a_restart() -> None:
     assert accepted(limits, 500, 100) == 10
 
 
-def test_what_is_recalled_is_limited_too() -> None:
+def test_recalled_devices_are_limited_too() -> None:
     limits = DeviceLimits(10, 100, Clock())
     for number in range(500):
         limits.recall(b"d%d" % number)
@@ -65,7 +65,7 @@ def test_what_is_recalled_is_limited_too() -> None:
     assert len(limits) == 100
 
 
-def test_memory_does_not_depend_on_the_ids() -> None:
+def test_memory_does_not_depend_on_the_length_of_ids() -> None:
     tracemalloc.start()
     try:
         limits = DeviceLimits(10**6, 20_000, Clock())

@@ -1,4 +1,4 @@
-"""Devices whose clock is off."""
+"""Devices with a wrong clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from headrace.ingest.drift import DriftWatch
 NOW = 1_700_000_000 * 10**9
 
 
-def test_a_device_is_listed_until_its_clock_is_right() -> None:
+def test_a_device_with_a_wrong_clock_is_listed_until_it_is_right() -> None:
     watch = DriftWatch(timedelta(seconds=30))
     watch.observe("behind", NOW - 31 * 10**9, NOW)
     watch.observe("ahead", NOW + 31 * 10**9, NOW)
@@ -30,7 +30,7 @@ def test_a_quiet_device_is_no_longer_listed() -> None:
     assert not watch.devices()
 
 
-def test_the_list_is_limited_and_takes_any_number() -> None:
+def test_the_list_is_limited_and_accepts_any_number() -> None:
     watch = DriftWatch(timedelta(seconds=30))
     for number in range(10_100):
         watch.observe(f"d{number}", 10**400 * (-1) ** number, NOW)

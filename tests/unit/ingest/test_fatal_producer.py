@@ -1,4 +1,4 @@
-"""A real librdkafka producer that fails for good: every way in which it says so is fatal."""
+"""Every way in which a real librdkafka producer reports a fatal error is recognised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.ingest.outbox import Outbox
 from headrace.storage.kafka import Kafka, kafka_errors
 
 OUT_OF_ORDER = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
-#: The handle of librdkafka follows the head of the Python object.
+#: The handle of librdkafka comes after the header of the Python object.
 HANDLE_OFFSET = object.__basicsize__
 
 
@@ -24,14 +24,14 @@ def librdkafka() -> ctypes.CDLL:
 
 
 def fail_for_good(producer: Producer) -> None:
-    """Raise a fatal error in a producer, by the function that librdkafka has for tests."""
+    """Cause a fatal error in a producer with librdkafka's function for tests."""
     handle = ctypes.c_void_p.from_address(id(producer) + HANDLE_OFFSET)
     assert librdkafka().rd_kafka_test_fatal_error(handle, OUT_OF_ORDER, b"made up") == 0
 
 
 @pytest.fixture
 def outbox() -> Outbox:
-    """Producers without a Kafka."""
+    """An outbox whose producers have no Kafka."""
     return Outbox(Kafka({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}), 1 << 20)
 
 
@@ -41,7 +41,7 @@ def test_poll_raises_a_fatal_error(outbox: Outbox) -> None:
         outbox.poll(0.1)
 
 
-def test_the_isolated_producer_counts_as_well(outbox: Outbox) -> None:
+def test_a_fatal_error_of_the_isolated_producer_is_raised_too(outbox: Outbox) -> None:
     fail_for_good(outbox.isolated)
     with pytest.raises(FatalError, match="made up"):
         outbox.poll(0.1)

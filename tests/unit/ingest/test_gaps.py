@@ -12,7 +12,7 @@ from headrace.ingest.gaps import GapDetector
 
 
 class ShortenedTopic:
-    """A consumer of a topic whose first offset has moved, without anybody being told."""
+    """A consumer of a topic whose first offset has moved without notice."""
 
     def __init__(self, committed: int, first: int) -> None:
         self.commit, self.first = committed, first
@@ -55,7 +55,7 @@ def found(
     return None if lost is None else (lost.start, lost.stop)
 
 
-def test_deleted_past_the_commit_before_the_sink_started() -> None:
+def test_records_deleted_before_the_sink_started_are_found() -> None:
     topic = ShortenedTopic(committed=100, first=150)
     gaps = begun(topic)
     assert found(gaps, topic, 150, 160) == (100, 150)
@@ -63,7 +63,7 @@ def test_deleted_past_the_commit_before_the_sink_started() -> None:
     assert topic.asked == 1
 
 
-def test_deleted_while_the_sink_waited() -> None:
+def test_records_deleted_while_the_sink_waited_are_found() -> None:
     topic = ShortenedTopic(committed=100, first=0)
     gaps = begun(topic)
     assert found(gaps, topic, 100, 200) is None
@@ -71,20 +71,20 @@ def test_deleted_while_the_sink_waited() -> None:
     assert found(gaps, topic, 500, 500) == (200, 500)
 
 
-def test_transaction_markers_are_no_loss() -> None:
+def test_transaction_markers_are_not_losses() -> None:
     topic = ShortenedTopic(committed=100, first=40)
     gaps = begun(topic)
     assert found(gaps, topic, 102, 110) is None
     assert found(gaps, topic, 111, 111) is None
 
 
-def test_a_marker_next_to_deleted_records_is_not_counted_with_them() -> None:
+def test_a_marker_beside_deleted_records_is_not_counted() -> None:
     topic = ShortenedTopic(committed=100, first=150)
     gaps = begun(topic)
     assert found(gaps, topic, 152, 160) == (100, 150)
 
 
-def test_a_group_without_a_commit_may_have_lost_everything_before() -> None:
+def test_without_a_commit_all_earlier_records_may_be_lost() -> None:
     topic = ShortenedTopic(committed=-1001, first=30)
     gaps = begun(topic)
     lost = gaps.advance(cast("Consumer", topic), 2, 30, 31)
@@ -100,7 +100,7 @@ def test_a_new_topic_has_lost_nothing() -> None:
     assert topic.asked == 0
 
 
-def test_a_topic_that_was_created_again_is_said() -> None:
+def test_a_recreated_topic_is_reported() -> None:
     topic = ShortenedTopic(committed=100, first=0)
     gaps = begun(topic)
     lost = gaps.advance(cast("Consumer", topic), 2, 0, 7)
@@ -109,14 +109,14 @@ def test_a_topic_that_was_created_again_is_said() -> None:
     assert found(gaps, topic, 7, 9) is None
 
 
-def test_partitions_of_another_sink_are_forgotten() -> None:
+def test_partitions_of_another_sink_are_dropped() -> None:
     topic = ShortenedTopic(committed=100, first=900)
     gaps = begun(topic)
     gaps.drop([2])
     assert found(gaps, topic, 900, 901) is None
 
 
-def test_nothing_is_taken_for_granted_while_kafka_is_silent() -> None:
+def test_nothing_is_assumed_while_kafka_does_not_answer() -> None:
     gaps = GapDetector("raw")
     gaps.assigned([2])
     with pytest.raises(TransientError):

@@ -1,4 +1,4 @@
-"""Acknowledgements in the broker's order."""
+"""Acknowledgements are sent in the broker's order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace.ingest.inflight import InFlight, InFlightMessage
 
 
 class Reported:
-    """The part of a delivery report's message that is looked at."""
+    """The part of a delivered message that the code reads."""
 
     def __init__(self, offset: int = 5) -> None:
         self._offset = offset
@@ -33,7 +33,7 @@ def add(in_flight: InFlight, *packet_ids: int) -> list[InFlightMessage]:
     return [in_flight.add(number, 100) for number in packet_ids]
 
 
-def test_no_message_is_acknowledged_before_kafka_has_it() -> None:
+def test_no_message_is_acknowledged_before_kafka_confirms_it() -> None:
     in_flight = InFlight(1 << 20)
     add(in_flight, 1, 2)
     assert in_flight.acknowledgeable() == []
@@ -67,7 +67,7 @@ def test_qos_0_is_counted_but_not_acknowledged() -> None:
     assert (in_flight.count, in_flight.bytes, in_flight.acknowledgeable()) == (0, 0, [])
 
 
-def test_full_by_bytes_and_by_number() -> None:
+def test_bytes_and_messages_are_limited() -> None:
     by_bytes = InFlight(3000)
     assert not by_bytes.full
     messages = [by_bytes.add(number, 2000) for number in (1, 2)]
@@ -93,17 +93,17 @@ def test_after_a_lost_connection_only_redelivered_messages_are_acknowledged() ->
     assert in_flight.acknowledgeable() == [2]
 
 
-def test_the_place_of_acknowledged_messages_is_noted() -> None:
+def test_offsets_of_acknowledged_messages_are_recorded() -> None:
     in_flight = InFlight(1 << 20)
     messages = [in_flight.add(number + 1, 10) for number in range(130)]
     for number, message in enumerate(messages):
         report(message, offset=1000 + number)
     in_flight.acknowledgeable()
-    # Every 64th is noted, the 64th and the 128th.
+    # Every 64th offset is recorded: the 64th and the 128th.
     assert in_flight.acknowledged_to == {("raw", 1): 1127}
 
 
-def test_an_ignored_message_is_acknowledged_in_its_turn() -> None:
+def test_an_ignored_message_is_acknowledged_in_order() -> None:
     in_flight = InFlight(1 << 20)
     (first,) = add(in_flight, 1)
     in_flight.add_ignored(2)

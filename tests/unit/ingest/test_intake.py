@@ -1,4 +1,4 @@
-"""What becomes of a message on its way into Kafka."""
+"""The intake turns an MQTT message into a record, a dead letter or nothing."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Rig:
     Parameters
     ----------
     profile, codec
-        What it reads.
+        The kind of device.
     producer
-        Takes the place of Kafka.
+        Stands for Kafka.
     parts
         Parts of the intake that replace the defaults.
     """
@@ -76,7 +76,7 @@ class Rig:
         packet_id: int = 1,
         flags: int = QOS_1,
     ) -> Record | None:
-        """Take one message, and return the record it became."""
+        """Take one message; return the resulting record."""
         name = topic.encode() if isinstance(topic, str) else topic
         before = len(self.producer.records)
         self.intake.take([(flags, packet_id, name, payload)])
@@ -133,7 +133,7 @@ def test_a_reading_becomes_a_raw_record(rig: Rig) -> None:
 
 
 def test_kafka_stamps_the_record_and_not_the_device(rig: Rig) -> None:
-    """A device's date can neither delete a segment nor be refused by Kafka."""
+    """So a device's date can neither delete a segment nor be refused by Kafka."""
     record = rig.take(in_json(time=(NOW - 8 * 86_400 * SECOND) // 10**6))
     assert record is not None
     assert not record.get("timestamp")
@@ -150,7 +150,7 @@ def test_every_record_is_numbered(make_rig: Callable[..., Rig]) -> None:
         rig.take(in_json(), packet_id=4),
         rig.take(in_json(), packet_id=0, flags=0),
     ]
-    # A message at QoS 0 is never sent again.
+    # A message at QoS 0 is never redelivered.
     assert [headers(record)["seq"] for record in taken] == ["42", "43", "44", "45", "45"]
 
 
@@ -175,8 +175,8 @@ def test_undated_readings_follow_a_clock_that_jumps(rig: Rig) -> None:
     assert rig.intake.last_jump.seconds == 86_400
 
 
-def test_a_restart_after_a_clock_that_was_ahead(make_rig: Callable[..., Rig]) -> None:
-    """Half an hour ahead for three seconds, then right, then a restart."""
+def test_a_restart_after_a_fast_clock_uses_the_right_time(make_rig: Callable[..., Rig]) -> None:
+    """The clock is half an hour ahead for three seconds, then right; then a restart."""
     rig = make_rig(known=[Fingerprint(41, NOW + 1800 * SECOND, 5, 0)])
     rig.intake.recalled()
     assert headers(rig.take(in_json()))["time_ns"] == str(NOW)
@@ -190,7 +190,7 @@ def test_a_restart_within_a_second_keeps_stamps_unique(make_rig: Callable[..., R
     assert rig.metric("headrace_bridge_clock_jumps") == 0
 
 
-# Messages that hold nothing
+# Empty messages
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_restart_within_a_second_keeps_stamps_unique(make_rig: Callable[..., R
     ],
 )
 def test_an_empty_message_is_ignored_and_acknowledged(rig: Rig, topic: str | bytes) -> None:
-    """So a retained message is cleared in MQTT."""
+    """An empty message clears a retained message in MQTT."""
     assert rig.take(b"", topic, packet_id=9) is None
     assert rig.in_flight.acknowledgeable() == [9]
     assert rig.metric("headrace_bridge_ignored", kind="empty") == 1
@@ -223,14 +223,14 @@ def test_an_empty_status_clears_a_known_device(rig: Rig) -> None:
     assert (record["topic"], record["key"], record["value"]) == (STATUS, b"generator1", None)
 
 
-def test_a_status_that_is_neither_is_a_dead_letter(rig: Rig) -> None:
+def test_an_unknown_status_is_a_dead_letter(rig: Rig) -> None:
     for payload in (b"away", b"\xff", b"Online"):
         record = rig.take(payload, "emergency_generator/generator1/status")
         assert record is not None
         assert (record["topic"], headers(record)["reason"]) == (LETTERS, "wrong_type")
 
 
-# What anyone who may publish can create
+# Limits for what a publisher can create
 
 
 def test_new_devices_beyond_the_limits_are_dead_letters(make_rig: Callable[..., Rig]) -> None:
@@ -243,7 +243,7 @@ def test_new_devices_beyond_the_limits_are_dead_letters(make_rig: Callable[..., 
     assert topics == [RAW, RAW, RAW, LETTERS, LETTERS]
     assert headers(rig.producer.records[-1])["reason"] == "too_many_devices"
     assert "HEADRACE_MAX_NEW_DEVICES" in headers(rig.producer.records[-1])["detail"]
-    # Those that are known go on.
+    # Known devices are still accepted.
     record = rig.take(in_json("g0"), "emergency_generator/g0")
     assert record is not None
     assert record["topic"] == RAW
@@ -252,7 +252,7 @@ def test_new_devices_beyond_the_limits_are_dead_letters(make_rig: Callable[..., 
     assert (record["topic"], headers(record)["reason"]) == (LETTERS, "too_many_devices")
 
 
-def test_what_is_rejected_anyway_takes_nothing_from_the_limits(
+def test_rejected_readings_do_not_count_towards_the_limits(
     make_rig: Callable[..., Rig],
 ) -> None:
     rig = make_rig(devices=DeviceLimits(1, 100))
@@ -264,14 +264,14 @@ def test_what_is_rejected_anyway_takes_nothing_from_the_limits(
     assert record["topic"] == RAW
 
 
-def test_a_device_whose_clock_was_never_set_is_listed(rig: Rig) -> None:
+def test_a_device_with_an_unset_clock_is_listed(rig: Rig) -> None:
     record = rig.take(in_json(time=5000))
     assert headers(record)["reason"] == "time_too_old"
     assert rig.intake.drifting()["generator1"].seconds == pytest.approx(1.7e9, rel=0.01)
 
 
 def flood(rig: Rig, count: int, message: Callable[[int], tuple[bytes, bytes]]) -> None:
-    """Send messages, and have each delivered and acknowledged."""
+    """Send messages; each is delivered and acknowledged."""
     for first in range(0, count, 500):
         numbers = range(first, min(first + 500, count))
         rig.intake.take([(QOS_1, number % 65_535 + 1, *message(number)) for number in numbers])
@@ -280,7 +280,7 @@ def flood(rig: Rig, count: int, message: Callable[[int], tuple[bytes, bytes]]) -
 
 
 def growth(action: Callable[[], None]) -> int:
-    """By how many bytes the memory grows."""
+    """Return by how many bytes the memory grows."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -291,26 +291,26 @@ def growth(action: Callable[[], None]) -> int:
 
 
 def numbered(number: int) -> tuple[bytes, bytes]:
-    """A good reading of a device with this number."""
+    """Return a good reading of the device with this number."""
     device = b"%08d" % number
     return b"emergency_generator/" + device, GOOD.replace(b"00000000", device)
 
 
-def test_a_flood_of_ids_takes_a_bounded_memory(make_rig: Callable[..., Rig]) -> None:
+def test_a_flood_of_ids_uses_bounded_memory(make_rig: Callable[..., Rig]) -> None:
     producer = LosingProducer()
     rig = make_rig(producer, devices=DeviceLimits(1000, 2000, lambda: 0.0))
-    # What a round of packet ids takes, whatever the device ids.
+    # Memory for one cycle of packet ids, independent of the device ids.
     flood(rig, 66_000, numbered)
     grown = growth(lambda: flood(rig, 10_000, lambda number: numbered(100_000 + number)))
     assert grown < 500_000
     assert producer.topics == {RAW: 1000, LETTERS: 75_000}
-    # The devices that were there before are not affected.
+    # Earlier devices are not affected.
     flood(rig, 1000, numbered)
     assert producer.topics == {RAW: 2000, LETTERS: 75_000}
 
 
 @pytest.mark.long
-def test_a_flood_of_300_000_accepted_ids_takes_a_bounded_memory(
+def test_a_flood_of_300_000_accepted_ids_uses_bounded_memory(
     make_rig: Callable[..., Rig],
 ) -> None:
     rig = make_rig(LosingProducer(), devices=DeviceLimits(10**6, 10**6))
@@ -327,7 +327,7 @@ def test_a_flood_of_300_000_accepted_ids_takes_a_bounded_memory(
     ],
 )
 def test_a_rejected_topic_keeps_no_payload(make_rig: Callable[..., Rig], topic: bytes) -> None:
-    """An exception that is raised twice would keep every frame it passes through."""
+    """A cached exception that is raised again would keep every frame it passes through."""
     rig = make_rig(LosingProducer())
     payload = b"x" * 100_000
     grown = growth(lambda: flood(rig, 300, lambda _: (topic, payload + b"x")))
@@ -353,7 +353,7 @@ def test_a_long_topic_counts_as_memory(rig: Rig) -> None:
     assert rig.in_flight.bytes > 120_000
 
 
-# What Kafka does not accept
+# Records that Kafka refuses
 
 
 def test_a_status_record_that_kafka_refuses_does_not_block(rig: Rig) -> None:

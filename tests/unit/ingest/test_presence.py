@@ -1,4 +1,4 @@
-"""Presence: new states and repeated ones, and foreign records on the status topic."""
+"""Presence: new and repeated states, and foreign records on the status topic."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def value_of(device: str = "g1", **changes: Any) -> bytes:
     return json.dumps({name: item for name, item in content.items() if item is not ...}).encode()
 
 
-def test_a_repeated_state_keeps_its_beginning() -> None:
+def test_a_repeated_state_keeps_its_start_time() -> None:
     registry = PresenceRegistry({})
     later = BEGUN + timedelta(minutes=1)
     assert registry.update("g1", ONLINE, BEGUN).since == BEGUN
@@ -52,7 +52,7 @@ def test_a_flood_of_ids_does_not_displace_known_devices(monkeypatch: pytest.Monk
     assert registry.update("g500", ONLINE, later).since == later
 
 
-def test_what_was_written_is_read() -> None:
+def test_a_written_state_is_read_again() -> None:
     assert parse_record(b"g1", value_of(), "generatorID") == ("g1", Presence("g1", ONLINE, BEGUN))
     assert parse_record(b"g1", b"", "generatorID") == ("g1", None)
 
@@ -106,7 +106,7 @@ _OBJECTS = st.fixed_dictionaries(
     key=st.just(b"g1") | st.binary(max_size=9),
     value=st.binary(max_size=60) | _OBJECTS.map(json.dumps).map(str.encode),
 )
-def test_whatever_stands_there_is_read_or_foreign(key: bytes, value: bytes) -> None:
+def test_any_status_record_is_read_or_foreign(key: bytes, value: bytes) -> None:
     try:
         device, presence = parse_record(key, value, "generatorID")
     except ForeignRecordError:

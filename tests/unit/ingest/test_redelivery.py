@@ -1,4 +1,4 @@
-"""Recognising redeliveries: by packet id and payload, in the order of sequence numbers."""
+"""Redeliveries are recognised by packet id and payload, in order of sequence numbers."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def recent(*payloads: tuple[int, bytes]) -> RecentPackets:
     )
 
 
-def test_found_by_packet_id_and_payload() -> None:
+def test_a_redelivery_is_found_by_packet_id_and_payload() -> None:
     packets = recent((7, b"a"), (8, b"b"))
     assert packets.find(7, b"a") is not None
     assert packets.find(7, b"b") is None
     assert packets.find(9, b"a") is None
 
 
-def test_found_again_is_done_already() -> None:
+def test_a_redelivery_of_a_stored_reading_is_acknowledged() -> None:
     found = recent((7, b"a")).find(7, b"a")
     assert found is not None
     assert found.done
 
 
-def test_found_again_waits_for_kafka() -> None:
+def test_a_redelivery_of_a_pending_reading_waits_for_kafka() -> None:
     packets, in_flight = recent(), InFlight(1 << 20)
     message = in_flight.add(7, 1)
     packets.remember(message, b"a")
@@ -54,7 +54,7 @@ def test_found_again_waits_for_kafka() -> None:
     assert not message.done
 
 
-def test_acknowledged_may_come_again() -> None:
+def test_an_acknowledged_reading_can_be_redelivered() -> None:
     packets, in_flight = recent(), InFlight(1 << 20)
     packets.remember(in_flight.add(7, 1), b"a")
     packets.acknowledged([7])
@@ -65,7 +65,7 @@ def test_acknowledged_may_come_again() -> None:
     assert in_flight.acknowledgeable() == [7]
 
 
-def test_the_same_payload_a_round_of_ids_ago_is_another_message() -> None:
+def test_the_same_packet_id_after_a_full_cycle_is_another_message() -> None:
     packets = recent((1, b"same"))
     in_flight = InFlight(1 << 40)
     for number in range(MEMORY - 1):
@@ -75,25 +75,25 @@ def test_the_same_payload_a_round_of_ids_ago_is_another_message() -> None:
     assert packets.find(1, b"same") is None
 
 
-def test_a_lost_session_counts_ids_anew() -> None:
+def test_a_lost_session_restarts_packet_ids() -> None:
     packets = recent((1, b"a"))
     packets.forget()
     assert packets.find(1, b"a") is None
 
 
 @pytest.mark.parametrize("size", [65_536, 65_537, 1_000_000])
-def test_digest_sees_what_a_dead_letter_keeps(size: int) -> None:
+def test_the_digest_covers_what_a_dead_letter_keeps(size: int) -> None:
     payload = b"x" * size
     assert digest_of(payload) == digest_of(payload[:65_536])
 
 
-def test_an_ignored_message_takes_its_packet_id() -> None:
+def test_an_ignored_message_uses_its_packet_id() -> None:
     packets = recent((7, b"a"))
     packets.ignored(7)
     assert packets.find(7, b"a") is None
 
 
-def test_a_round_of_ignored_messages_counts() -> None:
+def test_ignored_messages_count_towards_a_cycle_of_packet_ids() -> None:
     packets = recent((1, b"same"))
     for number in range(MEMORY - 1):
         packets.ignored(2 + number)
@@ -112,8 +112,8 @@ def record(packet_id: Any, seq: Any = None, taken: Any = 5, **more: Any) -> Reco
     return Record("raw", 0, 0, b"g1", b"payload", 0, headers)
 
 
-def test_the_order_is_that_of_the_numbers_and_not_of_the_stamps() -> None:
-    """The clock was half an hour ahead when the older message came."""
+def test_records_are_ordered_by_number_and_not_by_time() -> None:
+    """The clock was half an hour ahead when the older message arrived."""
     older = fingerprint_of(record(7, 1, taken=3600), b"b")
     newer = fingerprint_of(record(7, 2, taken=1800)._replace(value=b"other"), b"b")
     assert older is not None
@@ -192,7 +192,7 @@ def test_a_foreign_record_with_the_name_of_the_bridge_is_skipped(
     RecentPackets(found)
 
 
-def test_records_of_others_are_passed_over() -> None:
+def test_records_of_other_bridges_are_skipped() -> None:
     assert fingerprint_of(record("soon", bridge="other"), b"b") is None
     assert fingerprint_of(record(0), b"b") is None
     assert fingerprint_of(record(7, source="raw/0/5"), b"b") is None
@@ -208,7 +208,7 @@ _HEADER = st.binary(max_size=25) | st.integers().map(str).map(str.encode)
         optional={"packet_id": _HEADER, "seq": _HEADER, "taken_ns": _HEADER, "time_ns": _HEADER},
     )
 )
-def test_whatever_the_headers_hold_is_read_or_foreign(headers: dict[str, bytes]) -> None:
+def test_any_headers_of_the_raw_topic_are_read_or_foreign(headers: dict[str, bytes]) -> None:
     try:
         found = fingerprint_of(record(1)._replace(headers=headers), b"b")
     except ForeignRecordError:

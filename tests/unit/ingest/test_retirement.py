@@ -1,4 +1,4 @@
-"""A bridge is retired: whatever interrupts it, nothing acknowledged is lost."""
+"""Retiring a bridge loses no acknowledged reading, whatever interrupts it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def world(profile: Profile, codec: ReadingCodec, monkeypatch: pytest.MonkeyPatch
 
 
 def run_next_bridge(world: World) -> None:
-    """Start an ordinary bridge with the same id, and let it take what is left."""
+    """Run an ordinary bridge with the same id, which takes the remaining readings."""
     bridge = world.bridge()
     end = world.now + 30
 
@@ -60,7 +60,7 @@ def count_calls(profile: Profile, codec: ReadingCodec, monkeypatch: pytest.Monke
 
 
 def interrupted(world: World, number: int, how: str) -> BridgeUnderTest:
-    """Make a bridge to be retired that is interrupted at its n-th call to a server."""
+    """Create a retiring bridge that is interrupted at its n-th call to a server."""
     bridge = world.bridge(retire=True)
 
     def interrupt(count: int, name: str) -> None:
@@ -85,7 +85,7 @@ def interrupted(world: World, number: int, how: str) -> BridgeUnderTest:
 
 
 @pytest.mark.parametrize("how", ["sigterm", "taken over", "broker lost", "kafka away", "fatal"])
-def test_an_interrupt_at_any_call_loses_nothing(
+def test_retiring_interrupted_at_any_call_loses_nothing(
     profile: Profile, codec: ReadingCodec, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     calls = count_calls(profile, codec, monkeypatch)
@@ -113,13 +113,13 @@ def test_an_interrupt_at_any_call_loses_nothing(
     assert outcomes == expected[how]
 
 
-def test_a_bridge_that_is_retired_takes_everything_and_removes_the_session(world: World) -> None:
+def test_retiring_stores_every_reading_and_removes_the_session(world: World) -> None:
     assert world.bridge(retire=True).run() is None
     assert world.kafka.numbers() == list(range(READINGS))
     assert not world.broker.session
 
 
-def test_an_interrupted_retirement_says_that_nothing_was_removed(world: World) -> None:
+def test_an_interrupted_retirement_reports_that_nothing_was_removed(world: World) -> None:
     bridge = world.bridge(retire=True)
     bridge.stop.set()
     error = bridge.run()
@@ -127,16 +127,16 @@ def test_an_interrupted_retirement_says_that_nothing_was_removed(world: World) -
     assert "Nothing was removed" in str(error)
 
 
-def test_a_session_that_does_not_exist_is_said_to_be_missing(world: World) -> None:
+def test_a_missing_session_is_reported(world: World) -> None:
     world.broker.remove_session()
     error = world.bridge(retire=True).run()
     assert isinstance(error, NotRetiredError)
     assert "has no session bridge-1" in str(error)
-    # Connecting has made one; it is gone, too.
+    # Connecting created a session; it is removed, too.
     assert not world.broker.session
 
 
-def test_a_session_that_the_broker_loses_on_the_way_is_reported(world: World) -> None:
+def test_a_session_lost_during_retirement_is_reported(world: World) -> None:
     lost_once = iter([True])
 
     def lose(_: int, name: str) -> None:
@@ -152,7 +152,7 @@ def test_a_session_that_the_broker_loses_on_the_way_is_reported(world: World) ->
 
 
 class BrokerWhoseBridgeStillRuns(Session):
-    """The other client takes the session back some seconds after it was taken over."""
+    """The other client takes the session back after some seconds."""
 
     def receive(self, timeout: float, *, reading: bool = True) -> list[Publish]:
         if self.world.now > 1006 and self.broker.connects == 1:
@@ -168,7 +168,7 @@ def test_a_running_bridge_is_not_retired(world: World) -> None:
 
 
 class BrokerThatHangs(Session):
-    """Quiet with messages in its queue: it answers nothing until it wakes up."""
+    """Has queued messages but answers nothing for a while."""
 
     def receive(self, timeout: float, *, reading: bool = True) -> list[Publish]:
         if 1002 < self.world.now < 1030:
@@ -186,7 +186,7 @@ class BrokerThatHangs(Session):
         super().unsubscribe()
 
 
-def test_a_broker_that_hangs_is_not_taken_for_an_empty_session(world: World) -> None:
+def test_a_hanging_broker_is_not_mistaken_for_an_empty_session(world: World) -> None:
     slow = itertools.count()
 
     def slowly(_: int, name: str) -> None:
@@ -221,7 +221,7 @@ class BrokerThatDiesAtTheRemoval(Session):
         (BrokerThatDiesAtTheRemoval, "did not confirm its removal"),
     ],
 )
-def test_a_removal_that_the_broker_does_not_confirm_is_an_error(
+def test_an_unconfirmed_removal_is_an_error(
     world: World, session: type[Session], text: str
 ) -> None:
     error = world.bridge(retire=True, session=session).run()

@@ -1,4 +1,4 @@
-"""From an MQTT topic to the device."""
+"""The device is derived from the MQTT topic."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_rejected_topics(router: Router, topic: bytes, reason: Reason) -> None:
     assert rejection.reason is reason
 
 
-def test_only_topics_that_are_kept_take_memory(router: Router) -> None:
+def test_only_accepted_topics_are_cached(router: Router) -> None:
     for number in range(1000):
         assert router[b"emergency_generator/g%d" % number].device == f"g{number}"
     assert not router
@@ -66,10 +66,10 @@ def test_only_topics_that_are_kept_take_memory(router: Router) -> None:
         ("emergency_generator/a", "emergency_generator/b", "emergency_generator/a"),
     ],
 )
-def test_overlapping_filters_are_refused_with_both_named(
+def test_overlapping_filters_are_refused_and_both_named(
     profile: Profile, filters: tuple[str, ...]
 ) -> None:
-    """A broker sends one copy for each filter that matches."""
+    """A broker sends one copy for each matching filter."""
     with pytest.raises(ConfigurationError, match="HEADRACE_MQTT_TOPICS") as error:
         filters_within(profile.mqtt, filters)
     assert repr(filters[0]) in str(error.value)

@@ -1,4 +1,4 @@
-"""The sink, with servers that refuse, vanish, forget and lie."""
+"""The sink with servers that refuse requests, fail, or lose records."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_everything_is_written_and_committed(world: World) -> None:
     assert world.cluster.closed
 
 
-def test_nothing_is_committed_while_the_database_is_away(world: World) -> None:
+def test_nothing_is_committed_while_influxdb_is_unavailable(world: World) -> None:
     world.database.away = True
     world.drain = 0.2
     world.cluster.fetched += [raw_message(offset) for offset in range(60)]
@@ -129,8 +129,8 @@ def test_a_refused_reading_that_kafka_deleted_is_reported_as_lost(
     assert "fuel=7" in headers["detail"]
 
 
-def test_good_readings_pass_while_the_dead_letter_topic_is_missing(world: World) -> None:
-    """They are written; commits wait, so that nothing is forgotten."""
+def test_good_readings_are_written_while_the_dead_letter_topic_is_missing(world: World) -> None:
+    """Readings are written; commits wait, so that no dead letter is lost."""
     world.cluster.letter_topic_missing = True
     world.cluster.fetched.append(raw_message(0, BAD))
     world.cluster.fetched += [raw_message(offset) for offset in range(1, 200)]
@@ -169,7 +169,7 @@ def test_waiting_dead_letters_are_bounded(world: World, monkeypatch: pytest.Monk
     assert world.committed() == 0
 
 
-def test_deleted_records_are_reported_before_anything_after_them_is_committed(
+def test_deleted_records_are_reported_before_later_commits(
     world: World,
 ) -> None:
     world.cluster.committed_offsets[0] = 5
@@ -202,7 +202,7 @@ def end_of_partition(offset: int) -> Message:
     return Message(topic=TOPIC, partition=0, offset=offset, error=error)
 
 
-def test_a_partition_that_was_emptied_is_reported_and_committed(world: World) -> None:
+def test_an_emptied_partition_is_reported_and_committed(world: World) -> None:
     world.cluster.committed_offsets[0] = 5
     world.cluster.first = 12
     world.cluster.fetched.append(end_of_partition(12))
@@ -217,14 +217,14 @@ def test_offsets_without_readings_are_committed(world: World) -> None:
     assert world.cluster.letters == []
 
 
-def test_records_that_arrive_after_the_end_of_a_partition_are_no_truncation(world: World) -> None:
+def test_records_after_the_end_of_a_partition_are_not_losses(world: World) -> None:
     world.cluster.fetched += [raw_message(0), end_of_partition(1), raw_message(1), raw_message(2)]
     world.run(lambda: world.committed() == 3)
     assert world.cluster.letters == []
     assert world.database.fuel == [0, 1, 2]
 
 
-def test_revoked_partitions_are_finished_and_lost_ones_dropped(world: World) -> None:
+def test_revoked_partitions_are_flushed_and_lost_ones_dropped(world: World) -> None:
     sink = world.sink()
     sink._consumer.subscribe([TOPIC], on_assign=sink._assigned)
     world.cluster.fetched += [raw_message(offset) for offset in range(3)]
@@ -245,7 +245,7 @@ def test_revoked_partitions_are_finished_and_lost_ones_dropped(world: World) -> 
 
 @pytest.mark.parametrize("away", [False, True])
 def test_a_fatal_error_of_the_consumer_ends_the_sink(world: World, *, away: bool) -> None:
-    """Also while a write waits for the database."""
+    """The sink ends even while a write waits for InfluxDB."""
     world.database.away = away
     world.cluster.fetched += [raw_message(offset) for offset in range(5)]
     sink = world.sink()

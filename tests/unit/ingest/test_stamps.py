@@ -1,4 +1,4 @@
-"""Stamps follow the system clock, whatever it does, and its jumps are reported."""
+"""Time stamps follow the system clock, and its jumps are reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOW = 1_700_000_000 * SECOND
 
 
 class SteppingClock:
-    """A system clock that somebody sets, beside a monotonic one that nobody can set."""
+    """A system clock that the test sets, and a monotonic clock."""
 
     def __init__(self) -> None:
         self.wall = NOW
@@ -67,7 +67,7 @@ def test_stamps_follow_a_jump_at_once(clock: SteppingClock, seconds: float) -> N
     assert clock.jumps == [seconds]
 
 
-def test_ahead_for_a_moment_and_right_again(clock: SteppingClock) -> None:
+def test_stamps_recover_after_the_clock_was_briefly_ahead(clock: SteppingClock) -> None:
     clock.step(1800)
     clock.stamps.take(100)
     clock.wait(3)
@@ -76,7 +76,7 @@ def test_ahead_for_a_moment_and_right_again(clock: SteppingClock) -> None:
     assert clock.jumps == [1800, -1800]
 
 
-def test_many_small_steps_back_do_not_add_up(clock: SteppingClock) -> None:
+def test_many_small_steps_back_do_not_accumulate(clock: SteppingClock) -> None:
     for _ in range(10):
         clock.step(-0.7)
         assert 0 <= clock.stamps.take(1) - clock.wall <= SECOND
@@ -90,17 +90,15 @@ def test_a_restart_continues_after_the_newest_stamp(clock: SteppingClock) -> Non
 
 
 @pytest.mark.parametrize("seconds", [2, 1800, 10_800])
-def test_a_restart_does_not_follow_a_stamp_ahead_of_the_clock(
-    clock: SteppingClock, seconds: int
-) -> None:
+def test_a_restart_ignores_stamps_ahead_of_the_clock(clock: SteppingClock, seconds: int) -> None:
     clock.stamps.continue_after(NOW + seconds * SECOND)
     assert clock.stamps.take(1) == clock.wall
     clock.stamps.continue_after(NOW + seconds * SECOND)
     assert clock.jumps == [-seconds]
 
 
-def test_a_suspended_machine_is_a_jump(clock: SteppingClock) -> None:
-    """The monotonic clock stands still meanwhile, the system clock is right afterwards."""
+def test_a_suspended_machine_is_reported_as_a_jump(clock: SteppingClock) -> None:
+    """The monotonic clock stands still during suspension; the system clock is right after it."""
     clock.step(3600)
     clock.stamps.take(1)
     assert clock.jumps == [3600]
@@ -111,7 +109,7 @@ def test_a_suspended_machine_is_a_jump(clock: SteppingClock) -> None:
         st.tuples(st.integers(0, 3 * SECOND), st.integers(-(10**14), 10**14), st.integers(1, 5))
     )
 )
-def test_never_more_than_a_second_from_the_clock(steps: list[tuple[int, int, int]]) -> None:
+def test_stamps_are_within_a_second_of_the_clock(steps: list[tuple[int, int, int]]) -> None:
     clock = SteppingClock()
     for waited, stepped, count in steps:
         clock.wall += waited + stepped
@@ -123,7 +121,7 @@ def test_never_more_than_a_second_from_the_clock(steps: list[tuple[int, int, int
 @given(
     steps=st.lists(st.tuples(st.integers(0, SECOND), st.integers(-(10**8), 0), st.integers(1, 99)))
 )
-def test_unique_while_no_step_back_is_larger_than_a_second(
+def test_stamps_are_unique_unless_a_step_back_exceeds_a_second(
     steps: list[tuple[int, int, int]],
 ) -> None:
     clock = SteppingClock()

@@ -35,7 +35,7 @@ JSON = st.recursive(
 )
 
 
-def test_a_change_is_read_as_it_was_written(profile: Profile) -> None:
+def test_a_written_change_is_read_unchanged(profile: Profile) -> None:
     value = change_value(profile, CHANGE, 3)
     assert read_change(profile, KEY, value) == PublishedChange(CHANGE, 3)
 
@@ -55,7 +55,7 @@ def test_a_change_is_read_as_it_was_written(profile: Profile) -> None:
         (b"{}", ForeignReason.MISSING_FIELD),
     ],
 )
-def test_a_record_of_others_is_foreign(
+def test_records_of_other_programs_are_foreign(
     profile: Profile, value: bytes, reason: ForeignReason
 ) -> None:
     with pytest.raises(ForeignRecordError) as caught:

@@ -50,7 +50,7 @@ def seen(derivation: Derivation) -> list[tuple[str, AlarmState, int, int]]:
     )
 
 
-def test_raised_and_cleared(profile: Profile) -> None:
+def test_an_alarm_is_raised_and_cleared(profile: Profile) -> None:
     past = history({0: NORMAL, 1: LOW, 2: LOW, 3: NORMAL})
     assert seen(derive(past, windows(0, 4), profile, {at(3)})) == [
         ("fuel", AlarmState.RAISED, 1, 1),
@@ -64,7 +64,7 @@ def test_the_first_row_ever_raises_but_does_not_clear(profile: Profile) -> None:
     assert not derive(history({0: NORMAL}), windows(0, 1), profile, set()).changes
 
 
-def test_a_level_before_the_range_is_no_change(profile: Profile) -> None:
+def test_a_level_before_the_range_is_not_a_change(profile: Profile) -> None:
     past = history({-1: LOW, 0: LOW})
     assert not derive(past, windows(0, 1), profile, set()).changes
 
@@ -85,14 +85,14 @@ def test_a_range_decides_up_to_the_next_level_of_each_rule(profile: Profile) -> 
     assert found.decides("temperature", at(100))
 
 
-def test_silent_after_three_minutes(profile: Profile) -> None:
+def test_a_device_is_silent_after_three_minutes(profile: Profile) -> None:
     past = history({-1: NORMAL, 0: NORMAL})
     raised = (SILENT, AlarmState.RAISED, 3, 1)
     assert seen(derive(past, windows(3, 4), profile, ALL)) == [raised]
     assert not derive(past, windows(2, 3), profile, ALL - {at(3)}).changes
 
 
-def test_a_gap_of_two_windows_is_no_silence(profile: Profile) -> None:
+def test_a_gap_of_two_windows_is_not_silence(profile: Profile) -> None:
     past = history({-1: NORMAL, 0: NORMAL, 3: NORMAL})
     assert not derive(past, windows(0, 4), profile, ALL - {at(6)}).changes
 
@@ -119,7 +119,7 @@ def test_a_device_with_one_row_is_not_known(profile: Profile) -> None:
     assert not derive(past, windows(0, 9), brief, ALL).changes
 
 
-def test_windows_that_are_not_computed_show_no_silence(profile: Profile) -> None:
+def test_uncomputed_windows_do_not_make_a_device_silent(profile: Profile) -> None:
     past = history({-1: NORMAL, 0: NORMAL, 60: NORMAL})
     found = derive(past, windows(60, 61), profile, ALL - {at(1), at(61)})
     assert not found.changes
@@ -128,7 +128,7 @@ def test_windows_that_are_not_computed_show_no_silence(profile: Profile) -> None
     assert found.decides("fuel", at(60))
 
 
-def test_a_gap_with_late_readings_is_no_silence(profile: Profile) -> None:
+def test_a_gap_with_late_readings_is_not_silence(profile: Profile) -> None:
     past = history({-1: NORMAL, 0: NORMAL})
     found = derive(past, windows(3, 4), profile, ALL, late={("generator1", at(0))})
     assert not found.changes
@@ -143,26 +143,26 @@ def derived(*changes: AlarmChange) -> dict[str, Derivation]:
     return {"generator1": Derivation(changes, NOON, {}, ())}
 
 
-def test_what_was_published_is_confirmed(profile: Profile) -> None:
+def test_a_published_change_is_confirmed(profile: Profile) -> None:
     known = {change().key: PublishedChange(change(), 2)}
     found = compare(derived(change()), known, profile)
     assert (found.news, found.confirmed) == ((), tuple(known.values()))
 
 
-def test_what_never_was_is_withdrawn_once(profile: Profile) -> None:
+def test_a_wrong_change_is_withdrawn_once(profile: Profile) -> None:
     known = {change().key: PublishedChange(change(), 0)}
     (news,) = compare(derived(), known, profile).news
     assert (news.change.state, news.revision) == (AlarmState.WITHDRAWN, 1)
     assert compare(derived(), {change().key: news}, profile).news == ()
 
 
-def test_what_was_withdrawn_is_published_again(profile: Profile) -> None:
+def test_a_withdrawn_change_can_be_published_again(profile: Profile) -> None:
     withdrawn = PublishedChange(change(AlarmState.WITHDRAWN), 1)
     (news,) = compare(derived(change()), {change().key: withdrawn}, profile).news
     assert news == PublishedChange(change(), 2)
 
 
-def test_a_rule_that_is_gone_is_left_alone(profile: Profile) -> None:
+def test_changes_of_a_removed_rule_are_kept(profile: Profile) -> None:
     gone = change(rule="no_such_rule")
     known = {gone.key: PublishedChange(gone, 0)}
     found = compare(derived(), known, profile)

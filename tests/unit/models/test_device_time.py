@@ -69,7 +69,7 @@ def rejected(codec: ReadingCodec, time: Any) -> RejectedReadingError:
         ({}, "an object"),
     ],
 )
-def test_what_the_time_looks_like(codec: ReadingCodec, time: Any, says: str) -> None:
+def test_a_wrong_time_is_explained(codec: ReadingCodec, time: Any, says: str) -> None:
     error = rejected(codec, time)
     assert error.reason is Reason.TIME_INVALID
     assert says in error.detail
@@ -102,7 +102,7 @@ def test_a_time_outside_the_limits(
     assert error.time_ns is not None
 
 
-def test_null_is_no_time(codec: ReadingCodec) -> None:
+def test_null_counts_as_no_time(codec: ReadingCodec) -> None:
     assert codec.check(json.dumps(reading(time=None)).encode(), "generator1", NOW_NS) is None
 
 
@@ -110,7 +110,7 @@ def test_null_is_no_time(codec: ReadingCodec) -> None:
     moment=st.datetimes().map(lambda moment: int((moment.year - 1970) * 3.15e7)),
     scale=st.sampled_from([1, 1_000_000, 1_000_000_000]),
 )
-def test_no_unit_but_milliseconds_is_taken_for_today(moment: int, scale: int) -> None:
+def test_only_milliseconds_are_accepted_as_the_present(moment: int, scale: int) -> None:
     """A number in another unit is refused, or reads as a time that no limit lets through."""
     number = moment * scale
     try:
@@ -123,6 +123,6 @@ def test_no_unit_but_milliseconds_is_taken_for_today(moment: int, scale: int) ->
 @given(
     time=st.text(max_size=60) | st.floats() | st.integers() | st.booleans() | st.lists(st.none())
 )
-def test_every_time_gets_a_short_text(time: Any) -> None:
+def test_every_wrong_time_has_a_short_explanation(time: Any) -> None:
     assert 0 < len(unusable_time(time)) < 300
     assert len(shown(time)) < 100

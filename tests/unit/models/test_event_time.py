@@ -45,7 +45,7 @@ def test_a_number_is_kept(number: int) -> None:
 
 
 @given(st.binary())
-def test_no_bytes_raise_anything_else(header: bytes) -> None:
+def test_any_bytes_are_a_time_or_rejected(header: bytes) -> None:
     stamp = stamp_of(header)
     assert stamp is None or 0 <= stamp <= MOST
 

@@ -54,7 +54,7 @@ def test_any_headers_are_read_or_foreign(headers: dict[str, bytes]) -> None:
     assert found.offsets > 0
 
 
-def test_a_range_that_is_reported_twice_counts_once() -> None:
+def test_a_range_reported_twice_counts_once() -> None:
     """A sink that restarts before it commits reports the gap again, and maybe a larger one."""
     reported = [lost(3, 9), lost(20, 30), lost(3, 12), lost(3, 9, partition=1), lost(12, 14)]
     assert [(item.partition, item.start, item.stop) for item in merged(reported)] == [

@@ -24,7 +24,7 @@ AGE = Thresholds(warn=timedelta(seconds=60), fail=timedelta(seconds=300))
         (None, Verdict.NOT_JUDGED),
     ],
 )
-def test_low_is_bad(value: float | None, verdict: Verdict) -> None:
+def test_a_low_value_fails(value: float | None, verdict: Verdict) -> None:
     assert judge("completeness", value, SHARE, "", low_is_bad=True).verdict is verdict
 
 
@@ -32,11 +32,11 @@ def test_low_is_bad(value: float | None, verdict: Verdict) -> None:
     ("value", "verdict"),
     [(60.0, Verdict.OK), (60.1, Verdict.WARN), (300.0, Verdict.WARN), (300.1, Verdict.FAIL)],
 )
-def test_high_is_bad(value: float, verdict: Verdict) -> None:
+def test_a_high_value_fails(value: float, verdict: Verdict) -> None:
     assert judge("freshness", value, AGE, "", low_is_bad=False).verdict is verdict
 
 
-def test_table_names_the_devices_concerned() -> None:
+def test_the_table_names_the_affected_devices() -> None:
     devices = [f"generator{number}" for number in range(1, 24)]
     result = judge("completeness", 0.2, SHARE, "23 of 25", low_is_bad=True, devices=devices)
     table = report_table([result])

@@ -30,7 +30,7 @@ def encoded(**changes: Any) -> bytes:
     return json.dumps(reading(**changes)).encode()
 
 
-def test_reading_without_time_is_left_to_the_bridge(codec: ReadingCodec) -> None:
+def test_a_reading_without_time_gets_its_time_from_the_bridge(codec: ReadingCodec) -> None:
     assert check(codec, encoded()) is None
 
 
@@ -94,13 +94,13 @@ def test_rejected_with_its_reason(codec: ReadingCodec, payload: bytes, reason: R
     assert rejected.value.detail
 
 
-def test_the_limits_of_time_are_still_taken(codec: ReadingCodec) -> None:
+def test_times_at_the_limits_are_accepted(codec: ReadingCodec) -> None:
     assert check(codec, encoded(time="2026-06-01T12:05:00Z")) == NOW_NS + 300 * 10**9
     oldest = NOW - timedelta(days=30)
     assert check(codec, encoded(time=oldest.isoformat())) == epoch_ns(oldest)
 
 
-def test_size_of_a_cut_payload_is_told(codec: ReadingCodec) -> None:
+def test_the_size_of_a_truncated_payload_is_reported(codec: ReadingCodec) -> None:
     payload = Oversized(b"x" * 65_537)
     payload.size = 5_000_000
     with pytest.raises(RejectedReadingError, match="5000000 bytes"):
@@ -111,7 +111,7 @@ def test_size_of_a_cut_payload_is_told(codec: ReadingCodec) -> None:
     "device",
     ["", "x" * 257, "a\nb", "a\tb", "ends\\", "a\\,b", "a\\ b", "a\x7fb", "\x00"],
 )
-def test_ids_that_can_not_be_written(codec: ReadingCodec, device: str) -> None:
+def test_ids_that_influxdb_can_not_store_are_rejected(codec: ReadingCodec, device: str) -> None:
     with pytest.raises(RejectedReadingError) as rejected:
         codec.check_id(device)
     assert rejected.value.reason is Reason.ID_UNWRITABLE
@@ -121,14 +121,14 @@ def test_ids_that_can_not_be_written(codec: ReadingCodec, device: str) -> None:
         assert rejected.value.reason is Reason.ID_UNWRITABLE
 
 
-def test_an_id_that_json_does_not_escape_and_a_tag_can_not_have(codec: ReadingCodec) -> None:
+def test_an_id_with_an_unescaped_control_character_is_rejected(codec: ReadingCodec) -> None:
     payload = encoded(generatorID="@").replace(b"@", b"a\x7fb")
     with pytest.raises(RejectedReadingError) as rejected:
         codec.line(payload, b"1")
     assert rejected.value.reason is Reason.ID_UNWRITABLE
 
 
-def test_line_of_a_usual_reading(codec: ReadingCodec) -> None:
+def test_the_line_of_a_usual_reading(codec: ReadingCodec) -> None:
     """Numbers as the device spelled them: in line protocol ``5`` is a float, too."""
     line = codec.line(encoded(fuel=5, load=0), b"1700000000000000001")
     assert line == (
@@ -137,7 +137,7 @@ def test_line_of_a_usual_reading(codec: ReadingCodec) -> None:
     )
 
 
-def test_line_of_a_reading_with_more_than_its_fields(codec: ReadingCodec) -> None:
+def test_the_line_leaves_out_unknown_fields(codec: ReadingCodec) -> None:
     line = codec.line(encoded(note="fuel: 9", time=1), b"1700000000000000001")
     assert line == (
         b"genData,generatorID=generator1 lat=40.7,lon=-74.1,temperature=190.0,power=800.0,"
@@ -156,7 +156,7 @@ def test_line_of_a_reading_with_more_than_its_fields(codec: ReadingCodec) -> Non
         ("}", b"}"),
     ],
 )
-def test_line_escapes_the_tag(codec: ReadingCodec, device: str, tag: bytes) -> None:
+def test_the_line_escapes_the_tag(codec: ReadingCodec, device: str, tag: bytes) -> None:
     line = codec.line(encoded(generatorID=device), b"1")
     assert line.startswith(b"genData,generatorID=" + tag + b" lat=")
 
@@ -174,7 +174,7 @@ def optional(profile: Profile) -> ReadingCodec:
     )
 
 
-def test_line_leaves_out_optional_fields_that_are_missing(optional: ReadingCodec) -> None:
+def test_the_line_leaves_out_missing_optional_fields(optional: ReadingCodec) -> None:
     assert b",load=" not in optional.line(encoded(load=...), b"1")
     assert b",load=" not in optional.line(encoded(load=None), b"1")
     assert b",load=7," in optional.line(encoded(load=7), b"1")
@@ -197,7 +197,7 @@ _ALMOST = st.fixed_dictionaries(
 
 
 @given(payload=st.binary(max_size=300) | _ALMOST.map(lambda content: json.dumps(content).encode()))
-def test_whatever_comes_is_taken_or_rejected(codec: ReadingCodec, payload: bytes) -> None:
+def test_any_payload_is_accepted_or_rejected(codec: ReadingCodec, payload: bytes) -> None:
     """Nothing but the one exception; and what is taken can be written as a line."""
     try:
         time_ns = check(codec, payload)
@@ -250,7 +250,7 @@ def payloads(draw: st.DrawFn) -> str:
 
 @settings(max_examples=300)
 @given(payload=payloads())
-def test_line_says_what_the_reading_says(
+def test_the_line_has_the_values_of_the_reading(
     codec: ReadingCodec, optional: ReadingCodec, payload: str
 ) -> None:
     """However it is spelled, and whichever way the line is made."""
@@ -263,7 +263,7 @@ def test_line_says_what_the_reading_says(
 
 @settings(max_examples=300)
 @given(texts=st.lists(payloads(), min_size=1, max_size=4))
-def test_lines_made_together_are_those_made_alone(
+def test_lines_of_a_batch_equal_lines_made_one_by_one(
     codec: ReadingCodec, optional: ReadingCodec, texts: list[str]
 ) -> None:
     times = [b"%d" % number for number in range(len(texts))]
@@ -295,7 +295,9 @@ _ODD = {
 
 
 @pytest.mark.parametrize("some", _ODD.values(), ids=_ODD)
-def test_what_is_odd_is_not_made_together(optional: ReadingCodec, some: list[bytes]) -> None:
+def test_unusual_readings_are_left_out_of_the_fast_path(
+    optional: ReadingCodec, some: list[bytes]
+) -> None:
     """Nor does one payload make up for what another lacks."""
     for payloads in (some, some[::-1], [encoded(), *some, encoded()]):
         assert optional.lines(payloads, [b"1"] * len(payloads)) is None

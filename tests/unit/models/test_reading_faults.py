@@ -87,7 +87,7 @@ def test_another_encoding_is_named(
         (spelled("time", "{}"), Reason.TIME_INVALID, "an object"),
     ],
 )
-def test_the_reason_and_the_detail(
+def test_a_rejection_has_reason_and_detail(
     codec: ReadingCodec, payload: bytes, reason: Reason, detail: str
 ) -> None:
     rejected = rejection(codec, payload)

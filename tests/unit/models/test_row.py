@@ -25,7 +25,7 @@ def value_of(profile: Profile, start: datetime, device: str = "generator1") -> b
     return row_value(row_content(profile, row), 2)
 
 
-def test_a_row_is_read_as_it_was_written(profile: Profile) -> None:
+def test_a_written_row_is_read_unchanged(profile: Profile) -> None:
     row = read_row(profile, b"generator1", value_of(profile, NOON))
     assert row.key == ("generator1", NOON)
     assert row.revision == 2
@@ -37,9 +37,7 @@ def test_a_row_is_read_as_it_was_written(profile: Profile) -> None:
 @pytest.mark.parametrize(
     ("minutes", "within"), [(-1, False), (0, True), (2, True), (3, False), (-1440 * 40, False)]
 )
-def test_rows_of_a_range_are_told_from_others(
-    profile: Profile, minutes: int, *, within: bool
-) -> None:
+def test_rows_are_assigned_to_their_range(profile: Profile, minutes: int, *, within: bool) -> None:
     value = value_of(profile, NOON + minutes * MINUTE)
     assert starts_within(WINDOWS)(value) is within
 
@@ -48,7 +46,7 @@ def test_rows_of_a_range_are_told_from_others(
 @pytest.mark.parametrize(
     "begin", [NOON, NOON + 59 * MINUTE, NOON + timedelta(hours=11, minutes=59)]
 )
-def test_ranges_of_any_length_have_their_first_and_last_row(
+def test_a_range_includes_its_first_and_last_row(
     profile: Profile, begin: datetime, count: int
 ) -> None:
     within = starts_within(WindowRange(begin, begin + count * MINUTE, MINUTE))
@@ -58,13 +56,13 @@ def test_ranges_of_any_length_have_their_first_and_last_row(
     assert not within(value_of(profile, begin + count * MINUTE))
 
 
-def test_a_device_can_t_pose_as_a_window(profile: Profile) -> None:
+def test_a_device_id_is_not_mistaken_for_a_window(profile: Profile) -> None:
     device = '"window_start":"2026-01-31T12:00:00Z'
     assert not starts_within(WINDOWS)(value_of(profile, NOON - MINUTE, device))
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"[1]", b'{"window_start":"', b"\xff"])
-def test_what_is_no_row_is_about_no_window(value: bytes) -> None:
+def test_a_record_that_is_not_a_row_has_no_window(value: bytes) -> None:
     assert not starts_within(WINDOWS)(value)
 
 
@@ -81,7 +79,7 @@ def test_what_is_no_row_is_about_no_window(value: bytes) -> None:
         (b"generator2", b'{"generatorID":"generator1"}', ForeignReason.WRONG_KEY),
     ],
 )
-def test_a_record_of_others_is_foreign(
+def test_records_of_other_programs_are_foreign(
     profile: Profile, key: bytes, value: bytes, reason: ForeignReason
 ) -> None:
     with pytest.raises(ForeignRecordError) as caught:
@@ -90,7 +88,7 @@ def test_a_record_of_others_is_foreign(
 
 
 @pytest.mark.parametrize("revision", [None, -1, 10**40, 1.5, "0", True, []])
-def test_a_revision_that_is_no_number_is_foreign(profile: Profile, revision: Any) -> None:
+def test_a_row_without_a_numeric_revision_is_foreign(profile: Profile, revision: Any) -> None:
     content = {**json.loads(value_of(profile, NOON)), "revision": revision}
     with pytest.raises(ForeignRecordError, match="revision is"):
         read_row(profile, b"generator1", json.dumps(content).encode())

@@ -23,7 +23,7 @@ MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
-def test_floor_is_the_window_that_holds_the_moment() -> None:
+def test_floor_returns_the_window_of_a_moment() -> None:
     assert floor(NOON, MINUTE) == NOON
     assert floor(NOON + timedelta(seconds=59, microseconds=999_999), MINUTE) == NOON
     assert floor(NOON + MINUTE, MINUTE) == NOON + MINUTE
@@ -52,13 +52,13 @@ def test_pieces_cover_the_range_once() -> None:
         (NOON.replace(tzinfo=None), NOON + MINUTE),
     ],
 )
-def test_what_is_no_range_is_refused(start: datetime, stop: datetime) -> None:
+def test_an_invalid_range_is_refused(start: datetime, stop: datetime) -> None:
     with pytest.raises(ConfigurationError):
         WindowRange(start, stop, MINUTE)
 
 
 @given(st.sets(st.integers(0, 300)))
-def test_ranges_join_windows_in_a_row(minutes: set[int]) -> None:
+def test_consecutive_windows_are_joined_to_ranges(minutes: set[int]) -> None:
     starts = [NOON + minute * MINUTE for minute in minutes]
     ranges = ranges_of(starts, MINUTE)
     assert sorted(starts) == [start for item in ranges for start in item.starts()]
@@ -66,7 +66,7 @@ def test_ranges_join_windows_in_a_row(minutes: set[int]) -> None:
 
 
 @given(st.sets(st.integers(0, 300)), st.integers(1, 70))
-def test_pieces_hold_all_windows_and_are_not_too_long(minutes: set[int], most: int) -> None:
+def test_pieces_contain_all_windows_within_the_maximum(minutes: set[int], most: int) -> None:
     starts = {NOON + minute * MINUTE for minute in minutes}
     pieces = pieces_of(starts, MINUTE, most)
     held = [start for piece in pieces for start in piece.starts()]

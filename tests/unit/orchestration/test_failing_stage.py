@@ -1,4 +1,4 @@
-"""Which failures of a stage are mailed, by the sequence of failures and successes."""
+"""Which failures of a stage are mailed, for sequences of failures and successes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TOKEN = AccessDeniedError("InfluxDB answered 401")
 
 
 class Stage:
-    """A stage whose mails are counted, as Airflow's callbacks would send them."""
+    """A stage that counts the mails which Airflow's callbacks would send."""
 
     def __init__(self) -> None:
         self.state: FailingStage | None = None
@@ -48,7 +48,7 @@ class Stage:
     def fails(self, at: datetime, error: Exception, run: str = "", piece: int = -1) -> None:
         failure = Failure(at, run or at.isoformat(), piece, causes_of(error))
         decision = decide(self.state, failure, self.recoveries)
-        # As the Variable carries it.
+        # As stored in the Variable.
         self.state = read_state(decision.state.to_json())
         if decision.mail:
             self.mails.append(decision.mail.value)
@@ -68,7 +68,7 @@ def stage() -> Stage:
     return Stage()
 
 
-def test_one_cause_is_mailed_once_however_often_it_fails(stage: Stage) -> None:
+def test_one_cause_is_mailed_once(stage: Stage) -> None:
     for minute in range(200):
         stage.fails(
             BEGIN + minute * MINUTE,
@@ -77,7 +77,7 @@ def test_one_cause_is_mailed_once_however_often_it_fails(stage: Stage) -> None:
     assert stage.mails == ["failed"]
 
 
-def test_another_error_is_mailed_although_the_first_one_stands(stage: Stage) -> None:
+def test_another_error_is_mailed_while_the_first_one_lasts(stage: Stage) -> None:
     stage.fails(BEGIN, TOKEN)
     stage.fails(BEGIN + MINUTE, BadQueryError("undefined identifier"))
     stage.fails(BEGIN + 2 * MINUTE, TOKEN)
@@ -85,26 +85,26 @@ def test_another_error_is_mailed_although_the_first_one_stands(stage: Stage) -> 
     assert stage.mails == ["failed", "failed for another reason"]
 
 
-def test_a_second_failed_check_is_mailed_although_the_first_one_stands(stage: Stage) -> None:
+def test_a_second_failed_check_is_mailed_while_the_first_one_lasts(stage: Stage) -> None:
     stage.fails(BEGIN, QualityError("a", checks=("completeness",)))
     stage.fails(BEGIN + 15 * MINUTE, QualityError("b", checks=("completeness", "freshness")))
     stage.fails(BEGIN + 30 * MINUTE, QualityError("c", checks=("freshness",)))
     assert stage.mails == ["failed", "failed for another reason"]
 
 
-def test_a_stage_that_still_fails_is_mailed_once_a_day(stage: Stage) -> None:
+def test_a_lasting_failure_is_mailed_once_a_day(stage: Stage) -> None:
     for minute in range(3 * 24 * 60):
         stage.fails(BEGIN + minute * MINUTE, TOKEN)
     assert stage.mails == ["failed", "still fails", "still fails"]
 
 
-def test_a_failure_that_comes_once_a_day_is_mailed_each_time(stage: Stage) -> None:
+def test_a_failure_once_a_day_is_mailed_each_time(stage: Stage) -> None:
     for day in range(3):
         stage.fails(BEGIN + day * DAY, TOKEN)
     assert len(stage.mails) == 3
 
 
-def test_recovery_is_mailed_once_and_the_next_failure_anew(stage: Stage) -> None:
+def test_recovery_is_mailed_once_and_the_next_failure_again(stage: Stage) -> None:
     stage.succeeds(BEGIN)
     stage.fails(BEGIN + MINUTE, TOKEN)
     stage.succeeds(BEGIN + 2 * MINUTE)
@@ -113,33 +113,33 @@ def test_recovery_is_mailed_once_and_the_next_failure_anew(stage: Stage) -> None
     assert stage.mails == ["failed", "works again", "failed"]
 
 
-def test_pieces_of_one_run_that_fail_together_are_one_mail(stage: Stage) -> None:
+def test_failed_pieces_of_one_run_send_one_mail(stage: Stage) -> None:
     for piece in range(20):
         stage.fails(BEGIN, TOKEN, "run", piece)
     assert stage.mails == ["failed"]
 
 
-def test_a_piece_that_succeeds_beside_a_failed_one_is_no_recovery(stage: Stage) -> None:
+def test_a_successful_piece_beside_a_failed_one_is_not_a_recovery(stage: Stage) -> None:
     stage.fails(BEGIN, TOKEN, "run", 0)
     stage.succeeds(BEGIN - MINUTE, "run", 1)
     stage.succeeds(BEGIN + MINUTE, "run", 2)
     stage.fails(BEGIN + 2 * MINUTE, TOKEN, "run", 3)
     stage.succeeds(BEGIN + 3 * MINUTE, "run", 4)
     assert stage.mails == ["failed"]
-    # Both failed pieces were cleared, and succeed.
+    # Both failed pieces are cleared and succeed.
     stage.succeeds(BEGIN + 4 * MINUTE, "run", 3)
     assert stage.mails == ["failed"]
     stage.succeeds(BEGIN + 5 * MINUTE, "run", 0)
     assert stage.mails == ["failed", "works again"]
 
 
-def test_a_run_that_began_before_the_failure_is_no_recovery(stage: Stage) -> None:
+def test_the_success_of_an_older_run_is_not_a_recovery(stage: Stage) -> None:
     stage.fails(BEGIN, TOKEN, "second")
     stage.succeeds(BEGIN - MINUTE, "first")
     assert stage.mails == ["failed"]
 
 
-def test_causes_without_end_are_no_mail_storm(stage: Stage) -> None:
+def test_mails_about_many_causes_are_limited(stage: Stage) -> None:
     words = [f"{chr(97 + first)}{chr(97 + second)}" for first in range(26) for second in range(26)]
     for number, word in enumerate(words):
         stage.fails(BEGIN + number * MINUTE, ServerUnavailableError(f"server {word}"))
@@ -148,7 +148,7 @@ def test_causes_without_end_are_no_mail_storm(stage: Stage) -> None:
     assert len(stage.state.to_json()) < 20_000
 
 
-def test_a_stage_that_alternates_is_no_mail_storm(stage: Stage) -> None:
+def test_mails_about_an_alternating_stage_are_limited(stage: Stage) -> None:
     for minute in range(24 * 60):
         if minute % 2:
             stage.succeeds(BEGIN + minute * MINUTE)
@@ -161,7 +161,7 @@ def test_a_stage_that_alternates_is_no_mail_storm(stage: Stage) -> None:
     assert stage.mails[-1] == "works again"
 
 
-def test_a_clock_that_was_ahead_does_not_silence_a_stage(stage: Stage) -> None:
+def test_a_clock_that_was_ahead_does_not_suppress_mails(stage: Stage) -> None:
     stage.fails(BEGIN + 30 * DAY, TOKEN)
     stage.fails(BEGIN, TOKEN)
     assert len(stage.mails) == 2
@@ -182,18 +182,18 @@ def test_a_clock_that_was_ahead_does_not_silence_a_stage(stage: Stage) -> None:
         ("generator12 is late", "generator7 is late"),
     ],
 )
-def test_numbers_times_and_ids_do_not_make_another_cause(one: str, other: str) -> None:
+def test_numbers_times_and_ids_do_not_change_the_cause(one: str, other: str) -> None:
     assert causes_of(BadQueryError(one)) == causes_of(BadQueryError(other))
 
 
-def test_types_and_words_make_another_cause() -> None:
+def test_types_and_words_change_the_cause() -> None:
     errors = [BadQueryError("x"), BadQueryError("y"), TOKEN, None, "the worker was lost"]
     assert len({causes_of(error) for error in errors}) == len(errors)
 
 
 @settings(max_examples=50)
 @given(st.text())
-def test_whatever_a_variable_holds_is_read_or_refused_by_a_value_error(text: str) -> None:
+def test_any_variable_is_read_or_raises_a_value_error(text: str) -> None:
     for read in (read_state, read_recoveries):
         try:
             read(text)
@@ -201,7 +201,7 @@ def test_whatever_a_variable_holds_is_read_or_refused_by_a_value_error(text: str
             continue
 
 
-def test_the_state_survives_the_variable() -> None:
+def test_the_state_can_be_read_from_the_variable() -> None:
     state = decide(None, Failure(BEGIN, "run", 3, ("a", "b"))).state
     assert read_state(state.to_json()) == state
     assert read_recoveries(recoveries_json([BEGIN])) == (BEGIN,)

@@ -1,4 +1,4 @@
-"""The state of a window."""
+"""The state of a window on the page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def marker(*, settled: bool = True, published: int = 5, revision: int = 0) -> Ma
         (marker(revision=2), False, WindowState.CORRECTED),
         (marker(published=0), False, WindowState.COMPLETE),
         (marker(), True, WindowState.QUALITY_FAILED),
-        # The worst of several.
+        # The worst of several states.
         (marker(revision=1), True, WindowState.QUALITY_FAILED),
         (marker(settled=False, revision=1), True, WindowState.UNSETTLED),
         (marker(settled=False, published=NOT_PUBLISHED), False, WindowState.MISSING),
@@ -33,7 +33,7 @@ def marker(*, settled: bool = True, published: int = 5, revision: int = 0) -> Ma
         (None, True, WindowState.MISSING),
     ],
 )
-def test_the_worst_state_counts(
+def test_the_worst_state_is_shown(
     known: Marker | None, *, quality_failed: bool, state: WindowState
 ) -> None:
     found = state_of(known, quality_failed=quality_failed, expected=True, closed_for=LONG_AGO)
@@ -56,6 +56,6 @@ def test_no_window_before_the_installation_is_expected() -> None:
         return state_of(known, quality_failed=False, expected=False, closed_for=LONG_AGO)
 
     assert state(None) is WindowState.NOT_EXPECTED
-    # If it was computed all the same, it has a state like any other.
+    # If the window was computed anyway, it has a state.
     assert state(marker()) is WindowState.COMPLETE
     assert state(marker(published=NOT_PUBLISHED)) is WindowState.MISSING

@@ -1,4 +1,4 @@
-"""What an audit counts, with records of other programs and reports of lost records."""
+"""The audit's counts with records of other programs and reports of lost records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START_MS = int(START.timestamp() * 1000)
 
 
 class Store:
-    """Kafka and InfluxDB with a few records, letters, points and reports of losses."""
+    """Kafka and InfluxDB with a few records, dead letters, points and reports of losses."""
 
     def __init__(self) -> None:
         self.records: list[tuple[Record, int]] = []
@@ -42,7 +42,7 @@ class Store:
         self.unreported: list[LostRecords] = []
 
     def add(self, payload: bytes, second: int, *, key: bytes = b"g1") -> str:
-        """Add a record; returns its place."""
+        """Add a record; return its partition and offset."""
         time_ns = epoch_ns(START) + second * 1_000_000_000
         place = len(self.records)
         self.records.append((Record("raw", 0, place, key, payload, START_MS, {}), time_ns))
@@ -89,7 +89,7 @@ def payload(device: str = "g1", **changes: object) -> bytes:
 def test_a_reading_belongs_to_the_device_in_its_payload(
     store: Store, count: Callable[[], Audit]
 ) -> None:
-    """As the sink stores it; a record of another program may have any key."""
+    """The sink uses the payload, too; a record of another program can have any key."""
     store.add(payload("g1"), 1, key=b"other")
     store.add(payload("g2"), 2, key=b"\xff\xfe")
     store.add(payload("g3"), 3, key=b"")
@@ -98,7 +98,7 @@ def test_a_reading_belongs_to_the_device_in_its_payload(
     assert (result.readings, result.points, result.lost, result.foreign) == (3, 3, 0, 0)
 
 
-def test_a_record_that_the_sink_rejected_is_refused_whatever_time_its_letter_has(
+def test_a_record_rejected_by_the_sink_is_counted_as_rejected(
     store: Store, count: Callable[[], Audit]
 ) -> None:
     place = store.add(b"\x00hello", 1)
@@ -107,7 +107,9 @@ def test_a_record_that_the_sink_rejected_is_refused_whatever_time_its_letter_has
     assert (result.refused, result.lost, result.dead_letters) == (1, 0, 0)
 
 
-def test_what_the_sink_has_not_reached_is_pending(store: Store, count: Callable[[], Audit]) -> None:
+def test_records_that_the_sink_has_not_read_are_pending(
+    store: Store, count: Callable[[], Audit]
+) -> None:
     for second in range(3):
         store.add(payload(), second)
     store.committed = 1
@@ -125,10 +127,10 @@ def test_what_the_sink_has_not_reached_is_pending(store: Store, count: Callable[
         (START_MS - 2 * HOUR_MS, False),
     ],
 )
-def test_records_that_were_reported_as_deleted_since_the_range_began_are_named(
+def test_records_reported_as_deleted_since_the_range_are_listed(
     store: Store, count: Callable[[], Audit], recorded_ms: int, *, named: bool
 ) -> None:
-    """Their event times are unknown, so each of them may belong to the range."""
+    """Their event times are unknown, so each of them could belong to the range."""
     store.lost = [LostRecords("raw", 0, 5, 9, "deleted", recorded_ms)]
     result = count()
     assert result.nothing_lost is not named
@@ -137,10 +139,10 @@ def test_records_that_were_reported_as_deleted_since_the_range_began_are_named(
     )
 
 
-def test_what_kafka_deleted_before_a_sink_that_is_not_running_is_named(
+def test_records_deleted_while_no_sink_runs_are_listed(
     store: Store, count: Callable[[], Audit]
 ) -> None:
-    """Until the sink starts, nobody has reported it."""
+    """A sink reports deleted records only when it starts."""
     store.unreported = unreported_losses("raw", {0: 9, 1: 4, 2: 7}, {0: 5, 1: 4})
     result = count()
     assert [(item.partition, item.start, item.stop) for item in result.deleted] == [
@@ -150,7 +152,7 @@ def test_what_kafka_deleted_before_a_sink_that_is_not_running_is_named(
     assert not result.nothing_lost
 
 
-def test_interrupted_at_any_call_an_audit_leaves_nothing_and_counts_the_same_again(
+def test_an_audit_can_be_repeated_after_any_interruption(
     store: Store,
     count: Callable[[], Audit],
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Which dead letters are still to be sent, whatever else stands on their topic."""
+"""Unanswered dead letters are found among all other records on their topic."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ def unanswered(profile: Profile) -> list[int]:
     return [item.record.offset for item in unanswered_letters(NOBODY, profile)]
 
 
-def test_an_answer_is_no_letter_and_answers_one(topic: list[Record], profile: Profile) -> None:
+def test_a_replay_record_answers_one_dead_letter(topic: list[Record], profile: Profile) -> None:
     first, second = letter(0), letter(1)
     topic += [first, second, answer(2, first)]
     assert unanswered(profile) == [1]
 
 
 @pytest.mark.parametrize("older_version", [False, True])
-def test_a_letter_and_its_twin_are_answered_once(
+def test_a_dead_letter_and_its_duplicate_are_answered_once(
     topic: list[Record], profile: Profile, *, older_version: bool
 ) -> None:
-    """The sink died after it wrote the letter and before it committed, so it wrote another."""
+    """The sink died between writing and committing the dead letter, so it wrote a second one."""
     first, twin, other = letter(0, "raw/0/7"), letter(1, "raw/0/7"), letter(2, "raw/0/8")
     topic += [first, twin, other]
     assert unanswered(profile) == [0, 2]
@@ -85,16 +85,14 @@ def test_a_letter_and_its_twin_are_answered_once(
     assert unanswered(profile) == [2]
 
 
-def test_a_twin_stays_answered_when_kafka_has_deleted_the_first(
+def test_a_duplicate_stays_answered_after_kafka_deletes_the_first(
     topic: list[Record], profile: Profile
 ) -> None:
     topic += [letter(1, "raw/0/7"), answer(3, letter(0, "raw/0/7"))]
     assert unanswered(profile) == []
 
 
-def test_a_twin_that_comes_after_the_answer_is_answered(
-    topic: list[Record], profile: Profile
-) -> None:
+def test_a_duplicate_after_the_answer_is_answered(topic: list[Record], profile: Profile) -> None:
     first = letter(0, "raw/0/7")
     topic += [first, answer(1, first), letter(2, "raw/0/7")]
     assert unanswered(profile) == []
@@ -116,7 +114,9 @@ def test_foreign_records_are_skipped_and_counted(topic: list[Record], profile: P
     assert sum(skipped.counts.values()) == 6
 
 
-def test_reports_of_lost_records_are_no_letters(topic: list[Record], profile: Profile) -> None:
+def test_reports_of_lost_records_are_not_dead_letters(
+    topic: list[Record], profile: Profile
+) -> None:
     gap = LostRecords("raw", 2, 10, 20, "deleted")
     topic += [record(0, _bytes(gap.headers()), b""), letter(1)]
     lost: list[LostRecords] = []
@@ -126,7 +126,7 @@ def test_reports_of_lost_records_are_no_letters(topic: list[Record], profile: Pr
 
 
 @pytest.mark.parametrize("stamp", [b"", b"soon", b"-1", b"9" * 5000, "\u0661".encode()])
-def test_a_letter_without_a_readable_time_has_that_of_its_arrival(stamp: bytes) -> None:
+def test_a_dead_letter_without_a_valid_time_has_its_arrival_time(stamp: bytes) -> None:
     found = read_dead_letter(record(0, {"reason": b"wrong_type", "time_ns": stamp}))
     assert isinstance(found, Letter)
     assert (found.time_ns, found.dated) == (1_700_000_000_000_000_000, False)
@@ -155,7 +155,7 @@ def test_any_record_is_read_or_foreign(headers: dict[str, bytes], value: bytes) 
 def test_only_rejected_readings_count_as_rejected(
     topic: list[Record], profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a replay of three letters, three readings were rejected, not six or seven."""
+    """After a replay of three dead letters, three readings count as rejected, not more."""
 
     class Closable:
         def close(self) -> None:

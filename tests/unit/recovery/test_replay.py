@@ -1,4 +1,4 @@
-"""Replay of dead letters: interrupted anywhere and run again, nothing is sent twice or missing."""
+"""A replay that is interrupted anywhere and repeated sends everything exactly once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOUR_NS = 3_600_000_000_000
 
 
 class World:
-    """Kafka's topics and InfluxDB, and a user who presses Ctrl-C at one of the calls.
+    """Kafka's topics and InfluxDB, and a user who presses Ctrl-C during one of the calls.
 
     A transaction is kept as a whole or not at all, as Kafka does. The interrupt comes
     before the call has any effect or after it has its full effect.
@@ -54,7 +54,7 @@ class World:
         if number + 0.5 == self.interrupt_at:
             raise KeyboardInterrupt
 
-    # What a producer in a transaction does.
+    # The methods of a transactional producer.
     def __call__(self, kafka: Kafka, name: str) -> Self:
         assert kafka is not None
         assert name.startswith("headrace-replay-")
@@ -138,7 +138,7 @@ def fill(world: World) -> None:
         add_letter(world, 10 + number, source=f"raw/0/{number}")
 
 
-def test_all_letters_are_sent_and_answered(world: World, codec: ReadingCodec) -> None:
+def test_all_dead_letters_are_sent_and_answered(world: World, codec: ReadingCodec) -> None:
     fill(world)
     assert replay(world, codec) == {"sent": 5, "written": 5}
     assert replay(world, codec) == {}
@@ -146,7 +146,7 @@ def test_all_letters_are_sent_and_answered(world: World, codec: ReadingCodec) ->
     assert len(world.points) == 5
 
 
-def test_interrupted_at_any_call_and_run_again_nothing_is_twice_or_missing(
+def test_a_replay_repeated_after_any_interruption_is_complete(
     profile: Profile, codec: ReadingCodec, world: World
 ) -> None:
     fill(world)
@@ -166,7 +166,7 @@ def test_interrupted_at_any_call_and_run_again_nothing_is_twice_or_missing(
         assert replay(world, codec) == {}
 
 
-def test_a_range_interrupted_at_any_call_and_run_again_is_written_whole(
+def test_a_range_replayed_after_any_interruption_is_complete(
     profile: Profile, codec: ReadingCodec, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = profile.topics.raw
@@ -212,7 +212,9 @@ def test_a_range_interrupted_at_any_call_and_run_again_is_written_whole(
         assert len(world.points) == 5, number
 
 
-def test_a_letter_that_can_t_be_sent_keeps_no_other_back(world: World, codec: ReadingCodec) -> None:
+def test_a_dead_letter_that_can_not_be_sent_does_not_block_others(
+    world: World, codec: ReadingCodec
+) -> None:
     fill(world)
     raw = world.profile.topics.raw
     world.refuses = lambda record: record[0] == raw and b'"fuel": 2' in record[2]
@@ -221,7 +223,7 @@ def test_a_letter_that_can_t_be_sent_keeps_no_other_back(world: World, codec: Re
     assert replay(world, codec) == {"left: kafka_refused": 1}
 
 
-def test_a_reading_dated_by_a_clock_that_was_ahead_gets_the_time_of_its_arrival(
+def test_a_reading_stamped_in_the_future_gets_its_arrival_time(
     world: World, codec: ReadingCodec
 ) -> None:
     now_ns = time.time_ns()

@@ -1,4 +1,4 @@
-"""The simulated generator keeps to the article's bands."""
+"""The simulated generator's values are within the ranges of the article."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_temperature_and_power_follow_the_load() -> None:
         assert power[0] <= reading["power"] <= power[1]
 
 
-def test_fuel_is_used_and_refilled() -> None:
+def test_fuel_decreases_and_is_refilled() -> None:
     fuel = [reading["fuel"] for reading in readings(2, 500)]
     assert min(fuel) <= 0 < max(fuel)
     refilled = [now for before, now in pairwise(fuel) if now > before]

@@ -115,7 +115,7 @@ def dated(found: Mapping[tuple[str, int], Any]) -> dict[tuple[str, datetime], Le
     order=st.permutations(list(range(0, WINDOWS, 4))),
     missed=st.sets(st.integers(0, WINDOWS - 1), max_size=2),
 )
-def test_any_order_gives_what_the_definition_gives(
+def test_any_order_gives_the_changes_of_the_definition(
     profile: Profile,
     known: timedelta,
     first: Mapping[tuple[str, int], Any],
