@@ -1,4 +1,4 @@
-"""DAGs for the tests, parsed as the stack parses them, without a database."""
+"""DAGs for the tests, parsed as the stack parses them but without a database."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# Airflow reads its environment at its import, which comes below.
+# Airflow reads its environment when it is imported, so these variables come first.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="headrace-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(PROJECT / "dags")
 os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PROJECT / "plugins")
-# As `make env` writes it into every .env.
+# `make env` writes this into every .env.
 os.environ["HEADRACE_INSTALLED_AT"] = "2026-01-01T00:00:00Z"
 
 from airflow.dag_processing.dagbag import DagBag  # noqa: E402

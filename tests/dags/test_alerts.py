@@ -1,4 +1,4 @@
-"""The mails about a stage: what they say, and what is kept when they can't be sent."""
+"""Mails about a stage: their text, and what is stored if they can't be sent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class KeptVariables:
 
 
 class Post:
-    """A mail server that keeps what it gets, unless it is down."""
+    """A mail server that keeps its mails and can be down."""
 
     def __init__(self) -> None:
         self.mails: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ def context(error: object = None, run: str = "run1", **more: Any) -> dict[str, A
     return {"ti": ti, "exception": error, **more}
 
 
-def test_a_mail_says_what_failed_and_what_to_do(post: Post) -> None:
+def test_a_mail_has_the_failure_and_the_next_step(post: Post) -> None:
     alerts.on_failure(context(AccessDeniedError("InfluxDB answered 401")))
     (mail,) = post.mails
     text = mail["html_content"]
@@ -100,7 +100,7 @@ def test_a_mail_says_what_failed_and_what_to_do(post: Post) -> None:
     assert "href='http://airflow.example.org/dags/dag/runs/run1?a=1&amp;b=&#x27;x&#x27;'" in text
 
 
-def test_everything_that_a_device_or_a_server_chose_is_text(post: Post) -> None:
+def test_values_from_devices_and_servers_are_escaped_in_mails(post: Post) -> None:
     alerts.on_failure(context(QualityError(f"{HOSTILE} at the fail level", checks=(HOSTILE,))))
     alerts.on_failure(context(ServerUnavailableError(HOSTILE), run=HOSTILE))
     for mail in post.mails:
@@ -128,7 +128,9 @@ def test_a_mail_that_cannot_be_sent_is_sent_at_the_next_failure(
     assert post.subjects == ["failed"]
 
 
-def test_recovery_is_mailed_once_and_nothing_is_left(post: Post, variables: KeptVariables) -> None:
+def test_recovery_is_mailed_once_and_clears_the_variable(
+    post: Post, variables: KeptVariables
+) -> None:
     alerts.on_success(context())
     alerts.on_failure(context(AccessDeniedError("x")))
     alerts.on_success(context(run="run2"))
@@ -140,7 +142,7 @@ def test_recovery_is_mailed_once_and_nothing_is_left(post: Post, variables: Kept
 @pytest.mark.parametrize(
     "text", ['{"since": "2026-01-01T00:00:00Z", "run": "x"}', "yes", "", "[]", "null"]
 )
-def test_a_variable_that_an_older_version_or_a_person_wrote_is_replaced(
+def test_an_unreadable_variable_is_replaced(
     post: Post, variables: KeptVariables, text: str
 ) -> None:
     variables.content["headrace_failing__dag__task"] = text

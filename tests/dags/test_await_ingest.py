@@ -1,4 +1,4 @@
-"""The wait for the sink ends in time: with a triggerer, without one, and across retries."""
+"""The wait for the sink ends in time: with and without a triggerer, and across retries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMIT = timedelta(seconds=30)
 
 
 class StoppedSink:
-    """A sink that has committed up to some offset, and a topic that goes on."""
+    """A sink that has committed up to an offset, and a topic that grows."""
 
     def __init__(self) -> None:
         self.committed = 5
@@ -51,7 +51,7 @@ class StoppedSink:
 
 
 class TaskStore(dict[str, Any]):
-    """What Airflow keeps for a task, across its tries."""
+    """Airflow's state of a task, kept across its tries."""
 
     def set(self, key: str, value: Any, *, retention: timedelta) -> None:
         assert retention > timedelta(hours=1)
@@ -91,20 +91,20 @@ def deferral(task: AwaitIngest, context: dict[str, Any]) -> TaskDeferred:
     return info.value
 
 
-def test_a_sink_that_is_there_costs_no_deferral(
+def test_a_sink_that_has_caught_up_needs_no_deferral(
     sink: StoppedSink, task: AwaitIngest, context: dict[str, Any]
 ) -> None:
     sink.committed = 10
     assert task.execute(context)["settled"] is True
 
 
-def test_the_scheduler_resumes_a_wait_that_no_triggerer_ends(
+def test_the_scheduler_ends_a_wait_without_a_triggerer(
     sink: StoppedSink, task: AwaitIngest, context: dict[str, Any]
 ) -> None:
     deferred = deferral(task, context)
     assert isinstance(deferred.timeout, timedelta)
     assert LIMIT - timedelta(seconds=5) < deferred.timeout < LIMIT + timedelta(seconds=10)
-    # What the scheduler does after the time limit.
+    # The scheduler does this after the time limit.
     error = {"error": "Trigger timeout"}
     assert task.resume_execution("__fail__", error, context)["settled"] is False
     sink.committed = 10
@@ -159,7 +159,7 @@ def test_a_clock_that_jumps_does_not_make_the_wait_longer(
         assert deferred.timeout < LIMIT + timedelta(seconds=10)
 
 
-def test_the_grace_of_the_profile_passes_before_the_offsets_are_taken(
+def test_the_offsets_are_read_after_the_grace_period(
     sink: StoppedSink,
     task: AwaitIngest,
     context: dict[str, Any],
@@ -174,13 +174,13 @@ def test_the_grace_of_the_profile_passes_before_the_offsets_are_taken(
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     task.execute(context)
-    # Never longer than the grace, even if this machine's clock is behind.
+    # Never longer than the grace period, even if this machine's clock is slow.
     assert slept == [9.0]
 
 
 @pytest.fixture
 def answer() -> Callable[[float], bool]:
-    """What the trigger fires with, given the seconds until its deadline."""
+    """Return the event of the trigger for a number of seconds until its deadline."""
 
     def ask(seconds: float) -> bool:
         trigger = SinkCaughtUpTrigger("t", "g", {"0": 10}, time.time() + seconds)
@@ -198,7 +198,7 @@ def answer() -> Callable[[float], bool]:
     return ask
 
 
-def test_the_trigger_fires_at_its_deadline_whatever_kafka_answers(
+def test_the_trigger_fires_at_its_deadline(
     sink: StoppedSink, answer: Callable[[float], bool]
 ) -> None:
     assert answer(0) is False

@@ -34,7 +34,7 @@ def make_old(*paths: Path) -> None:
         os.utime(path, (OLD, OLD), follow_symlinks=False)
 
 
-def test_old_logs_and_their_folders_go_and_everything_else_stays(tmp_path: Path) -> None:
+def test_only_old_logs_and_their_folders_are_deleted(tmp_path: Path) -> None:
     gone = [
         write(tmp_path / "dag_id=a/run_id=1/task_id=t/attempt=1.log", old=True),
         write(tmp_path / "dag_id=a/run_id=1/task_id=t/attempt=1.log.trigger.7.log", old=True),
@@ -46,9 +46,9 @@ def test_old_logs_and_their_folders_go_and_everything_else_stays(tmp_path: Path)
         write(tmp_path / "alerts.lock", old=True),
         write(tmp_path / "notes.txt", old=True),
     ]
-    # A log that is written to again.
+    # An old log with a new entry.
     os.utime(stay[1])
-    # A folder that a starting task has just made.
+    # A folder that a starting task has just created.
     (tmp_path / "dag_id=a/run_id=4").mkdir()
     for folder in (gone[0].parent, gone[0].parents[1], gone[2].parent):
         make_old(folder)
@@ -73,7 +73,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert [path.name for path in logs.iterdir()] == ["new"]
 
 
-def test_files_and_folders_that_vanish_meanwhile_are_no_error(
+def test_files_deleted_by_another_process_are_not_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for number in range(3):
@@ -95,7 +95,7 @@ def test_files_and_folders_that_vanish_meanwhile_are_no_error(
     assert [path.name for path in tmp_path.iterdir()] == ["run_id=2"]
 
 
-def test_no_folder_of_logs_is_no_error(tmp_path: Path) -> None:
+def test_a_missing_log_folder_is_not_an_error(tmp_path: Path) -> None:
     assert delete_old_logs(tmp_path / "nothing", BEFORE) == 0
 
 
@@ -114,7 +114,7 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return found
 
 
-def test_the_command_gets_the_database_that_the_connection_names(
+def test_the_command_uses_the_database_of_the_connection(
     monkeypatch: pytest.MonkeyPatch, connection: SimpleNamespace
 ) -> None:
     assert connection.host == "db"
@@ -127,7 +127,7 @@ def test_the_command_gets_the_database_that_the_connection_names(
         )
         return subprocess.CompletedProcess(command, 0, output, "")
 
-    # As Airflow sets them for a task.
+    # Airflow sets these for a task.
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     monkeypatch.setenv("AIRFLOW__CORE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     monkeypatch.setattr(subprocess, "run", run)
@@ -140,7 +140,7 @@ def test_the_command_gets_the_database_that_the_connection_names(
     )
 
 
-def test_a_command_that_fails_is_retried_and_says_why(
+def test_a_failed_command_is_retried_and_its_output_reported(
     monkeypatch: pytest.MonkeyPatch, connection: SimpleNamespace
 ) -> None:
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
@@ -152,7 +152,9 @@ def test_a_command_that_fails_is_retried_and_says_why(
     assert connection.password not in str(info.value)
 
 
-def test_a_missing_connection_says_what_to_create(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_a_missing_connection_explains_what_to_create(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def get_connection(name: str) -> None:
         raise AirflowNotFoundException(name)
 

@@ -35,7 +35,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])  # noqa: S104
-def test_no_link_leads_to_a_wildcard_address(
+def test_no_link_uses_a_wildcard_address(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
 ) -> None:
     monkeypatch.setenv("HEADRACE_AIRFLOW_HOST", host)
@@ -45,7 +45,7 @@ def test_no_link_leads_to_a_wildcard_address(
         assert "0.0.0.0" not in found[name]  # noqa: S104
 
 
-def test_links_lead_to_the_public_url_and_tasks_to_this_machine(
+def test_links_use_the_public_url_and_tasks_the_local_address(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HEADRACE_AIRFLOW_HOST", "0.0.0.0")  # noqa: S104

@@ -78,7 +78,7 @@ def test_every_task_has_a_policy(dag_bag: DagBag) -> None:
         assert task.execution_timeout is not None, where
 
 
-def test_every_task_has_the_callbacks_of_the_mails(dag_bag: DagBag) -> None:
+def test_every_task_has_the_mail_callbacks(dag_bag: DagBag) -> None:
     for dag_id, task in every_task(dag_bag):
         where = f"{dag_id}.{task.task_id}"
         assert list(task.on_failure_callback) == [on_failure], where
@@ -158,7 +158,7 @@ def test_live_windows_and_healing_share_the_stages(dag_bag: DagBag) -> None:
         assert live.get_task(stage).python_callable.__code__ is healed.python_callable.__code__
 
 
-def test_nothing_but_live_windows_uses_the_live_pool(dag_bag: DagBag) -> None:
+def test_only_live_windows_use_the_live_pool(dag_bag: DagBag) -> None:
     for dag_id, task in every_task(dag_bag):
         if task.pool == "default_pool":
             assert dag_id in (LIVE, QUALITY)
@@ -186,13 +186,13 @@ def test_runs_have_the_interval_that_has_just_ended(
     assert list(found) == expected
 
 
-def test_no_dag_catches_up_run_by_run(dag_bag: DagBag) -> None:
-    """One reconcile run looks at everything that was missed."""
+def test_no_dag_uses_catchup(dag_bag: DagBag) -> None:
+    """One reconcile run covers everything that was missed."""
     assert not any(dag.catchup for dag in dag_bag.dags.values())
 
 
 @pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
-def test_a_dag_file_only_wires(path: Path) -> None:
+def test_a_dag_file_contains_no_logic(path: Path) -> None:
     text = path.read_text()
     tree = ast.parse(text)
     assert ast.get_docstring(tree)

@@ -1,4 +1,4 @@
-"""Which windows a run covers: only windows that have ended."""
+"""A run covers only windows that have ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def asked(start: datetime | None, stop: datetime | None) -> dict[str, Any]:
     return {"params": params, "dag_run": SimpleNamespace(run_after=REQUESTED)}
 
 
-def test_a_range_ends_with_the_last_window_that_had_ended(profile: Profile) -> None:
+def test_a_range_ends_with_the_last_ended_window(profile: Profile) -> None:
     ended = NOON + 30 * MINUTE
     for stop in (ended, ended + timedelta(seconds=10), NOON + 70 * MINUTE, NOON + timedelta(99)):
         assert run_range(asked(NOON, stop), profile) == WindowRange(NOON, ended, MINUTE)
@@ -62,12 +62,12 @@ def test_a_range_without_an_ended_window_is_refused(
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-06-01T12:00:00", "12", "\x00", 7, True])
-def test_a_moment_that_is_none_is_refused(profile: Profile, text: object) -> None:
+def test_an_invalid_time_is_refused(profile: Profile, text: object) -> None:
     with pytest.raises(ConfigurationError, match=r"is not a time|time zone"):
         run_range({"params": {"start": text, "stop": rfc3339(NOON)}}, profile)
 
 
-def test_a_run_that_was_requested_by_a_clock_ahead_ends_now(profile: Profile) -> None:
+def test_a_run_requested_by_a_fast_clock_ends_now(profile: Profile) -> None:
     now = datetime.now(UTC)
     context = asked(now - timedelta(hours=1), now + timedelta(hours=1))
     context["dag_run"] = SimpleNamespace(run_after=now + timedelta(hours=3))

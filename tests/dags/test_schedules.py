@@ -1,4 +1,4 @@
-"""When the DAGs run: for every window length, and for any time of installation."""
+"""Schedules of the DAGs for every window length and any installation date."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _no_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def window(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> timedelta:
-    """A profile's window, of each length that is allowed."""
+    """The window of a profile, with every allowed length."""
     content = yaml.safe_load((PROJECT / "include/profiles/generators.yaml").read_text())
     content["window"] = f"{request.param}m"
     content["silent"]["after"] = "2h"
@@ -53,9 +53,9 @@ def window(
 
 
 def intervals(dag: DAG, count: int) -> list[tuple[datetime, datetime]]:
-    """The intervals of the next runs, one after the other."""
+    """Return the intervals of the next runs, in order."""
     timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
-    # Far enough back that so many runs have ended, without catching up on them.
+    # Far enough in the past that this number of runs has ended.
     begin = pendulum.instance(floor(datetime.now(UTC), timedelta(days=1))).subtract(days=2)
     found: list[tuple[datetime, datetime]] = []
     last = None
@@ -66,19 +66,19 @@ def intervals(dag: DAG, count: int) -> list[tuple[datetime, datetime]]:
         )
         assert info is not None
         last = info.data_interval
-        # Pendulum's moments have an arithmetic of their own.
+        # Pendulum's times have different arithmetic.
         start, end = (datetime.fromisoformat(m.isoformat()) for m in (last.start, last.end))
         found.append((start, end))
     return found
 
 
-def test_every_live_run_holds_one_window(window: timedelta) -> None:
+def test_every_live_run_covers_one_window(window: timedelta) -> None:
     for start, end in intervals(windows_dag("Live."), 30):
         assert end - start == window
         assert floor(start, window) == start
 
 
-def test_every_quality_run_holds_whole_windows(window: timedelta) -> None:
+def test_every_quality_run_covers_whole_windows(window: timedelta) -> None:
     runs = intervals(quality_dag("Quality."), 30)
     for (start, end), (following, _) in pairwise(runs):
         assert end == following
@@ -87,7 +87,7 @@ def test_every_quality_run_holds_whole_windows(window: timedelta) -> None:
         assert floor(start, window) == start
 
 
-def test_quality_runs_are_never_more_often_than_four_times_an_hour() -> None:
+def test_quality_runs_at_most_four_times_an_hour() -> None:
     lengths = {minutes: factory.quality_interval(minutes * MINUTE) // MINUTE for minutes in LENGTHS}
     assert lengths == {
         **dict.fromkeys((1, 3, 5, 15), 15),
@@ -98,7 +98,7 @@ def test_quality_runs_are_never_more_often_than_four_times_an_hour() -> None:
 
 
 @pytest.mark.parametrize("limit", ["5s", "30s", "10m", "1h"])
-def test_windows_that_wait_for_the_sink_leave_room_for_others(
+def test_windows_waiting_for_the_sink_do_not_block_others(
     monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     monkeypatch.setenv("HEADRACE_SETTLE_LIMIT", limit)
@@ -112,7 +112,7 @@ def test_windows_that_wait_for_the_sink_leave_room_for_others(
 def test_at_most_one_run_is_due_at_the_first_start(
     monkeypatch: pytest.MonkeyPatch, age: timedelta
 ) -> None:
-    """Whatever HEADRACE_INSTALLED_AT is: years ago, or in the future."""
+    """The setting HEADRACE_INSTALLED_AT is years ago or in the future."""
     now = datetime.now(UTC)
     monkeypatch.setenv("HEADRACE_INSTALLED_AT", (now - age).isoformat())
     for make in MAKERS:
@@ -131,7 +131,7 @@ def test_at_most_one_run_is_due_at_the_first_start(
             last = info.data_interval
             due += 1
             assert due <= 1, make
-        # The windows are computed from now on, also while the setting is in the future.
+        # Windows are computed from now on, even while the setting is in the future.
         assert info is not None
         assert info.run_after <= now + timedelta(days=1)
         assert ("HEADRACE_INSTALLED_AT" in (dag.doc_md or "")) == (age < timedelta(0))
@@ -153,7 +153,7 @@ class KeptVariable:
         self.value = value
 
 
-def test_one_run_looks_at_everything_since_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_run_covers_everything_since_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = KeptVariable(None)
     monkeypatch.setattr(heal_progress, "Variable", kept)
     now = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -168,7 +168,7 @@ def test_one_run_looks_at_everything_since_the_last_one(monkeypatch: pytest.Monk
     assert begins(now + HOUR) == now - 24 * HOUR
     # After ten days without Airflow.
     assert begins(now + timedelta(days=10)) == now - 24 * HOUR
-    # The last run's clock was ahead, or somebody changed the Variable.
+    # The last run had a fast clock, or a person changed the Variable.
     heal_progress.set_healed_until("a_reconcile", now + timedelta(days=900))
     assert begins(now) == now - 24 * HOUR
     kept.value = "no time"

@@ -1,1 +1,1 @@
-"""Test support: real servers on free ports, and the installations that use them."""
+"""Test support: real servers on free ports, installations that use them, and fakes."""

@@ -1,4 +1,4 @@
-"""Airflow for the tests: its four processes on PostgreSQL, its REST API, and a mailbox."""
+"""Airflow for the tests: four processes, PostgreSQL, a REST client and a mailbox."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FINAL = ("success", "failed")
 
 
 class Mailbox:
-    """A mail server that keeps the mails it receives."""
+    """A mail server that keeps its mails for the test."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -140,14 +140,14 @@ class AirflowStack:
         for process in self.processes.values():
             process.start(180)
         wait_for(lambda: self._has_dag(f"{self.name}_reconcile"), 120)
-        # Due at once: the windows before the first live run. Tests start after it.
+        # The reconcile run for earlier windows is due at once. Tests start after it.
         wait_for(self._has_caught_up, 240)
 
     def _has_dag(self, dag_id: str) -> bool:
         return self.request("GET", f"/dags/{dag_id}", expect=(200, 404)).get("dag_id") == dag_id
 
     def _has_caught_up(self) -> bool:
-        """Whether the reconcile run of the last whole hour has succeeded, and those before it."""
+        """Return whether all reconcile runs up to the last whole hour have succeeded."""
         runs = self.runs("reconcile", run_type="scheduled")
         hour_ago = datetime.now(UTC) - timedelta(hours=1)
         return (
@@ -193,7 +193,7 @@ class AirflowStack:
         return dict(response.json()) if response.data else {}
 
     def trigger(self, dag: str, **conf: Any) -> str:
-        """Start a run by hand with parameters; return its id."""
+        """Start a manual run with parameters; return its id."""
         run = self.request(
             "POST", f"/dags/{self.name}_{dag}/dagRuns", {"logical_date": None, "conf": conf}
         )
@@ -208,7 +208,7 @@ class AirflowStack:
         return self.request("GET", f"/dags/{self.name}_{dag}/dagRuns/{run_id}")
 
     def runs(self, dag: str, **query: str) -> list[dict[str, Any]]:
-        """Runs of a DAG, newest first."""
+        """Return the runs of a DAG, newest first."""
         found = self.request(
             "GET", f"/dags/{self.name}_{dag}/dagRuns", order_by="-run_after", **query
         )
@@ -240,7 +240,7 @@ class AirflowStack:
     def log(
         self, dag: str, run_id: str, task_id: str, attempt: int = 1, map_index: int = -1
     ) -> str:
-        """Log of one try of a task. Tasks of a piece have its number as map index."""
+        """Return the log of one try of a task. The map index is the number of the piece."""
         path = f"/dags/{self.name}_{dag}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
         content = self.request("GET", path, map_index=str(map_index))["content"]
         return "\n".join(str(line) for line in content)

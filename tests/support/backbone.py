@@ -1,7 +1,7 @@
 """The servers of the integration tests: Kafka, InfluxDB and mosquitto, one of each.
 
-They start once per test run. A test may kill them; before the next test they are restarted
-with their data.
+They start once per test run. A test may kill them; they are restarted with their data before
+the next test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Backbone", "make_folder"]
 
 
 def make_folder() -> Path:
-    """A folder that the servers' own user can enter, too."""
+    """Create a folder that the servers' user can enter, too."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-test-"))
     folder.chmod(0o755)
     return folder
@@ -36,7 +36,7 @@ class Backbone:
     mqtt_port: int = field(default_factory=free_port)
     kafka_port: int = field(default_factory=free_port)
     influx_port: int = field(default_factory=free_port)
-    # Ways in that lead through toxiproxy, for the tests that want one.
+    # Connections through toxiproxy, for the tests that need them.
     toxic_kafka_port: int = field(default_factory=free_port)
     toxic_influx_port: int = field(default_factory=free_port)
     toxic_mqtt_port: int = field(default_factory=free_port)
@@ -46,8 +46,8 @@ class Backbone:
     def __post_init__(self) -> None:
         found = self.programs
         controller_port, behind_port = free_port(), free_port()
-        # A client goes on with the address that Kafka tells it: who comes through the
-        # proxy has to be told the proxy's, so there is a listener of its own for them.
+        # Kafka tells clients which address to use. Clients that connect through the proxy must #
+        # get the proxy's address, so they have a separate listener.
         listeners = {
             "listeners": f"PLAINTEXT://{LOOPBACK}:{self.kafka_port},"
             f"HOST://{LOOPBACK}:{behind_port},CONTROLLER://{LOOPBACK}:{controller_port}",
@@ -81,7 +81,7 @@ class Backbone:
         return self.kafka, self.influxdb, self.mosquitto
 
     def toxic(self, server: str) -> Toxic:
-        """The way through toxiproxy to ``kafka``, ``influxdb`` or ``mqtt``, healed."""
+        """Return the proxy of ``kafka``, ``influxdb`` or ``mqtt``, without faults."""
         if self._toxiproxy is None:
             self._toxiproxy = Toxiproxy(self.folder)
             self._toxiproxy.process.start()

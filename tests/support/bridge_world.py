@@ -1,4 +1,4 @@
-"""A broker and a Kafka in memory, with a clock of their own, for tests of the bridge's loop."""
+"""A broker and a Kafka in memory, with a simulated clock, for tests of the bridge's loop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CHUNK = 50
 
 
 class Broker:
-    """Keeps one session: what is queued, and what was sent and is not acknowledged."""
+    """Keeps one session: queued messages, and sent messages without acknowledgement."""
 
     def __init__(self) -> None:
         self.queue: list[bytes] = []
@@ -51,12 +51,12 @@ class Broker:
         self.subscribed = True
         self.packet_id = 0
         self.receive_maximum = 100
-        #: The client that holds the connection.
+        #: The connected client.
         self.holder: Session | None = None
         self.connects = 0
 
     def publish(self, number: int) -> None:
-        """Take a reading: it is acknowledged to the device if this returns."""
+        """Accept a reading; the device has its acknowledgement when this returns."""
         if self.session and self.subscribed:
             self.queue.append(json.dumps(reading("generator1", fuel=number)).encode())
 
@@ -81,7 +81,7 @@ class Broker:
 
 
 class Session:
-    """A client's side of the session; fakes override what misbehaves."""
+    """The client's side of a session; fakes override the methods that misbehave."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -139,13 +139,13 @@ class Session:
                 self.broker.remove_session()
 
     def exists(self) -> bool:
-        """Answers the question of `headrace.storage.mqtt_probe`."""
+        """Answer as `headrace.storage.mqtt_probe` does."""
         self.world.call("exists")
         return self.broker.session
 
 
 class KafkaInMemory:
-    """Keeps records, and confirms them at the next poll."""
+    """Keeps records and confirms them at the next poll."""
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
@@ -228,14 +228,14 @@ class RecallFromMemory:
 
 @dataclass
 class World:
-    """What the bridges of one test share; its clock moves only while somebody waits.
+    """The servers and the clock of a test. The clock moves only while a bridge waits.
 
     Parameters
     ----------
     profile, codec
         The kind of device.
     monkeypatch
-        Puts the clock in place.
+        Installs the clock.
     """
 
     profile: Profile
@@ -244,12 +244,12 @@ class World:
     broker: Broker = field(default_factory=Broker)
     kafka: KafkaInMemory = field(default_factory=KafkaInMemory)
     now: float = 1000.0
-    #: Whether somebody listens where the broker is.
+    #: Whether the broker's port accepts connections.
     broker_accepts: bool = True
     calls: int = 0
-    #: Called with the number and the name of each call to a server.
+    #: Called with number and name of each call to a server.
     on_call: Callable[[int, str], None] | None = None
-    #: Called whenever the clock has moved.
+    #: Called after each move of the clock.
     on_wait: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -267,7 +267,7 @@ class World:
 
     def call(self, name: str) -> None:
         self.calls += 1
-        # Time passes with each call, so that nothing waits without end.
+        # Each call takes time, so that no wait is endless.
         self.now += 0.001
         if self.on_call is not None:
             self.on_call(self.calls, name)
@@ -284,7 +284,7 @@ class World:
 
 
 class BridgeUnderTest:
-    """A bridge in the world, and its parts for the test to look at."""
+    """A bridge and its parts, which the test can inspect."""
 
     def __init__(
         self, world: World, session: Session, outbox: FakeOutbox, name: str, *, retire: bool
@@ -332,7 +332,7 @@ class BridgeUnderTest:
         )
 
     def run(self) -> HeadraceError | None:
-        """Run the bridge to its end, and return the error that it ended with."""
+        """Run the bridge until it ends; return its error."""
         try:
             self.bridge.run()
         except HeadraceError as exc:

@@ -1,4 +1,4 @@
-"""A headless Chromium: the installed one, or one unpacked from a Debian package."""
+"""A headless Chromium, installed or unpacked from a Debian package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def chromium(
     options.binary_location = browser
     for argument in (
         "--headless=new",
-        # It opens only our own pages, and the sandbox does not run as root.
+        # The browser opens only our pages, and its sandbox does not run as root.
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--disable-gpu",
@@ -46,7 +46,7 @@ def chromium(
 
 
 def _find() -> tuple[str, str, dict[str, str]]:
-    """Paths of browser and driver, and their environment."""
+    """Return the paths of browser and driver, and their environment."""
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser and driver:
         return browser, driver, dict(os.environ)

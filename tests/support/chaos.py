@@ -15,10 +15,10 @@ __all__ = ["run_chaos"]
 
 
 def run_chaos(installation: Installation, *, seconds: float, seed: int) -> list[Stream]:
-    """Kill and restart bridge, sink, Kafka, InfluxDB and mosquitto; then let all settle.
+    """Kill and restart bridge, sink, Kafka, InfluxDB and mosquitto; then wait for all readings.
 
-    Mosquitto is stopped in an orderly way, with nothing unacknowledged on its devices'
-    side: a device that missed an acknowledgement would rightly send the reading again.
+    Mosquitto stops normally, and only when the devices have all their acknowledgements: a
+    device without an acknowledgement would rightly send its reading again.
     """
     backbone = installation.backbone
     chance = random.Random(seed)  # noqa: S311
@@ -62,7 +62,7 @@ def run_chaos(installation: Installation, *, seconds: float, seed: int) -> list[
     order: list[str] = []
     while time.monotonic() - begun < seconds:
         time.sleep(chance.uniform(0.5, 3.0))
-        # Every one of them comes up before any comes up again.
+        # Each process is killed once before any is killed again.
         order = order or chance.sample(sorted(actions), len(actions))
         name = order.pop()
         _say(f"{time.monotonic() - begun:6.1f} s {name}")
@@ -78,7 +78,7 @@ def run_chaos(installation: Installation, *, seconds: float, seed: int) -> list[
 
 
 def _settle(installation: Installation, streams: list[Stream], seconds: float = 90) -> None:
-    """Wait until nothing is missing any more; whoever asked counts what then still is."""
+    """Wait until no reading is missing, or until the time is over; the caller counts."""
     deadline = time.monotonic() + seconds
     reliable = [stream for stream in streams if stream.qos == 1]
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""``docker-compose.yaml`` as the tests read it: parsed, and with the values of some ``.env``."""
+"""Parses ``docker-compose.yaml`` and fills in the values of an ``.env``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices of the tests: they publish, and know what the broker acknowledged."""
+"""Devices for the tests. They publish readings and wait for acknowledgements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Publisher", "reading"]
 
 
 def reading(device: str = "generator1", **changes: Any) -> dict[str, Any]:
-    """A good reading, with some of it changed; a value of `...` is left out."""
+    """Return a good reading with changes; a value of `...` leaves the field out."""
     content = {
         "generatorID": device,
         "lat": 40.7,
@@ -38,7 +38,7 @@ class Publisher:
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            # MQTT 5 says it with each connection instead.
+            # In MQTT 5, this is part of each connection instead.
             clean_session=None if options.get("protocol") == MQTTv5 else not client_id,
             **options,
         )
@@ -66,14 +66,14 @@ class Publisher:
     def send(
         self, topic: str, payload: Any, qos: int = 1, *, retain: bool = False
     ) -> MQTTMessageInfo:
-        """Publish; a dictionary goes out as JSON."""
+        """Publish a message; a dictionary is sent as JSON."""
         data = json.dumps(payload) if isinstance(payload, dict) else payload
         return self.client.publish(topic, data, qos=qos, retain=retain)
 
     def send_all(
         self, messages: list[tuple[str, Any]], qos: int = 1, seconds: float = 60.0
     ) -> None:
-        """Publish, and wait until the broker has acknowledged everything."""
+        """Publish messages and wait until the broker has acknowledged them all."""
         sent = [self.send(topic, payload, qos) for topic, payload in messages]
         deadline = time.monotonic() + seconds
         for info in sent:

@@ -1,7 +1,7 @@
 """A worker that dies while it republishes: ``python -m tests.support.dying STEP ...``.
 
-It runs the unchanged stage with clients that kill their own process with SIGKILL at one
-of `STEPS`.
+It runs the unchanged stage with clients that kill the process with SIGKILL at one of
+`STEPS`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from headrace.storage.kafka import Kafka
 
 __all__ = ["STEPS"]
 
-#: In the order in which they come.
+#: In order of execution.
 STEPS = (
     "before init_transactions 1",
     "after init_transactions 1",
@@ -35,9 +35,9 @@ STEPS = (
     "after produce 1",
     "before commit_transaction 1",
     "after commit_transaction 1",
-    # The record of alarm changes,
+    # The first write is the record of alarm changes,
     "before write 1",
-    # and the markers.
+    # the second one the markers.
     "before write 2",
     "after write 2",
 )
@@ -48,7 +48,7 @@ def _die() -> None:
 
 
 class _Dying:
-    """A client, of which one call kills the process."""
+    """A client that kills the process at one call."""
 
     def __init__(self, client: Any, when: str, method: str, number: int) -> None:
         self._client = client
@@ -68,7 +68,7 @@ class _Dying:
             if self._when == "after":
                 method(*args, **kwargs)
             if isinstance(self._client, Producer) and self._method != "init_transactions":
-                # What was produced so far is to lie in Kafka when the end comes.
+                # Everything produced so far must be in Kafka before the kill.
                 self._client.flush()
             return _die()
 
@@ -76,7 +76,7 @@ class _Dying:
 
 
 class _DyingKafka(Kafka):
-    """Makes producers that kill the process."""
+    """Creates producers that kill the process."""
 
     def __init__(self, kafka: Kafka, *death: Any) -> None:
         super().__init__(kafka.config)

@@ -38,8 +38,8 @@ _KAFKA_USER = "headrace"
 class Guarded(Backbone):
     """Kafka with SCRAM over TLS, InfluxDB with HTTPS, mosquitto with logins, rules and TLS.
 
-    Beside its listener with SASL, Kafka has one with TLS alone. One without either is for
-    the tests' own hand: it makes Kafka's user.
+    Kafka has a listener with SASL, one with TLS only, and one without either. The tests use the
+    last one to create Kafka's user.
     """
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Guarded(Backbone):
         self.mosquitto = Process(mosquitto, log / "mosquitto.log")
 
     def start(self) -> Installation:
-        """Start everything, and provision."""
+        """Start all servers and provision them."""
         for process in self.processes:
             process.launch()
         for process in self.processes:
@@ -92,7 +92,7 @@ class Guarded(Backbone):
         return self.installation
 
     def device(self, device: str, password: str, **options: Any) -> Publisher:
-        """A device that knows where the broker is; its login is its id."""
+        """Create a device for this broker; its login is its id."""
         publisher = Publisher(self.mqtt_port, **options)
         publisher.client.tls_set(str(self.authority.ca_file))
         publisher.client.username_pw_set(device, password)
@@ -118,7 +118,7 @@ class Guarded(Backbone):
     def _kafka_listeners(
         self, controller_port: int, certificate: Path, key: Path
     ) -> dict[str, str]:
-        """Kafka's properties: a store in PEM holds the key and the certificate in one file."""
+        """Return Kafka's properties. A PEM key store has key and certificate in one file."""
         store = self.folder / "kafka-store.pem"
         store.write_bytes(key.read_bytes() + certificate.read_bytes())
         ways = {

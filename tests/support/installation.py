@@ -46,16 +46,16 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Installation:
-    """Topics, buckets and tokens of one test, and the workers that it starts.
+    """Topics, buckets, tokens and workers of one test.
 
     Parameters
     ----------
     backbone
         The servers.
     folder
-        For the profile, the tokens and the logs.
+        Folder for the profile, the tokens and the logs.
     changes
-        What the profile has different from ``generators.yaml``.
+        Entries of the profile that differ from ``generators.yaml``.
     env
         Further settings.
     """
@@ -66,7 +66,7 @@ class Installation:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A number for the names; the test's process makes it unique over several runs.
+        # The names contain a number, unique through the id of the test process.
         self.name = f"t{os.getpid()}_{next(_numbers)}"
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "profile.yaml"
@@ -121,7 +121,7 @@ class Installation:
         return Kafka.from_settings(self.settings)
 
     def headrace(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of ours to its end."""
+        """Run a `headrace` command to its end."""
         return subprocess.run(
             [str(Path(sys.executable).parent / "headrace"), *arguments],
             cwd=self.folder,
@@ -133,7 +133,7 @@ class Installation:
         )
 
     def provision(self) -> None:
-        """Make topics, buckets and tokens, as ``headrace provision`` does."""
+        """Create topics, buckets and tokens as ``headrace provision`` does."""
         settings = self._settings(
             influx_admin_token=self.backbone.influx_token,
             influx_admin_password=self.backbone.influx_password,
@@ -141,7 +141,7 @@ class Installation:
         provision(settings, self.profile, wait=timedelta(seconds=60))
 
     def worker(self, name: str, *arguments: str, label: str = "", **env: str) -> Process:
-        """A worker, not yet started."""
+        """Create a worker without starting it."""
         environment = {**self.environment, **env}
         ports = {"bridge": "HEADRACE_BRIDGE_METRICS_PORT", "sink": "HEADRACE_SINK_METRICS_PORT"}
         port = int(environment[ports[name]]) if name in ports else 0
@@ -157,11 +157,11 @@ class Installation:
         return process
 
     def healthy(self, port: int) -> bool:
-        """Whether a worker reports that it is healthy."""
+        """Return whether a worker reports that it is healthy."""
         return bool(self.health(port).get("healthy"))
 
     def health(self, port: int) -> dict[str, Any]:
-        """What a worker says of itself; empty if it does not answer."""
+        """Return a worker's health report; empty if it does not answer."""
         url = f"http://{LOOPBACK}:{port}/healthz"
         try:
             response = urllib3.request("GET", url, timeout=2, retries=False)
@@ -171,7 +171,7 @@ class Installation:
         return content
 
     def metric(self, port: int, name: str, **labels: str) -> float:
-        """A metric of a worker, summed over labels that are not given; 0 if it does not answer."""
+        """Return a worker's metric, summed over missing labels; 0 if it does not answer."""
         url = f"http://{LOOPBACK}:{port}/metrics"
         try:
             text = urllib3.request("GET", url, timeout=5, retries=False).data.decode()
@@ -185,30 +185,30 @@ class Installation:
         )
 
     def records(self, topic: str) -> list[Record]:
-        """All committed records of a topic."""
+        """Return all committed records of a topic."""
         return list(read_topic(self.kafka, topic))
 
     def alter_topic(self, topic: str, **configs: str) -> None:
-        """Change the configuration of a topic: names with underscores for dots."""
+        """Change the configuration of a topic. Names have underscores for dots."""
         entries = [
             ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
             for name, value in configs.items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-        # Kept by name: what it was asked ends with it.
+        # Keep a reference: pending requests end with the client.
         admin = self.kafka.admin()
         for future in admin.incremental_alter_configs([resource]).values():
             future.result()
 
     def rows(self) -> list[dict[str, Any]]:
-        """What a plain consumer gets on the topic of rows, in order of each partition."""
+        """Return the rows that a plain consumer reads, in order of each partition."""
         return [
             json.loads(record.value) for record in self.records(self.profile.topics.downsampled)
         ]
 
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
-        """What the stages work with, as Airflow would have it."""
+        """Yield the stages' clients as in an Airflow task."""
         settings = self.settings
         with Influx(influx_address(settings, "airflow"), timeout=timedelta(seconds=60)) as influx:
             yield Pipeline(
@@ -217,7 +217,7 @@ class Installation:
 
     @contextmanager
     def admin_influx(self) -> Iterator[Influx]:
-        """InfluxDB with all rights."""
+        """Yield an InfluxDB client with all rights."""
         settings = self.settings
         address = InfluxAddress(
             settings.influx_url,
@@ -229,7 +229,7 @@ class Installation:
             yield influx
 
     def store(self, *readings: tuple[str, datetime, Mapping[str, float]]) -> None:
-        """Write raw readings straight into InfluxDB: device, time, and some of the fields."""
+        """Write raw readings to InfluxDB: device, time, and changed fields."""
         profile = self.profile
         usual = {"lat": 40.0, "lon": -74.0, "temperature": 190, "power": 800, "load": 40}
         lines = []
@@ -243,11 +243,11 @@ class Installation:
             influx.write(profile.buckets.raw, "\n".join(lines).encode())
 
     def compute(self, windows: WindowRange, *, settled: bool = True) -> Republished:
-        """Take a range through all stages."""
+        """Run all stages for a range."""
         with self.pipeline() as pipeline:
             downsample(windows, pipeline, settled=settled, run="test/1")
             evaluate_alarms(windows, pipeline)
-            # As Airflow does: whatever it still publishes here may have fenced this one.
+            # Retry as Airflow does: another publisher may have fenced this one.
             again = Retrying(
                 retry=retry_if_exception_type(TransientError),
                 stop=stop_after_attempt(3),
@@ -257,16 +257,16 @@ class Installation:
             return again(self.publish, windows, pipeline, run="test/1")
 
     def publish(self, windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republished:
-        """Republish, and wait until consumers can see it: Kafka confirms a commit before."""
+        """Republish and wait until consumers see the records, which is later than the commit."""
         done = republish(windows, pipeline, run=run)
-        # The next publisher is kept waiting until the last commit is in all partitions.
+        # Opening the next producer waits until the last commit is in all partitions.
         with TransactionalPublisher(pipeline.kafka, f"headrace-republish-{self.profile.name}"):
             return done
 
     def points(
         self, field_name: str | None = None, age: timedelta = timedelta(days=60)
     ) -> list[tuple[str, datetime, float]]:
-        """Raw points of one field that are not older: device, time, value."""
+        """Return the raw points of one field up to this age: device, time, value."""
         profile = self.profile
         flux = (
             "from(bucket: params.bucket) |> range(start: params.start, stop: params.stop)"
@@ -285,11 +285,11 @@ class Installation:
             ]
 
     def close(self) -> None:
-        """End what still runs."""
+        """Stop the workers that still run."""
         for process in self.processes:
             process.kill()
 
 
 def _clean_environment() -> dict[str, str]:
-    """The environment without settings of ours that happen to be there."""
+    """Return the environment without Headrace settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}

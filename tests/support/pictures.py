@@ -1,7 +1,7 @@
 """Takes the pictures of the docs: ``python -m tests.support.pictures docs/pictures``.
 
-It starts servers and Airflow of its own, makes up a day of a small fleet, and shows it to a
-real Chromium. Nothing in the pictures is painted.
+It starts its own servers and Airflow, simulates a day of a small fleet, and opens the pages in
+a real Chromium. All pictures are real screenshots.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def take(folder: Path) -> None:
         },
         {"name": _NAME},
     )
-    # So that the DAGs are called as everywhere else.
+    # The DAGs have their usual names in the pictures.
     stack.installation.name = _NAME
     try:
         mailbox.start()
@@ -86,9 +86,9 @@ def _reconciles(stack: AirflowStack) -> list[dict[str, str]]:
 
 
 def _live_a_day(installation: Installation, now: datetime) -> None:
-    """Readings of a day, computed by the hour, as if each window had had its run.
+    """Store the readings of a day and compute them by the hour, as if each window had a run.
 
-    The readings go on for an hour, whose windows are Airflow's own.
+    Airflow computes the windows of one more hour.
     """
     begin = floor(now - _DAY - _HOUR, _HOUR)
     while begin < now + _HOUR:
@@ -111,7 +111,7 @@ def _live_a_day(installation: Installation, now: datetime) -> None:
 
 
 def _values(number: int, moment: datetime, now: datetime) -> Mapping[str, float]:
-    """Fuel goes down by 25 gal an hour, from another height for each, and is filled up again."""
+    """Return values whose fuel falls by 25 gal an hour from a different level for each device."""
     hours = (moment - (now - _DAY)) / _HOUR
     fuel = (900 + 61 * number - 25 * hours - 380) % 720 + 380
     heat = 60 if number == 4 and now - moment < timedelta(minutes=47) else 0
@@ -138,10 +138,10 @@ def _run(windows: WindowRange) -> str:
 
 
 def _spoil(stack: AirflowStack, now: datetime) -> None:
-    """What can happen to windows in a day, not yet healed."""
+    """Create missing, unsettled and changed windows that are not healed yet."""
     stack.request("PATCH", f"/dags/{stack.name}_reconcile", {"is_paused": True})
     installation = stack.installation
-    # Three devices were offline, and sent what they had kept.
+    # Three devices were offline and sent their buffered readings.
     offline = WindowRange(now - 14 * _HOUR, now - 14 * _HOUR + 52 * MINUTE, MINUTE)
     installation.store(
         *(
@@ -205,7 +205,7 @@ def _button(browser: Chrome, name: str) -> WebElement:
 
 
 def _picture_mailbox(stack: AirflowStack, browser: Chrome, port: int, folder: Path) -> None:
-    """One failure for good, and the recovery."""
+    """Photograph the mails of a permanent failure and of the recovery."""
     token = stack.installation.settings.tokens_dir / "airflow.token"
     good = token.read_text()
     stop = floor(datetime.now(UTC), MINUTE) - 10 * MINUTE

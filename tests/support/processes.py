@@ -20,16 +20,17 @@ _T = TypeVar("_T")
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody uses, and that is given to nobody else."""
+    """Return an unused loopback port that no other caller gets."""
     while not port_is_free(port := next(_ports)):
         pass
     return port
 
 
 def _shuffled_ports() -> Iterator[int]:
-    """Ports below those of outgoing connections, which would take a killed server's.
+    """Return ports outside the range of outgoing connections, in random order.
 
-    Tests that run in several processes at once each have ports of their own.
+    An outgoing connection could otherwise take the port of a killed server. Test processes
+    that run at the same time use different ports.
     """
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     numbers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -42,7 +43,7 @@ _ports = _shuffled_ports()
 
 
 def wait_for(what: Callable[[], _T], seconds: float = 30.0, every: float = 0.1) -> _T:
-    """Wait until something is true, and return it; fails with its last value if it never is."""
+    """Wait until a function returns a true value; return it, or fail with the last value."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         if time.monotonic() > deadline:
@@ -53,7 +54,7 @@ def wait_for(what: Callable[[], _T], seconds: float = 30.0, every: float = 0.1) 
 
 
 class Process:
-    """One process of a server, which may be stopped, killed and started again."""
+    """A server process that can be stopped, killed and started again."""
 
     def __init__(self, server: Server, log: Path, base: Mapping[str, str] | None = None) -> None:
         self.server = server
@@ -71,7 +72,7 @@ class Process:
         return self._popen is not None and self._popen.poll() is None
 
     def start(self, seconds: float = 60.0) -> None:
-        """Start it, and wait until it answers."""
+        """Start the process and wait until it answers."""
         self.launch()
         try:
             wait_until_ready(self.server, lambda: self.alive, seconds)
@@ -80,7 +81,7 @@ class Process:
             raise
 
     def launch(self) -> None:
-        """Start it, and do not wait."""
+        """Start the process without waiting."""
         assert not self.alive, f"{self.server.name} runs already"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -93,12 +94,12 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # A group of its own, so that its children can be ended with it.
+                # A separate process group, so that children can be killed with it.
                 start_new_session=True,
             )
 
     def stop(self, seconds: float | None = None) -> int:
-        """Ask it to stop, and wait; what does not stop in time is killed, and an error."""
+        """Ask the process to stop and wait; if it is too slow, kill it and fail."""
         if not self.alive:
             return self._popen.returncode if self._popen else 0
         assert self._popen is not None
@@ -111,7 +112,7 @@ class Process:
             raise
 
     def kill(self) -> None:
-        """End it with SIGKILL, and everything that it started."""
+        """Kill the process and its children with SIGKILL."""
         if self._popen is None:
             return
         with suppress(ProcessLookupError):
@@ -119,7 +120,7 @@ class Process:
         self._popen.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, such as SIGSTOP."""
+        """Send a signal, such as SIGSTOP."""
         os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> int:
@@ -128,6 +129,6 @@ class Process:
         return self._popen.wait(seconds)
 
     def tail(self, lines: int = 30) -> str:
-        """The end of its log."""
+        """Return the last lines of the log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return f"--- {self.server.name}\n" + "\n".join(text.splitlines()[-lines:])

@@ -1,4 +1,4 @@
-"""Kafka producers of the unit tests, instead of Kafka."""
+"""Fake Kafka producers for the unit tests."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = [
     "outbox_of",
 ]
 
-#: What a producer was given.
+#: A produced record.
 Record = dict[str, Any]
 MESSAGE = cast("Message", SimpleNamespace(topic=lambda: "t", partition=lambda: 0, offset=lambda: 1))
 
 
 class ReportedFatalError(KafkaError):
-    """An error as librdkafka reports it after the producer has failed for good."""
+    """The error that librdkafka reports after a producer has failed permanently."""
 
     def fatal(self) -> bool:
         return True
 
 
 class KeepingProducer:
-    """Keeps what it is given, and reports only when told to."""
+    """Keeps records and sends delivery reports only when the test asks for them."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -47,7 +47,7 @@ class KeepingProducer:
 
 
 class LosingProducer(KeepingProducer):
-    """Confirms every record at once, and keeps none: for what has to be counted in millions."""
+    """Confirms every record at once and keeps none, for tests with millions of records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class LosingProducer(KeepingProducer):
 
 
 class RefusingProducer(KeepingProducer):
-    """Refuses every record of some topics, at once or by its delivery report.
+    """Refuses every record of some topics, immediately or in the delivery report.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class RefusingProducer(KeepingProducer):
 
 
 def outbox_of(batching: KeepingProducer, isolated: KeepingProducer | None = None) -> Outbox:
-    """An outbox of these producers."""
+    """Return an outbox with these producers."""
     outbox = SimpleNamespace(
         batching=batching,
         isolated=isolated or batching,

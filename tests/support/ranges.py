@@ -12,10 +12,10 @@ MINUTE = timedelta(minutes=1)
 
 
 def windows(start: datetime, count: int) -> WindowRange:
-    """So many windows from some start on."""
+    """Return the range of this number of windows."""
     return WindowRange(start, start + count * MINUTE, MINUTE)
 
 
 def hours_ago(hours: float) -> datetime:
-    """The start of a window so long ago."""
+    """Return the start of a window this number of hours ago."""
     return floor(datetime.now(UTC) - timedelta(hours=hours), MINUTE)

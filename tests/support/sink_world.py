@@ -20,7 +20,7 @@ TOPIC = "kafka_raw"
 
 
 def raw_message(offset: int, value: bytes | None = None, partition: int = 0) -> Message:
-    """A raw record whose reading has the offset as its fuel."""
+    """Return a raw record whose reading has the offset as its fuel."""
     payload = json.dumps(reading("g1", fuel=offset)).encode() if value is None else value
     return Message(
         topic=TOPIC,
@@ -34,7 +34,7 @@ def raw_message(offset: int, value: bytes | None = None, partition: int = 0) -> 
 
 
 class Database:
-    """InfluxDB that can be away, and refuses lines with a certain text."""
+    """An InfluxDB that can be unavailable and refuses lines with a certain text."""
 
     def __init__(self) -> None:
         self.lines: set[bytes] = set()
@@ -52,35 +52,35 @@ class Database:
         self.lines.update(data.split(b"\n"))
 
     def ping(self) -> None:
-        """It answers."""
+        """Do nothing: the server is available."""
 
     def close(self) -> None:
         """Nothing is open."""
 
     @property
     def fuel(self) -> list[int]:
-        """The readings that were written, by their fuel."""
+        """Return the written readings by their fuel."""
         found = [line.rpartition(b" ")[0].rpartition(b"fuel=")[2] for line in self.lines]
         return sorted(int(float(value)) for value in found if value)
 
 
 class Cluster:
-    """Kafka as the sink sees it: its consumer, its producer of dead letters, its commits.
+    """Kafka as the sink uses it: consumer, producer of dead letters, commits.
 
     Attributes
     ----------
     fetched
-        What the consumer returns next.
+        Messages that the consumer returns next.
     committed_offsets
-        What the group has committed, by partition.
+        Committed offsets by partition.
     letters
-        What is on the dead-letter topic: value and headers.
+        Records on the dead-letter topic: value and headers.
     letter_topic_missing
         Whether the dead-letter topic does not exist.
     letter_error
-        What the producer reports for every dead letter, if anything.
+        Error that the producer reports for every dead letter.
     commit_error
-        What a commit fails with, if anything.
+        Error of every commit.
     """
 
     def __init__(self) -> None:
@@ -98,14 +98,14 @@ class Cluster:
         self.metadata: list[str] = []
         self._callbacks: dict[str, Any] = {}
 
-    # As `Kafka`.
+    # Interface of `Kafka`
     def producer(self, **settings: Any) -> LetterProducer:
         return LetterProducer(self, settings["error_cb"])
 
     def consumer(self, group: str, **_: Any) -> Ledger:
         return Ledger(self, group)
 
-    # As the sink's consumer.
+    # Interface of the sink's consumer
     def subscribe(self, topics: list[str], **callbacks: Any) -> None:
         assert topics
         self._callbacks = callbacks
@@ -132,10 +132,10 @@ class Cluster:
         self.paused = False
 
     def incremental_assign(self, _: list[TopicPartition]) -> None:
-        """It begins at the commit."""
+        """Do nothing: the fake starts at the commit."""
 
     def incremental_unassign(self, _: list[TopicPartition]) -> None:
-        """It fetches nothing more."""
+        """Do nothing: the fake fetches nothing more."""
 
     def committed(self, places: list[TopicPartition], **_: Any) -> list[TopicPartition]:
         known = self.committed_offsets
@@ -160,11 +160,11 @@ class Cluster:
         self._callbacks["on_revoke"](self, [TopicPartition(TOPIC, 0)])
 
     def lose(self) -> None:
-        """Say that another sink has the partition already."""
+        """Report that another sink already has the partition."""
         self._callbacks["on_lost"](self, [TopicPartition(TOPIC, 0)])
 
     def close(self) -> None:
-        # The real one revokes the partitions while it leaves the group.
+        # The real consumer revokes the partitions while it leaves the group.
         self._callbacks.pop("on_revoke", lambda *_: None)(self, self.assignment())
         self.closed = True
 
@@ -203,7 +203,7 @@ class LetterProducer:
 
 
 class Ledger:
-    """The consumer that records losses as commits."""
+    """The consumer that stores reports of losses as commits."""
 
     def __init__(self, cluster: Cluster, group: str) -> None:
         assert group.startswith("headrace-lost-")
@@ -220,7 +220,7 @@ class Ledger:
 def run_until(
     condition: Callable[[], bool], run: Callable[[], None], stop: threading.Event
 ) -> None:
-    """Run something in a thread until a condition holds, then stop it and wait."""
+    """Run a function in a thread until a condition is true, then stop it and wait."""
     thread = threading.Thread(target=run)
     thread.start()
     deadline = time.monotonic() + 10

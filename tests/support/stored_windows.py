@@ -1,6 +1,6 @@
 """Raw readings, rows, markers and published changes in memory: a bucket without a server.
 
-It answers the queries that alarm changes are derived from, as the Flux files do.
+It answers the queries for alarm changes as the Flux files do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headrace.stages.pipeline import Pipeline
 
 __all__ = ["StoredWindows"]
 
-#: Fields of a row: levels by the name of the field they are written to.
+#: Levels of a row by the name of their field.
 Levels = Mapping[str, str | None]
 
 
@@ -31,7 +31,7 @@ class StoredWindows:
     profile
         Rules and windows.
     raw
-        By device and window: the levels that its readings give.
+        Levels of the raw readings by device and window.
     """
 
     profile: Profile
@@ -53,7 +53,7 @@ class StoredWindows:
     def publish(self, windows: WindowRange) -> list[PublishedChange]:
         """Publish the changes of a range."""
         rows = self._rows_between(windows.start, windows.stop)
-        # No record is stamped earlier than the end of its window, and some are not later.
+        # The timestamp of a record is at least the end of its window.
         told = {key: item for key, item in self.published.items() if key[2] >= windows.start}
         found = compare_changes(windows, rows, told, cast("Pipeline", self))
         for item in found.news:
@@ -63,7 +63,7 @@ class StoredWindows:
         return list(found.news)
 
     def standing(self) -> set[tuple[str, str, datetime, str, datetime]]:
-        """What a consumer has in the end: device, rule, window, state, since."""
+        """Return a consumer's final changes: device, rule, window, state, since."""
         return {
             (item.device, item.rule, item.window_start, item.state.value, item.since)
             for item in (known.change for known in self.published.values())

@@ -23,7 +23,7 @@ _DEVICES = 5
 
 @dataclass
 class Count:
-    """What became of a stream.
+    """Result of a stream.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ class Count:
 
 
 class Stream:
-    """Publishes numbered readings from some devices, until told to stop.
+    """Publishes numbered readings from several devices until it is stopped.
 
-    The number stands in the field `fuel`, where Kafka and InfluxDB both show it.
+    The number is the value of `fuel`, which both Kafka and InfluxDB store.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Stream:
         self._thread.start()
 
     def pause(self, seconds: float = 30.0) -> None:
-        """Send nothing more, and wait until the broker has acknowledged what was sent."""
+        """Stop sending and wait until the broker has acknowledged everything sent."""
         self._go.clear()
         deadline = time.monotonic() + seconds
         while True:
@@ -83,7 +83,7 @@ class Stream:
         self._go.set()
 
     def finish(self) -> None:
-        """Stop sending, and wait for the last acknowledgements."""
+        """Stop sending and wait for the last acknowledgements."""
         self._stop.set()
         self._go.set()
         self._thread.join()
@@ -100,7 +100,7 @@ class Stream:
         with self._lock:
             number = self._sent.pop(mid, None)
             if number is None:
-                # Faster than whoever sends could note the number.
+                # The acknowledgement can arrive before the sender records the number.
                 self._early.add(mid)
             else:
                 self.acknowledged.add(number)
@@ -123,7 +123,7 @@ class Stream:
             info = self._publisher.send(topic, payload, self.qos)
             with self._lock:
                 if not self.qos:
-                    # Nobody acknowledges these: sent is all that can be known.
+                    # QoS 0 has no acknowledgement, so count the sent readings.
                     if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                         self.acknowledged.add(self._number)
                 elif info.mid in self._early:
@@ -134,7 +134,7 @@ class Stream:
 
 
 def count_stream(stream: Stream, installation: Installation) -> tuple[Count, Count]:
-    """Count a stream's numbers in Kafka and in InfluxDB."""
+    """Count the numbers of a stream in Kafka and in InfluxDB."""
     in_kafka: Counter[int] = Counter()
     for record in installation.records(installation.profile.topics.raw):
         content = json.loads(record.value)

@@ -1,4 +1,4 @@
-"""toxiproxy: makes servers hang, respond slowly, or close a connection during a response."""
+"""Injects network faults with toxiproxy: hangs, slow responses and broken connections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MODULE = "github.com/Shopify/toxiproxy/v2/cmd/server"
 
 
 def _find() -> Path:
-    """The program, built from its Go module the first time."""
+    """Return the path of toxiproxy, built from its Go module the first time."""
     version = pinned_version(_SOURCES / "go.mod", r"toxiproxy/v2 v([\d.]+)")
     files = [_SOURCES / "go.mod", _SOURCES / "go.sum"]
     path = cache_dir() / f"toxiproxy-{version}-{digest(files)}"
@@ -36,7 +36,7 @@ def _find() -> Path:
 
 
 class Toxic:
-    """One way through the proxy, which can be poisoned."""
+    """One proxied address, with faults on demand."""
 
     def __init__(self, proxy: Toxiproxy, name: str, listen: int, to: int) -> None:
         self._proxy = proxy
@@ -47,23 +47,23 @@ class Toxic:
         }
 
     def hang(self) -> None:
-        """Accept connections, and let nothing through, in either direction."""
+        """Accept connections but forward nothing in either direction."""
         for stream in ("upstream", "downstream"):
             self._add(f"hang-{stream}", "timeout", stream, timeout=0)
 
     def slow(self, milliseconds: int, kilobytes_per_second: int) -> None:
-        """Answer late, and not much at a time."""
+        """Delay answers and limit their rate."""
         self._add("latency", "latency", "downstream", latency=milliseconds)
         self._add("bandwidth", "bandwidth", "upstream", rate=kilobytes_per_second)
 
     def break_off(self, after_bytes: int) -> None:
-        """Close what is open, and each new connection after so many bytes of answers."""
+        """Close open connections, and each new one after this number of bytes of answers."""
         self._lay_anew(enabled=False)
         self._add("limit", "limit_data", "downstream", bytes=after_bytes)
         self._proxy.call("POST", self._path, {"enabled": True})
 
     def heal(self) -> None:
-        """Close what is open, and let everything through again."""
+        """Close open connections and forward everything again."""
         self._lay_anew(enabled=True)
 
     @property
@@ -71,10 +71,10 @@ class Toxic:
         return f"/proxies/{self._way['name']}"
 
     def _lay_anew(self, *, enabled: bool) -> None:
-        """Open a new way in place of the one there is.
+        """Replace the proxied address with a new one.
 
-        What poisons a way is never taken off it again: where a connection closes meanwhile,
-        toxiproxy loses count of what poisons it.
+        Faults are never removed one by one: if a connection closes at that moment, toxiproxy loses
+        track of its faults.
         """
         if self._way["name"] in self._proxy.call("GET", "/proxies"):
             self._proxy.call("DELETE", self._path)
@@ -89,7 +89,7 @@ class Toxic:
 
 
 class Toxiproxy:
-    """The proxy, with a way through it for each server."""
+    """The proxy process, with an address for each server."""
 
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
@@ -102,7 +102,7 @@ class Toxiproxy:
         self.process = Process(server, folder / "toxiproxy.log")
 
     def way(self, name: str, listen: int, to: int) -> Toxic:
-        """Open a way through the proxy, a healthy one."""
+        """Open an address without faults."""
         toxic = Toxic(self, name, listen, to)
         toxic.heal()
         return toxic
@@ -112,7 +112,7 @@ class Toxiproxy:
             method,
             f"http://{LOOPBACK}:{self._port}{path}",
             json=body,
-            # It closes what is idle for ten seconds, perhaps just when the next request is sent.
+            # toxiproxy closes connections after ten idle seconds, perhaps during the next request.
             headers={"Connection": "close"},
             timeout=5,
             retries=False,

@@ -1,4 +1,4 @@
-"""`make up` in odd folders, beside other servers, and with what a shell brings along."""
+"""`make up` works in odd folders, beside other servers, and in any shell environment."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def data_of(folder: Path, version: str) -> Path:
     return data
 
 
-def test_configuration_of_other_servers_is_left_out() -> None:
+def test_environment_variables_of_other_servers_are_ignored() -> None:
     umask = os.umask(0o077)
     try:
         environment = {
@@ -96,12 +96,12 @@ def test_processes_run_in_a_folder_with_an_odd_name(
     assert (odd_folder / "where").read_text().splitlines() == [str(odd_folder)] * 2
 
 
-def test_a_folder_that_supervisor_cannot_work_in_is_refused(tmp_path: Path) -> None:
+def test_a_folder_unusable_for_supervisor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="HEADRACE_STATE_DIR"):
         Supervisor(tmp_path / "50%").configure([])
 
 
-def test_env_names_a_folder_with_an_odd_name(
+def test_env_quotes_a_folder_with_an_odd_name(
     odd_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -130,7 +130,7 @@ def test_no_socket_path_is_too_long(tmp_path: Path) -> None:
     assert len(str(Supervisor(folder)._socket)) <= 107
 
 
-def test_a_mail_server_elsewhere_is_not_started_nor_its_port_looked_at(
+def test_a_mail_server_elsewhere_is_neither_started_nor_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data_of(tmp_path / "state", "15")
@@ -142,7 +142,7 @@ def test_a_mail_server_elsewhere_is_not_started_nor_its_port_looked_at(
     up._check_ports(found, names)
 
 
-def test_a_port_that_two_servers_would_take_is_named(
+def test_a_port_configured_twice_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = load_stack(env_with(tmp_path, INFLUX_PORT="1883"))
@@ -156,12 +156,12 @@ def test_the_other_loopback_address_is_refused(tmp_path: Path) -> None:
         load_stack(env_with(tmp_path, KAFKA_BOOTSTRAP="[::1]:9092"))
 
 
-def test_several_brokers_of_kafka_are_elsewhere(tmp_path: Path) -> None:
+def test_several_kafka_brokers_are_not_started_locally(tmp_path: Path) -> None:
     env = env_with(tmp_path, KAFKA_BOOTSTRAP="127.0.0.1:9092,127.0.0.1:9093")
     assert stack.local_kafka_port(load_stack(env).settings) is None
 
 
-def test_data_of_another_postgresql(tmp_path: Path) -> None:
+def test_data_of_another_postgresql_version_are_refused(tmp_path: Path) -> None:
     installed = tmp_path / "lib"
     data_of(tmp_path, "15")
     newer = Program(installed / "17" / "bin")
@@ -174,11 +174,11 @@ def test_data_of_another_postgresql(tmp_path: Path) -> None:
     assert server.command[0] == str(older / "postgres")
 
 
-def test_a_lock_of_a_postgresql_that_was_killed_is_removed(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_postgresql_is_removed(tmp_path: Path) -> None:
     data = data_of(tmp_path, "15")
     lock = data / "postmaster.pid"
     program = Program(Path("/usr/lib/postgresql/15/bin"))
-    # Its process id is another process's now.
+    # Another process has its process id now.
     lock.write_text(f"{os.getpid()}\n{data}\n")
     postgres(program, tmp_path / "postgres", port=1, password="x")
     assert not lock.exists()

@@ -1,4 +1,4 @@
-"""The supervisor: what has changed is started anew, what has not goes on, nothing is left."""
+"""The supervisor restarts changed servers, keeps the others, and stops all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
 
 
 def sleeper(folder: Path, name: str) -> Server:
-    """A server that does nothing but write its process id down."""
+    """A server that only writes its process id to a file."""
     script = f"echo $$ > {name}.pid; exec sleep 600"
     config = folder / f"{name}.conf"
     config.write_text("port 1")
@@ -34,7 +34,7 @@ def pid(server: Server) -> int:
     return int((server.folder / f"{server.name}.pid").read_text())
 
 
-def test_only_what_has_changed_is_started_anew(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_only_changed_servers_are_restarted(supervisor: Supervisor, tmp_path: Path) -> None:
     servers = [sleeper(tmp_path, name) for name in ("same", "file", "variable")]
     supervisor.configure(servers)
     for server in servers:
@@ -60,7 +60,7 @@ def test_nothing_is_left_running(supervisor: Supervisor, tmp_path: Path) -> None
     assert not supervisor.shut_down()
 
 
-def test_one_that_ends_at_once_is_named_with_its_last_words(
+def test_a_server_that_exits_at_once_is_reported_with_its_output(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
     broken = Server("broken", ("/bin/sh", "-c", "echo the port is taken; exit 3"), tmp_path)
@@ -69,9 +69,7 @@ def test_one_that_ends_at_once_is_named_with_its_last_words(
         supervisor.start("broken")
 
 
-def test_secrets_are_in_no_file_that_others_can_read(
-    supervisor: Supervisor, tmp_path: Path
-) -> None:
+def test_files_with_secrets_are_private(supervisor: Supervisor, tmp_path: Path) -> None:
     server = replace(sleeper(tmp_path, "one"), environment={"PASSWORD": "over-the-hills"})
     supervisor.configure([server])
     holding = [
@@ -83,7 +81,7 @@ def test_secrets_are_in_no_file_that_others_can_read(
     assert all(path.stat().st_mode & 0o077 == 0 for path in holding)
 
 
-def test_stopped_in_the_opposite_order_each_by_its_signal(
+def test_servers_stop_in_reverse_order_by_their_signal(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
     servers = []

@@ -115,7 +115,7 @@ def dated(found: Mapping[tuple[str, int], Any]) -> dict[tuple[str, datetime], Le
     order=st.permutations(list(range(0, WINDOWS, 4))),
     missed=st.sets(st.integers(0, WINDOWS - 1), max_size=2),
 )
-def test_any_order_gives_the_changes_of_the_definition(
+def test_computing_in_any_order_gives_the_same_changes(
     profile: Profile,
     known: timedelta,
     first: Mapping[tuple[str, int], Any],
@@ -165,7 +165,7 @@ def _without(begin: int, missed: set[int]) -> list[WindowRange]:
     return found
 
 
-def test_a_late_level_before_a_row_without_one_is_published_once(profile: Profile) -> None:
+def test_a_late_level_before_a_row_without_level_is_published_once(profile: Profile) -> None:
     """The next row has no level; the alarm was raised at the one behind it."""
     store = stored(profile, "g1", {0: NORMAL, 2: None, 3: LOW})
     store.compute(windows(0, 4))
@@ -202,7 +202,7 @@ def test_a_device_with_late_readings_is_not_silent(profile: Profile) -> None:
     assert minutes(store, SILENT) == []
 
 
-def test_a_device_that_stops_is_silent(profile: Profile) -> None:
+def test_a_stopped_device_becomes_silent(profile: Profile) -> None:
     store = StoredWindows(profile, {("g1", at(minute)): {} for minute in range(2)})
     for minute in range(8):
         store.compute(windows(minute))
@@ -220,7 +220,7 @@ def test_a_million_ids_with_one_reading_each_are_not_silent(profile: Profile) ->
     assert len(store.queries) <= 12 * 12
 
 
-def test_an_old_silence_is_no_news_when_its_device_returns(profile: Profile) -> None:
+def test_an_old_silence_is_not_published_when_its_device_returns(profile: Profile) -> None:
     store = StoredWindows(profile, {("g1", at(minute)): {} for minute in (0, 1)})
     store.compute(windows(0, 10))
     assert minutes(store, SILENT) == [(4, "raised", 2)]
@@ -230,7 +230,7 @@ def test_an_old_silence_is_no_news_when_its_device_returns(profile: Profile) -> 
     assert minutes(store, SILENT) == [(4, "raised", 2), (400, "cleared", 400)]
 
 
-def test_changes_of_a_rule_that_is_gone_stay_as_they_are(profile: Profile) -> None:
+def test_changes_of_a_removed_rule_are_unchanged(profile: Profile) -> None:
     store = stored(profile, "g1", {0: NORMAL, 1: LOW})
     store.compute(windows(0, 2))
     without = tuple(rule for rule in profile.alarms if rule.rule != "fuel")
@@ -239,7 +239,7 @@ def test_changes_of_a_rule_that_is_gone_stay_as_they_are(profile: Profile) -> No
     assert minutes(store) == [(1, "raised", 1)]
 
 
-def test_changes_about_devices_that_never_were_are_withdrawn(profile: Profile) -> None:
+def test_changes_of_unknown_devices_are_withdrawn(profile: Profile) -> None:
     """Somebody else wrote a record that looks like ours."""
     forged = stored(profile, "nobody", {1: LOW})
     forged.compute(windows(0, 4))
@@ -249,7 +249,7 @@ def test_changes_about_devices_that_never_were_are_withdrawn(profile: Profile) -
     assert store.standing() == set()
 
 
-def test_a_window_that_is_being_computed_again_withdraws_no_silence(profile: Profile) -> None:
+def test_computing_a_window_again_withdraws_no_silence(profile: Profile) -> None:
     """Its marker is deleted for a moment, while another window is published."""
     store = StoredWindows(profile, {("g1", at(minute)): {} for minute in (0, 1)})
     store.compute(windows(0, 8))

@@ -42,7 +42,7 @@ def clocks_at(profile: Profile, own: datetime, server: datetime) -> Pipeline:
 
 @pytest.mark.parametrize("jump", JUMPS, ids=str)
 @pytest.mark.parametrize("who", ["task", "influxdb"])
-def test_a_clock_that_is_ahead_does_not_end_a_window(
+def test_a_fast_clock_does_not_end_a_window(
     profile: Profile, jump: timedelta, who: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     early = WINDOW.stop - timedelta(seconds=30)
@@ -53,17 +53,17 @@ def test_a_clock_that_is_ahead_does_not_end_a_window(
 
 
 @pytest.mark.parametrize("jump", JUMPS, ids=str)
-def test_a_clock_that_is_behind_makes_a_window_late(profile: Profile, jump: timedelta) -> None:
+def test_a_slow_clock_delays_a_window(profile: Profile, jump: timedelta) -> None:
     with pytest.raises(RangeNotOverError, match="are left"):
         await_end(WINDOW, read_clocks(clocks_at(profile, NOON - jump, NOON)))
 
 
-def test_a_fraction_of_a_second_is_waited_for(profile: Profile) -> None:
+def test_the_stage_waits_for_a_fraction_of_a_second(profile: Profile) -> None:
     await_end(WINDOW, read_clocks(clocks_at(profile, NOON - timedelta(seconds=0.05), NOON)))
 
 
 @pytest.mark.parametrize("jump", [-jump for jump in JUMPS] + JUMPS, ids=str)
-def test_raw_readings_are_gone_by_the_later_clock(profile: Profile, jump: timedelta) -> None:
+def test_raw_retention_is_judged_by_the_later_clock(profile: Profile, jump: timedelta) -> None:
     clocks = read_clocks(clocks_at(profile, NOON + jump, NOON))
     assert clocks.later == max(NOON, NOON + jump)
     assert clocks.earlier == min(NOON, NOON + jump)

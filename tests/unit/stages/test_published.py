@@ -50,7 +50,7 @@ def change(start: datetime, state: AlarmState = AlarmState.RAISED) -> AlarmChang
     return AlarmChange("g1", "fuel", "refuel", state, start, start)
 
 
-def test_the_highest_revision_counts(
+def test_the_highest_revision_is_used(
     profile: Profile, topic: list[Record], pipeline: Pipeline
 ) -> None:
     withdrawn = change(NOON, AlarmState.WITHDRAWN)
@@ -63,7 +63,7 @@ def test_the_highest_revision_counts(
 
 
 @pytest.mark.parametrize("year", [2099, 9999])
-def test_a_change_from_the_future_is_not_ours(
+def test_a_change_from_the_future_is_foreign(
     profile: Profile, topic: list[Record], pipeline: Pipeline, year: int
 ) -> None:
     """To withdraw it, a record would need a timestamp that Kafka refuses."""

@@ -28,13 +28,15 @@ def _fatal(code: int = OUT_OF_ORDER) -> KafkaError:
         (KafkaError(KafkaError.INVALID_RECORD), RefusedError),
     ],
 )
-def test_fatal_comes_from_the_error_object(error: KafkaError, expected: type[Exception]) -> None:
+def test_fatal_errors_are_recognised_by_the_error_object(
+    error: KafkaError, expected: type[Exception]
+) -> None:
     assert type(error_of(error)) is expected
     with pytest.raises(expected), kafka_errors():
         raise KafkaException(error)
 
 
-def test_a_fatal_error_is_remembered_and_built_anew_for_each_raise() -> None:
+def test_a_fatal_error_is_raised_as_a_new_object_each_time() -> None:
     reported: list[KafkaError] = []
     fatal = FatalErrors(reported.append)
     fatal(KafkaError(KafkaError._TRANSPORT))

@@ -17,7 +17,7 @@ from headrace.storage.kafka_topics import provision_topics, topic_configs
 
 
 class SlowCluster:
-    """A cluster that makes topics at once, and whose brokers learn of it later."""
+    """A cluster that creates topics at once, whose brokers learn of them later."""
 
     def __init__(self, answers: list[int]) -> None:
         self.answers = answers
@@ -60,7 +60,7 @@ def test_new_topics_are_waited_for_until_their_leaders_answer(
     assert cluster.answers == []
 
 
-def test_only_topics_that_devices_fill_are_stamped_by_arrival(profile: Profile) -> None:
+def test_only_raw_and_dead_letter_topics_are_stamped_by_arrival(profile: Profile) -> None:
     configs = topic_configs(profile, load_settings(Path("none.env")))
     stamped = {name: config.get("message.timestamp.type") for name, config in configs.items()}
     topics = profile.topics

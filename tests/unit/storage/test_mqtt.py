@@ -153,7 +153,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_a_malformed_message_that_comes_twice_is_set_aside(kind: str) -> None:
+def test_a_malformed_message_is_skipped_the_second_time(kind: str) -> None:
     def play(client: Client) -> None:
         client.send(MALFORMED[kind] + publish_packet(TOPIC, b"next", 1, 8))
 
@@ -190,7 +190,7 @@ def test_a_malformed_message_that_comes_twice_is_set_aside(kind: str) -> None:
         packet(0xE0, b"\x8b" + b"\xff\xff\x7f" + user_properties(30, 60_000)[: 128**3 - 1]),
     ],
 )
-def test_any_other_packet_costs_a_connection_at_most(noise: bytes) -> None:
+def test_any_other_packet_ends_at_most_the_connection(noise: bytes) -> None:
     played: list[bytes] = [noise]
 
     def play(client: Client) -> None:
@@ -232,7 +232,7 @@ SHORTFALLS = {
 
 
 @pytest.mark.parametrize("kind", SHORTFALLS)
-def test_what_a_broker_refuses_or_shortens_is_named(kind: str) -> None:
+def test_limits_of_a_broker_are_reported(kind: str) -> None:
     fields, expected = SHORTFALLS[kind]
     with LyingBroker(**fields) as broker:  # type: ignore[arg-type]
         session = session_at(broker.port)
@@ -278,7 +278,7 @@ CONNACKS = {
 
 
 @pytest.mark.parametrize("code", [code for code in CONNACKS if code >= 0x80])
-def test_a_refused_connection_says_why_and_what_to_do(code: int) -> None:
+def test_the_error_about_a_refused_connection_has_reason_and_next_step(code: int) -> None:
     kind, expected = CONNACKS[code]
     with LyingBroker(connack=code) as broker:
         error = failure_at(broker)
@@ -299,7 +299,7 @@ DISCONNECTS = {
 
 
 @pytest.mark.parametrize("code", DISCONNECTS)
-def test_an_ended_connection_says_why(code: int) -> None:
+def test_the_error_about_an_ended_connection_has_the_reason(code: int) -> None:
     reference = b"\x1c" + text(b"other.example")
     body = bytes([code]) + bytes([len(reference)]) + reference
     with LyingBroker(play=lambda client: client.send(packet(0xE0, body))) as broker:
@@ -344,7 +344,7 @@ SILENT = {
 
 
 @pytest.mark.parametrize("kind", SILENT)
-def test_what_is_no_mqtt_5_broker_is_named(kind: str) -> None:
+def test_a_server_that_is_not_an_mqtt_5_broker_is_reported(kind: str) -> None:
     broker_type, expected, error_type = SILENT[kind]
     with broker_type() as broker:
         error = failure_at(broker, seconds=0.5)
@@ -398,7 +398,7 @@ def test_unsubscribe_fails_if_the_broker_does_not_confirm(
         session.leave(0.0)
 
 
-def test_a_broker_that_floods_before_it_answers_ends_no_connection_and_fills_no_memory() -> None:
+def test_a_flood_before_an_answer_neither_ends_the_connection_nor_fills_the_memory() -> None:
     class BrokerThatFloodsBeforeItAnswers(LyingBroker):
         def serve(self, client: Client) -> None:
             client.packets()

@@ -37,7 +37,7 @@ def body_of(condensed: bytes) -> bytes:
 
 
 @given(st.permutations(KEPT + LEFT_OUT))
-def test_a_condensed_connack_says_the_same(properties: list[bytes]) -> None:
+def test_a_condensed_connack_has_the_same_meaning(properties: list[bytes]) -> None:
     joined = b"".join(properties)
     body = b"\x01\x00" + variable_length(len(joined)) + joined
     condensed = body_of(condense(0x20, body))
@@ -53,7 +53,7 @@ def test_a_condensed_connack_says_the_same(properties: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("length", [2, 3, 50, 59_999, 100_000])
-def test_a_connack_that_is_cut_keeps_what_is_there(length: int) -> None:
+def test_a_truncated_connack_keeps_its_complete_part(length: int) -> None:
     properties = b"\x24\x00" + user_properties(30, 60_000)
     body = b"\x00\x00" + variable_length(len(properties)) + properties
     condensed = condense(0x20, body[: 2 + 3 + length], complete=False)
@@ -68,13 +68,11 @@ def test_an_answer_keeps_its_packet_id_and_reasons() -> None:
 
 
 @given(first=st.integers(0, 255), body=st.binary(max_size=60), complete=st.booleans())
-def test_any_body_is_condensed_to_no_more_than_it_was(
-    first: int, body: bytes, *, complete: bool
-) -> None:
+def test_condensing_never_lengthens_a_packet(first: int, body: bytes, *, complete: bool) -> None:
     assert len(body_of(condense(first, body, complete=complete))) <= len(body)
 
 
-def test_the_first_malformed_packet_ends_the_connection_and_the_next_are_set_aside() -> None:
+def test_the_first_malformed_packet_ends_the_connection_and_later_ones_are_skipped() -> None:
     now = 1000.0
     malformed = MalformedPackets(lambda: now)
     with pytest.raises(MalformedPacketError):
@@ -89,7 +87,7 @@ def test_the_first_malformed_packet_ends_the_connection_and_the_next_are_set_asi
         malformed.set_aside(b"late", 2, MalformedPacketError("bad", 9))
 
 
-def test_a_malformed_packet_that_cannot_be_acknowledged_is_handed_on_once() -> None:
+def test_a_malformed_packet_without_acknowledgement_is_passed_on_once() -> None:
     malformed = MalformedPackets(lambda: 1000.0)
     with pytest.raises(MalformedPacketError):
         malformed.set_aside(b"one", 2, MalformedPacketError("bad"))

@@ -40,7 +40,7 @@ def ask(broker: LyingBroker, seconds: float = 5) -> bool:
     return session_exists(address, "bridge", KEPT, timedelta(seconds=seconds))
 
 
-def test_a_session_that_exists_stays_with_its_messages() -> None:
+def test_the_probe_keeps_an_existing_session_and_its_messages() -> None:
     with BrokerThatSendsAtOnce() as broker:
         assert ask(broker)
         wait_for(lambda: broker.disconnects, 10)
@@ -51,7 +51,7 @@ def test_a_session_that_exists_stays_with_its_messages() -> None:
     assert b"\x11" + int(KEPT.total_seconds()).to_bytes(4, "big") in body
 
 
-def test_a_session_that_the_question_created_is_removed() -> None:
+def test_a_session_created_by_the_probe_is_removed() -> None:
     with LyingBroker() as broker:
         assert not ask(broker)
         wait_for(lambda: broker.disconnects, 10)
@@ -59,7 +59,7 @@ def test_a_session_that_the_question_created_is_removed() -> None:
 
 
 @pytest.mark.parametrize("broker_type", [BrokerThatAcceptsAndCloses, BrokerThatNeverAnswers])
-def test_a_broker_that_does_not_answer_says_nothing_about_the_session(
+def test_without_an_answer_the_session_is_unknown(
     broker_type: type[LyingBroker],
 ) -> None:
     with broker_type() as broker, pytest.raises(ServerUnavailableError):

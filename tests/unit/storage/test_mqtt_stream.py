@@ -156,7 +156,7 @@ def cut_into(data: bytes, places: list[int]) -> list[bytes]:
     packets=st.lists(PUBLISH | CONTROL, max_size=12),
     places=st.lists(st.integers(0, 10_000), max_size=8),
 )
-def test_same_as_paho_wherever_the_bytes_are_split(packets: list[bytes], places: list[int]) -> None:
+def test_the_stream_equals_paho_for_any_split(packets: list[bytes], places: list[int]) -> None:
     data = b"".join(packets)
     published, control = cut(cut_into(data, places))
     assert control == b"".join(packet for packet in packets if packet[0] & 0xF0 != 0x30)
@@ -171,7 +171,9 @@ def test_same_as_paho_wherever_the_bytes_are_split(packets: list[bytes], places:
 
 @settings(max_examples=60)
 @given(packets=alike(), places=st.lists(st.integers(0, 200_000), max_size=4))
-def test_same_as_paho_where_packets_are_alike(packets: list[bytes], places: list[int]) -> None:
+def test_the_stream_equals_paho_for_similar_packets(
+    packets: list[bytes], places: list[int]
+) -> None:
     data = b"".join(packets)
     published, control = cut(cut_into(data, places))
     assert not control
@@ -180,7 +182,7 @@ def test_same_as_paho_where_packets_are_alike(packets: list[bytes], places: list
 
 @settings(max_examples=60)
 @given(packets=st.lists(PUBLISH, min_size=1, max_size=5))
-def test_byte_by_byte(packets: list[bytes]) -> None:
+def test_the_stream_can_be_read_byte_by_byte(packets: list[bytes]) -> None:
     data = b"".join(packets)
     whole, _ = cut([data])
     single, _ = cut([data[index : index + 1] for index in range(len(data))])
@@ -189,7 +191,7 @@ def test_byte_by_byte(packets: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 65_535, 90_000])
-def test_lengths_at_the_edges(size: int) -> None:
+def test_lengths_at_the_limits_are_read(size: int) -> None:
     packet = publish_packet(b"t", b"x" * size, 1, 1, 0, b"")
     published, _ = cut([packet[:3], packet[3:], PINGRESP])
     assert [(item[1], len(item[3])) for item in published] == [(1, size)]
@@ -197,7 +199,7 @@ def test_lengths_at_the_edges(size: int) -> None:
 
 @pytest.mark.parametrize("size", [KEEP + 1, KEEP + 200_000, 3_000_000])
 @pytest.mark.parametrize("step", [1000, 70_000, 10_000_000])
-def test_payloads_that_are_too_long_are_cut(size: int, step: int) -> None:
+def test_long_payloads_are_truncated(size: int, step: int) -> None:
     packet = publish_packet(b"topic", b"y" * size, 1, 9, 0, b"")
     data = packet + publish_packet(b"topic", b"after", 1, 10, 0, b"") + PINGRESP
     pieces = [data[start : start + step] for start in range(0, len(data), step)]
@@ -238,7 +240,7 @@ def test_payloads_that_are_too_long_are_cut(size: int, step: int) -> None:
     ],
     ids=["properties", "payload", "disconnect", "user properties"],
 )
-def test_a_giant_packet_takes_little_memory(giant: bytes) -> None:
+def test_a_giant_packet_uses_little_memory(giant: bytes) -> None:
     data = memoryview(giant + publish_packet(b"t", b"after", 1, 10))
     published: list[Any] = []
     with stream_of() as (peer, stream):
@@ -290,7 +292,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             assert len(topic) + len(payload) < len(data)
 
 
-def test_end_of_the_stream_is_paho_s_to_find() -> None:
+def test_paho_detects_the_end_of_the_stream() -> None:
     with stream_of() as (peer, stream):
         peer.close()
         stream.fill()
@@ -298,7 +300,7 @@ def test_end_of_the_stream_is_paho_s_to_find() -> None:
         assert stream.recv(1) == b""
 
 
-def test_acknowledgements_and_paho_s_packets_go_out_whole_and_in_order() -> None:
+def test_outgoing_packets_are_whole_and_in_order() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)

@@ -1,4 +1,4 @@
-"""Foreign records are left out, counted by topic and reason, and logged once each."""
+"""Foreign records are skipped, counted by topic and reason, and logged once each."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_the_components_are_the_same(
     assert set(compose.services) - ONE_SHOTS - TOOLS == set(native_servers)
 
 
-def test_only_the_fleet_and_the_tools_have_to_be_asked_for(compose: Compose) -> None:
+def test_only_fleet_and_tools_are_in_a_profile(compose: Compose) -> None:
     profiles = {
         name: service["profiles"]
         for name, service in compose.services.items()
@@ -32,7 +32,7 @@ def test_only_the_fleet_and_the_tools_have_to_be_asked_for(compose: Compose) -> 
 
 
 @pytest.mark.parametrize("name", sorted((WORKERS | AIRFLOW) - ONE_SHOTS - TOOLS))
-def test_ours_run_the_same_command(
+def test_headrace_services_run_the_same_command(
     name: str, compose: Compose, native_servers: Mapping[str, Server]
 ) -> None:
     assert compose.services[name]["command"] == list(native_servers[name].command[1:])

@@ -136,7 +136,7 @@ def test_mosquitto_has_the_same_lines(
     assert values["listener"] == compose.environment("bridge")["HEADRACE_MQTT_PORT"]
 
 
-def test_mosquitto_lets_in_whom_the_setting_says(compose: Compose) -> None:
+def test_mosquitto_logins_follow_the_setting(compose: Compose) -> None:
     made = {name.removeprefix("mosquitto-") for name in compose.configs}
     assert made == set(MqttLogin)
     (config,) = compose.raw["services"]["mosquitto"]["configs"]
@@ -184,7 +184,7 @@ def test_airflow_reaches_the_stack(compose: Compose) -> None:
         assert compose.mounts(service)[logs] == ("airflow-logs", False), service
 
 
-def test_images_hold_what_they_are_asked_for(compose: Compose) -> None:
+def test_images_contain_the_files_that_commands_use(compose: Compose) -> None:
     ignored = (PROJECT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored, "everything is left out but what is named"
     kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}

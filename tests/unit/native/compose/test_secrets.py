@@ -36,9 +36,7 @@ def test_values_of_secrets_go_only_where_they_are_needed(compose: Compose, env_f
         assert holders == services, setting
 
 
-def test_everything_that_env_writes_and_nothing_else_is_demanded(
-    compose: Compose, env_file: Path
-) -> None:
+def test_only_variables_written_by_env_are_required(compose: Compose, env_file: Path) -> None:
     demanded = {
         (name, text) for name, operator, text in VARIABLE.findall(compose.text) if operator == "?"
     }
@@ -61,7 +59,7 @@ def test_tokens_are_only_read_after_provisioning(compose: Compose) -> None:
     assert json.loads(connection)["extra"]["token_file"] == f"{state}/tokens/airflow.token"
 
 
-def test_ours_run_as_one_user_without_privileges(compose: Compose) -> None:
+def test_headrace_services_run_as_one_unprivileged_user(compose: Compose) -> None:
     dockerfile = (PROJECT / "Dockerfile").read_text()
     workers, airflow = dockerfile.split("AS airflow\n")
     for target in (workers, airflow):

@@ -48,7 +48,7 @@ def test_everything_starts_after_what_it_needs(compose: Compose) -> None:
     }
 
 
-def test_what_runs_for_ever_is_restarted_and_asked_how_it_is(compose: Compose) -> None:
+def test_permanent_services_have_a_restart_policy_and_a_health_check(compose: Compose) -> None:
     for name, service in compose.services.items():
         for_ever = name not in ONE_SHOTS | TOOLS
         assert (service.get("restart", "no") == "unless-stopped") == for_ever, name
@@ -56,7 +56,7 @@ def test_what_runs_for_ever_is_restarted_and_asked_how_it_is(compose: Compose) -
         assert ("healthcheck" in service) == (for_ever and name != "simulate"), name
 
 
-def test_everything_may_take_as_long_to_stop_as_with_make_up(
+def test_stop_times_are_those_of_make_up(
     compose: Compose, native_servers: Mapping[str, Server]
 ) -> None:
     for name, server in native_servers.items():
