@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import urllib3
 from dotenv import dotenv_values
 
-from headrace.checks.addresses import endpoints
-from headrace.errors import ConfigurationError
 from headrace.profile import load_profile
 from headrace.profile_rules import check_flux_files
-from headrace.settings import ENV_PREFIX, MqttLogin, Settings, load_settings
+from headrace.settings import ENV_PREFIX, BundledServer, MqttLogin, Settings, load_settings
 from headrace.storage.mqtt_logins import provision_logins
 from native import programs, servers
 from native.airflow import airflow_environment, airflow_servers
+from native.bundled import bundled_servers, local_kafka_port, refuse_unlike_bundled
 from native.postgres import postgres
 from native.programs import Program, Progress
-from native.servers import LOOPBACK, Server
+from native.servers import Server
 
-__all__ = ["Programs", "Stack", "find_programs", "load_stack", "local_kafka_port", "login_lines"]
+__all__ = ["Programs", "Stack", "find_programs", "load_stack", "login_lines"]
 
-#: Addresses of this machine: `make up` starts the servers that have one of these.
-_HERE = frozenset({LOOPBACK, "localhost"})
-#: Settings that only `provision` and operators need.
+#: Settings that only `provision` and operators need; Airflow has those of its database and of
+#: the mail server in Connections.
 _NOT_FOR_WORKERS = (
     f"{ENV_PREFIX}INFLUX_ADMIN_",
     f"{ENV_PREFIX}AIRFLOW_",
-    f"{ENV_PREFIX}POSTGRES_PASSWORD",
+    f"{ENV_PREFIX}POSTGRES_",
+    f"{ENV_PREFIX}SMTP_",
 )
 _BRIDGE_LOGIN = (
     f"{ENV_PREFIX}MQTT_USERNAME",
     f"{ENV_PREFIX}MQTT_PASSWORD",
     f"{ENV_PREFIX}MQTT_PASSWORD_FILE",
 )
+
+
+#: Stands for the program of a server that is not started.
+_NOT_NEEDED = Program(Path("not-needed"))
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,21 @@ class Programs:
     maildev: Program
 
 
-def find_programs(progress: Progress) -> Programs:
-    """Find the programs, and download or build missing ones."""
+def find_programs(
+    progress: Progress, needed: Collection[BundledServer] = tuple(BundledServer)
+) -> Programs:
+    """Find the programs of the needed servers, and download or build missing ones."""
+
+    def find(server: BundledServer, look: Callable[[Progress], Program]) -> Program:
+        return look(progress) if server in needed else _NOT_NEEDED
+
     with programs.exclusively():
         return Programs(
-            kafka=programs.find_kafka(progress),
-            influxd=programs.find_influxd(progress),
-            mosquitto=programs.find_mosquitto(progress),
-            postgres=programs.find_postgres(progress),
-            maildev=programs.find_maildev(progress),
+            kafka=find(BundledServer.KAFKA, programs.find_kafka),
+            influxd=find(BundledServer.INFLUXDB, programs.find_influxd),
+            mosquitto=find(BundledServer.MOSQUITTO, programs.find_mosquitto),
+            postgres=find(BundledServer.POSTGRES, programs.find_postgres),
+            maildev=find(BundledServer.MAILBOX, programs.find_maildev),
         )
 
 
@@ -91,9 +100,14 @@ class Stack:
         """Folder of the logs, one file per process."""
         return self.folder / "log"
 
+    @property
+    def bundled(self) -> frozenset[BundledServer]:
+        """The servers that the stack starts."""
+        return bundled_servers(self.settings)
+
     def servers(self, found: Programs) -> list[Server]:
-        """The servers that ``.env`` does not place elsewhere, ready to be started."""
-        settings = self.settings
+        """The servers that are not the user's own, ready to be started."""
+        settings, bundled = self.settings, self.bundled
         password = settings.postgres_password
         chosen = []
         kafka_port = local_kafka_port(settings)
@@ -106,10 +120,10 @@ class Stack:
                     controller_port=settings.kafka_controller_port,
                 )
             )
-        if settings.influx_host in _HERE:
+        if BundledServer.INFLUXDB in bundled:
             folder = self.folder / "influxdb"
             chosen.append(servers.influxdb(found.influxd, folder, port=settings.influx_port))
-        if settings.mqtt_host in _HERE:
+        if BundledServer.MOSQUITTO in bundled:
             chosen.append(
                 servers.mosquitto(
                     found.mosquitto,
@@ -118,15 +132,16 @@ class Stack:
                     lines=login_lines(settings),
                 )
             )
-        chosen.append(
-            postgres(
-                found.postgres,
-                self.folder / "postgres",
-                port=settings.postgres_port,
-                password=password.get_secret_value() if password else "",
+        if BundledServer.POSTGRES in bundled:
+            chosen.append(
+                postgres(
+                    found.postgres,
+                    self.folder / "postgres",
+                    port=settings.postgres_port,
+                    password=password.get_secret_value() if password else "",
+                )
             )
-        )
-        if settings.smtp_host in _HERE:
+        if BundledServer.MAILBOX in bundled:
             chosen.append(
                 servers.mailbox(
                     found.maildev,
@@ -153,7 +168,7 @@ class Stack:
 
     def fleet(self) -> list[Server]:
         """The simulated fleet, if wanted. It never publishes to a broker of the user's own."""
-        size = self.settings.fleet_size if self.settings.mqtt_host in _HERE else 0
+        size = self.settings.fleet_size if BundledServer.MOSQUITTO in self.bundled else 0
         arguments = ("--generators", str(size), "--offline-chance", "0.002")
         return [self._worker("simulate", *arguments)] if size else []
 
@@ -185,13 +200,6 @@ class Stack:
         )
 
 
-def local_kafka_port(settings: Settings) -> int | None:
-    """Return the port of the stack's Kafka, or `None` if the settings name another one."""
-    addresses = endpoints(settings.kafka_bootstrap)
-    host, port = addresses[0]
-    return port if len(addresses) == 1 and host in _HERE else None
-
-
 def login_lines(settings: Settings) -> tuple[str, ...]:
     """Return mosquitto's configuration lines for access, and the files they name."""
     if settings.mqtt_login is MqttLogin.ANONYMOUS:
@@ -206,27 +214,10 @@ def login_lines(settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _refuse_other_loopback(settings: Settings) -> None:
-    """Refuse the IPv6 loopback address, because the stack starts no servers there."""
-    kafka_hosts = {host for host, _ in endpoints(settings.kafka_bootstrap)}
-    given = {
-        "MQTT_HOST": {settings.mqtt_host},
-        "KAFKA_BOOTSTRAP": kafka_hosts,
-        "INFLUX_HOST": {settings.influx_host},
-        "SMTP_HOST": {settings.smtp_host},
-    }
-    for name, hosts in given.items():
-        if "::1" in hosts:
-            msg = (
-                f"{ENV_PREFIX}{name} is ::1, but `make up` starts servers on {LOOPBACK}: write that"
-            )
-            raise ConfigurationError(msg)
-
-
 def load_stack(env_file: Path) -> Stack:
     """Read ``.env`` into a stack."""
     settings = load_settings(env_file)
-    _refuse_other_loopback(settings)
+    refuse_unlike_bundled(settings)
     folder = settings.state_dir.resolve()
     # The processes run in other folders.
     paths = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
@@ -247,7 +238,10 @@ def load_stack(env_file: Path) -> Stack:
         for name, value in given.items()
         if not name.startswith(_NOT_FOR_WORKERS) and name not in bridge_login
     }
-    environment.update({f"{ENV_PREFIX}{name.upper()}": str(path) for name, path in paths.items()})
+    for name, path in paths.items():
+        variable = f"{ENV_PREFIX}{name.upper()}"
+        if not variable.startswith(_NOT_FOR_WORKERS):
+            environment[variable] = str(path)
     return Stack(
         settings,
         environment,

@@ -20,20 +20,24 @@ from rich.text import Text
 from headrace.errors import ConfigurationError
 from headrace.models.foreign import ForeignReason, ForeignRecordError
 from headrace.profile import Profile, load_profile
+from headrace.settings import BundledServer
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import read_topic
 from headrace.storage.records import SkippedRecords, own_records
 from native.airflow import init_commands
+from native.bundled import local_kafka_port
 from native.dotenv import ENV_FILE, write_env
+from native.panel import server_rows
 from native.programs import run_step
-from native.servers import LOOPBACK, Server, port_is_free, wait_until_ready
-from native.stack import Stack, find_programs, load_stack, local_kafka_port
+from native.servers import Server, port_is_free, wait_until_ready
+from native.stack import Stack, find_programs, load_stack
 from native.supervision import Supervisor
 
 __all__ = ["bring_up"]
 
 _console = Console()
 _SHOWN_ROWS = 5
+_OWN = "HEADRACE_OWN_SERVERS"
 #: A run begins at the end of the minute, and takes longer on a slow machine.
 _FIRST_WINDOW_SECONDS = 240.0
 
@@ -46,11 +50,11 @@ def bring_up() -> None:
     ConfigurationError
         If something is missing, taken or dies; the message names it and its log.
     """
-    with _step("programs") as tell:
-        found = find_programs(tell)
     with _step("settings") as tell:
         tell("wrote .env with fresh secrets" if write_env() else "from .env")
         stack = load_stack(ENV_FILE)
+    with _step("programs") as tell:
+        found = find_programs(tell, stack.bundled)
     supervisor = Supervisor(stack.folder)
     servers = stack.servers(found)
     workers, airflow, fleet = stack.workers(), stack.airflow(), stack.fleet()
@@ -121,6 +125,8 @@ def _check_ports(stack: Stack, starting: set[str]) -> None:
                     f"port {port}, which {name} needs, is taken by another program. Stop that "
                     f"one, or set {setting} in .env to another"
                 )
+                if name in set(BundledServer):
+                    msg += f". If it is a {name} of your own to use, set {_OWN}={name}"
                 raise ConfigurationError(msg)
 
 
@@ -185,10 +191,8 @@ def _show(stack: Stack) -> None:
             f"login {settings.airflow_user} / {password.get_secret_value() if password else ''}"
         ),
     )
-    where.add_row("Mailbox", f"http://{LOOPBACK}:{settings.mailbox_port}", "alerts arrive here")
-    where.add_row("MQTT", f"{LOOPBACK}:{settings.mqtt_port}", "devices publish here")
-    where.add_row("Kafka", settings.kafka_bootstrap, "rows: topic kafka_downsampled")
-    where.add_row("InfluxDB", settings.influx_url, "the operator token is in .env")
+    for name, address, purpose in server_rows(settings):
+        where.add_row(name, escape(address), escape(purpose))
     where.add_row("Next", "make status", "make logs, make down, make help")
     _console.print(Panel(where, title="Headrace is up", expand=False))
     recent = _rows_of(stack, since=datetime.now(UTC) - timedelta(minutes=5))

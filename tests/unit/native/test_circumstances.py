@@ -13,12 +13,12 @@ import pytest
 from dotenv import dotenv_values
 
 from headrace.errors import ConfigurationError
-from native import servers, stack, up
+from native import servers, up
 from native.circumstances import prepare_environment
 from native.dotenv import write_env
 from native.postgres import postgres
 from native.programs import Program
-from native.servers import LOOPBACK, Server
+from native.servers import Server
 from native.stack import Programs, load_stack
 from native.supervision import Supervisor
 
@@ -130,18 +130,6 @@ def test_no_socket_path_is_too_long(tmp_path: Path) -> None:
     assert len(str(Supervisor(folder)._socket)) <= 107
 
 
-def test_a_mail_server_elsewhere_is_neither_started_nor_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data_of(tmp_path / "state", "15")
-    env = env_with(tmp_path, SMTP_HOST="relay.example.com", SMTP_PORT="25")
-    found = load_stack(env)
-    names = {server.name for server in found.servers(NOTHING)}
-    assert "mailbox" not in names
-    monkeypatch.setattr(up, "port_is_free", lambda port: port != 25)
-    up._check_ports(found, names)
-
-
 def test_a_port_configured_twice_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,16 +137,6 @@ def test_a_port_configured_twice_is_reported(
     monkeypatch.setattr(up, "port_is_free", lambda _: True)
     with pytest.raises(ConfigurationError, match=r"MQTT_PORT and HEADRACE_INFLUX_PORT"):
         up._check_ports(found, {"mosquitto", "influxdb"})
-
-
-def test_the_other_loopback_address_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=f"HEADRACE_KAFKA_BOOTSTRAP.*{LOOPBACK}"):
-        load_stack(env_with(tmp_path, KAFKA_BOOTSTRAP="[::1]:9092"))
-
-
-def test_several_kafka_brokers_are_not_started_locally(tmp_path: Path) -> None:
-    env = env_with(tmp_path, KAFKA_BOOTSTRAP="127.0.0.1:9092,127.0.0.1:9093")
-    assert stack.local_kafka_port(load_stack(env).settings) is None
 
 
 def test_data_of_another_postgresql_version_are_refused(tmp_path: Path) -> None:
