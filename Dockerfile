@@ -16,9 +16,11 @@ COPY include include
 RUN /opt/venv/bin/python -m compileall -q include/headrace
 
 FROM python:3.11.14-slim-bookworm AS workers
+# The folders give new volumes their owner.
 RUN useradd --uid 50000 --gid 0 --home-dir /opt/headrace --no-create-home \
         --shell /usr/sbin/nologin headrace \
     && install --directory --owner 50000 --group 0 --mode 0750 /var/lib/headrace \
+        /var/lib/headrace/tokens /var/lib/headrace-sink /var/lib/headrace-airflow \
     && install --directory --owner 50000 --group 0 --mode 0755 /var/lib/headrace/mqtt
 COPY --from=workers-build /opt/venv /opt/venv
 COPY --from=workers-build --chown=50000:0 /opt/headrace /opt/headrace
@@ -32,7 +34,8 @@ ENTRYPOINT ["headrace"]
 FROM apache/airflow:3.3.2-python3.11 AS airflow
 USER root
 RUN install --directory --owner 50000 --group 0 --mode 0775 /opt/headrace \
-    && install --directory --owner 50000 --group 0 --mode 0750 /var/lib/headrace /opt/airflow/auth
+    && install --directory --owner 50000 --group 0 --mode 0750 /var/lib/headrace \
+        /var/lib/headrace/tokens
 USER 50000:0
 WORKDIR /opt/headrace
 COPY --chown=50000:0 pyproject.toml constraints.txt ./
@@ -41,10 +44,21 @@ COPY --chown=50000:0 pyproject.toml constraints.txt ./
 RUN mkdir -p include/headrace && touch include/headrace/__init__.py \
     && uv pip compile --quiet --no-cache --extra airflow --constraint constraints.txt \
         --output-file /tmp/lock.txt pyproject.toml \
-    && uv pip sync --no-cache --only-binary :all: /tmp/lock.txt \
+    && uv pip sync --no-cache --only-binary :all: --compile-bytecode /tmp/lock.txt \
     && uv pip install --no-cache --no-deps --editable . \
     && rm /tmp/lock.txt
 COPY --chown=50000:0 docker/healthcheck.py docker/
+COPY --chown=50000:0 native/config/pools.json docker/
+# First on PATH: it derives Airflow's configuration from the settings.
+COPY --chown=50000:0 docker/airflow.py bin/airflow
 COPY --chown=50000:0 include include
 COPY --chown=50000:0 plugins plugins
 COPY --chown=50000:0 dags dags
+# Otherwise each new container compiles everything that it imports.
+RUN python -m compileall -q include/headrace plugins dags
+ENV PATH=/opt/headrace/bin:$PATH \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/headrace/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/headrace/plugins \
+    AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=/opt/airflow/passwords.json \
+    AIRFLOW__API__HOST=0.0.0.0 \
+    AIRFLOW__API__PORT=8080

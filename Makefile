@@ -41,8 +41,8 @@ reload-logins: $(INSTALLED) ## Make the MQTT broker reload its logins, after `he
 	@$(BIN)/python -m native reload-logins
 
 .PHONY: env
-env: $(INSTALLED) ## Create .env with new secrets, if it does not exist
-	@$(BIN)/python -m native env
+env: ## Create .env with new secrets, if it does not exist
+	@python3 -m native.dotenv
 
 # --- Checking --------------------------------------------------------------------
 

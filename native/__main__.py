@@ -11,8 +11,9 @@ from pathlib import Path
 import typer
 
 from headrace.errors import ConfigurationError, HeadraceError
+from native import dotenv
 from native.circumstances import prepare_environment
-from native.dotenv import ENV_FILE, begin_anew, write_env
+from native.dotenv import ENV_FILE, begin_anew
 from native.stack import find_programs, load_stack
 from native.supervision import Supervisor
 from native.up import bring_up
@@ -23,10 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.command()
 def env() -> None:
     """Create .env with new secrets, if it does not exist."""
-    if write_env():
-        print(f"wrote {ENV_FILE}: change ports and addresses there before `make up`")
-    else:
-        print(f"{ENV_FILE} exists already")
+    dotenv.main()
 
 
 @app.command()

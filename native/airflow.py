@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import urllib3
-from dotenv import dotenv_values
 
 from headrace.orchestration.environment import derived_environment, write_login
 from headrace.settings import Settings
 from native.programs import HERE
-from native.servers import LOOPBACK, Server
+from native.servers import LOOPBACK, Server, shared_environment
 
 __all__ = ["airflow_environment", "airflow_servers", "init_commands"]
 
@@ -34,9 +33,8 @@ def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     passwords = folder / "passwords.json"
     write_login(settings, passwords)
-    shared = _read_env_file(HERE / "config" / "airflow.env")
     return {
-        **shared,
+        **shared_environment("airflow"),
         **derived_environment(settings, settings.local_airflow_url),
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__DAGS_FOLDER": str(_CHECKOUT / "dags"),
@@ -96,10 +94,6 @@ def _no_proxy(settings: Settings) -> dict[str, str]:
     direct = [LOOPBACK, "localhost", "::1", *([] if host in _WILDCARDS else [host])]
     value = ",".join(dict.fromkeys([*names, *direct]))
     return {"no_proxy": value, "NO_PROXY": value}
-
-
-def _read_env_file(path: Path) -> dict[str, str]:
-    return {name: value or "" for name, value in dotenv_values(path).items()}
 
 
 def _part_is_healthy(url: str, part: str | None) -> bool:

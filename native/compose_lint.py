@@ -87,6 +87,12 @@ def check_compose_file(compose: Program, checkout: Path = _CHECKOUT) -> list[str
                 f"but Compose says: {done.stderr.strip() or 'nothing'}"
             )
             raise ConfigurationError(msg)
+        # They get as far as the engine, which is not there.
+        for command in ("down", "ps"):
+            done = _run(compose, checkout, empty, command)
+            if _WITHOUT_ENV in done.stderr:
+                msg = f"docker-compose.yaml lets `docker compose {command}` fail without .env"
+                raise ConfigurationError(msg)
     return profiles
 
 
@@ -99,7 +105,11 @@ def _run(
         [*command, "--env-file", str(env_file), *arguments],
         cwd=checkout,
         # A separate home folder, so that the user's Docker configuration has no effect.
-        env={"PATH": os.environ["PATH"], "HOME": str(env_file.parent)},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(env_file.parent),
+            "DOCKER_HOST": f"unix://{env_file.parent / 'no-engine.sock'}",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -60,7 +60,7 @@ def settings() -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.default
-    if value is None or value == ():
+    if value is None or value == () or field.default_factory:
         return ""
     if isinstance(value, Path) and value.is_absolute():
         value = value.relative_to(_CHECKOUT)

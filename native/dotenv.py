@@ -1,4 +1,8 @@
-"""Writes ``.env``: the settings of an installation, with new secrets."""
+"""Writes ``.env``: the settings of an installation, with new secrets.
+
+`make env` runs this module by itself, so that users of Docker need not install anything: it
+imports nothing but the standard library, and works with Python 3.9.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,11 @@ import hashlib
 import os
 import re
 import secrets
-from datetime import UTC, datetime
+import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
-from headrace.errors import ConfigurationError
-from headrace.models.window import rfc3339
-
-__all__ = ["ENV_FILE", "begin_anew", "write_env"]
+__all__ = ["ENV_FILE", "begin_anew", "main", "write_env"]
 
 ENV_FILE = Path(".env")
 
@@ -25,11 +27,16 @@ def write_env(path: Path = ENV_FILE) -> bool:
     -------
     bool
         Whether it was written.
+
+    Raises
+    ------
+    SystemExit
+        If no line of the file could hold the name of its folder.
     """
     if path.exists():
         return False
     content = _TEMPLATE.format(
-        installed_at=rfc3339(datetime.now(UTC).replace(microsecond=0)),
+        installed_at=_now(),
         state_dir=_quoted(_state_dir(path.resolve().parent)),
         mqtt_password=_secret(),
         influx_password=_secret(),
@@ -47,9 +54,13 @@ def write_env(path: Path = ENV_FILE) -> bool:
 
 def begin_anew(path: Path) -> None:
     """Set the start of the installation to now, after its data were deleted."""
-    now = rfc3339(datetime.now(UTC).replace(microsecond=0))
-    text = re.sub(r"(?m)^(HEADRACE_INSTALLED_AT=).*$", rf"\g<1>{now}", path.read_text())
+    text = re.sub(r"(?m)^(HEADRACE_INSTALLED_AT=).*$", rf"\g<1>{_now()}", path.read_text())
     path.write_text(text)
+
+
+def _now() -> str:
+    now = datetime.now(timezone.utc)  # noqa: UP017 - Python 3.9 has no datetime.UTC
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _secret(size: int = 24) -> str:
@@ -74,14 +85,20 @@ def _quoted(path: Path) -> str:
     if re.fullmatch(r"[A-Za-z0-9./_-]+", text):
         return text
     if "'" in text or "\n" in text:
-        msg = f"the folder {text!r} has a quote or a line break in its name: choose another folder"
-        raise ConfigurationError(msg)
+        sys.exit(
+            f"headrace: the folder {text!r} has a quote or a line break in its name: choose "
+            "another folder"
+        )
     return f"'{text}'"
 
 
 _TEMPLATE = """\
 # Settings of this installation, written by `make env`. Both ways of running read it.
 # docs/reference/settings.md lists every setting; those not given here have their defaults.
+
+# What Docker Compose starts besides the workers and Airflow; `make up` does not read it. For a
+# server of your own, remove its name and `fleet`, and set its address (docs/docker.md).
+COMPOSE_PROFILES=fleet,mosquitto,kafka,influxdb,postgres,mailbox
 
 # Start of the installation: no earlier window is expected.
 HEADRACE_INSTALLED_AT={installed_at}
@@ -116,7 +133,7 @@ HEADRACE_FLEET_SIZE=50
 
 # Ports, all on loopback.
 HEADRACE_MQTT_PORT=1883
-HEADRACE_KAFKA_BOOTSTRAP=127.0.0.1:9092
+HEADRACE_KAFKA_PORT=9092
 HEADRACE_INFLUX_PORT=8086
 HEADRACE_AIRFLOW_PORT=8080
 HEADRACE_MAILBOX_PORT=1080
@@ -125,3 +142,15 @@ HEADRACE_POSTGRES_PORT=5433
 HEADRACE_BRIDGE_METRICS_PORT=9101
 HEADRACE_SINK_METRICS_PORT=9102
 """
+
+
+def main() -> None:
+    """Write the file if there is none, and print one sentence."""
+    if write_env():
+        print(f"wrote {ENV_FILE}: change ports and addresses there before the first start")
+    else:
+        print(f"{ENV_FILE} exists already")
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from pathlib import Path
 import urllib3
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from dotenv import dotenv_values
 
 from headrace.errors import ConfigurationError
 from native.programs import HERE, Program, run_step
@@ -34,6 +35,7 @@ __all__ = [
     "mosquitto",
     "port_is_free",
     "service_user",
+    "shared_environment",
     "wait_until_ready",
 ]
 
@@ -128,9 +130,13 @@ def kafka(
         "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
         "log.dirs": str(folder / "data"),
     }
-    lines = [f"{key}={_property(value)}" for key, value in {**addresses, **(extra or {})}.items()]
-    shared = (_CONFIG / "kafka.properties").read_text()
-    properties.write_text(f"{shared}\n" + "\n".join(lines) + "\n")
+    # The names of the variables are those of the official image.
+    shared = {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in shared_environment("kafka").items()
+    }
+    values = {**shared, **addresses, **(extra or {})}
+    properties.write_text("".join(f"{key}={_property(text)}\n" for key, text in values.items()))
     logging = _copy(HERE / "kafka" / "log4j2.yaml", folder)
     java = ("java", f"-Xmx{heap}", "-cp", f"{program.path}/*")
     if not (folder / "data" / "meta.properties").exists():
@@ -171,21 +177,19 @@ def influxdb(
     """InfluxDB 2.7. ``extra`` holds ``INFLUXD_*`` settings on top of the shared ones."""
     user = make_folder(folder)
     url = f"http://{LOOPBACK}:{port}/health"
-    config = _copy(_CONFIG / "influxdb.yaml", folder)
     return Server(
         "influxdb",
         (str(program.path),),
         folder,
         environment={
             **program.environment,
-            "INFLUXD_CONFIG_PATH": str(config),
+            **shared_environment("influxdb"),
             "INFLUXD_HTTP_BIND_ADDRESS": f"{LOOPBACK}:{port}",
             "INFLUXD_BOLT_PATH": str(folder / "influxd.bolt"),
             "INFLUXD_SQLITE_PATH": str(folder / "influxd.sqlite"),
             "INFLUXD_ENGINE_PATH": str(folder / "engine"),
             **(extra or {}),
         },
-        files=(config,),
         ready=lambda: _answers(url),
         user=user,
     )
@@ -257,6 +261,12 @@ def wait_until_ready(server: Server, alive: Callable[[], bool], seconds: float =
             msg = f"{server.name} does not answer after {seconds:.0f} s"
             raise ConfigurationError(msg)
         time.sleep(0.1)
+
+
+def shared_environment(name: str) -> dict[str, str]:
+    """Return the configuration of a server that both ways of running share."""
+    values = dotenv_values(_CONFIG / f"{name}.env", interpolate=False)
+    return {variable: value or "" for variable, value in values.items()}
 
 
 def _property(value: str) -> str:

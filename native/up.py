@@ -95,10 +95,12 @@ def _start(server: Server, supervisor: Supervisor, seconds: float = 60.0) -> Non
 def _check_ports(stack: Stack, starting: set[str]) -> None:
     """Check, before anything starts, that no other program uses a port."""
     settings = stack.settings
+    has_bootstrap = "kafka_bootstrap" in settings.model_fields_set
+    kafka_setting = "HEADRACE_KAFKA_BOOTSTRAP" if has_bootstrap else "HEADRACE_KAFKA_PORT"
     needed = {
         "mosquitto": {"HEADRACE_MQTT_PORT": settings.mqtt_port},
         "kafka": {
-            "HEADRACE_KAFKA_BOOTSTRAP": local_kafka_port(settings) or 0,
+            kafka_setting: local_kafka_port(settings) or 0,
             "HEADRACE_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
         },
         "influxdb": {"HEADRACE_INFLUX_PORT": settings.influx_port},

@@ -78,6 +78,11 @@ class InstallationSettings(BaseModel):
         description="Start of this installation: no earlier window is expected. "
         "`make env` writes it.",
     )
+    in_container: Annotated[bool, Switch()] = Field(
+        default=False,
+        description="docker-compose.yaml sets it: loopback is then no address of a server, because "
+        "it is the container itself.",
+    )
     log_level: Annotated[LogLevel, OneOf(LogLevel)] = Field(
         LogLevel.INFO, description="Lowest level of log lines: debug, info, warning or error."
     )
@@ -134,9 +139,11 @@ class MqttSettings(BaseModel):
 class KafkaSettings(BaseModel):
     """Kafka."""
 
+    kafka_port: Port = Field(9092, description="Port of the bundled Kafka, on loopback.")
     kafka_bootstrap: Annotated[str, Bootstrap()] = Field(
-        "127.0.0.1:9092",
-        description="Addresses of Kafka's brokers, comma-separated, each with its port.",
+        default_factory=lambda given: f"127.0.0.1:{given['kafka_port']}",
+        description="Addresses of Kafka's brokers, comma-separated, each with its port; the "
+        "bundled Kafka if not set.",
     )
     kafka_protocol: Annotated[KafkaProtocol, OneOf(KafkaProtocol)] = Field(
         KafkaProtocol.PLAINTEXT,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.checks.addresses import is_loopback
+from headrace.checks.addresses import endpoints, is_loopback
 from headrace.checks.durations import duration_text
 from headrace.setting_choices import KafkaProtocol, SmtpSecurity
 
@@ -30,6 +30,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
             f"readings are kept. Write {duration_text(settings.raw_retention)} or less, or raise "
             "HEADRACE_RAW_RETENTION"
         )
+    yield from _container(settings)
     yield from _kafka(settings)
     yield from _influx(settings)
     yield from _smtp(settings)
@@ -49,6 +50,25 @@ def half_a_certificate(name: str, cert: Path | None, key: Path | None) -> Iterat
     if (cert is None) != (key is None):
         given, missing = ("CERT", "KEY") if key is None else ("KEY", "CERT")
         yield f"{name}_{given}_FILE is set without {name}_{missing}_FILE: set both, or neither"
+
+
+def _container(settings: Settings) -> Iterator[str]:
+    if not settings.in_container:
+        return
+    hosts = {
+        "mqtt_host": {settings.mqtt_host},
+        "kafka_bootstrap": {host for host, _ in endpoints(settings.kafka_bootstrap)},
+        "influx_host": {settings.influx_host},
+        "smtp_host": {settings.smtp_host},
+        "postgres_host": {settings.postgres_host},
+    }
+    for name in hosts.keys() & settings.model_fields_set:
+        for host in filter(is_loopback, hosts[name]):
+            yield (
+                f"HEADRACE_{name.upper()}: inside a container, {host} is the container itself. "
+                "Remove the setting from .env to use the bundled server, or write an address of "
+                "your server that containers reach; host.docker.internal is this machine"
+            )
 
 
 def _kafka(settings: Settings) -> Iterator[str]:

@@ -27,7 +27,6 @@ def test_make_up_works_in_a_folder_with_a_space_under_a_strict_umask() -> None:
     write_env(env)
     text = PORT.sub(lambda match: f"{match[1]}={free_port()}", env.read_text())
     text = re.sub(r"(?m)^(HEADRACE_STATE_DIR)=.*$", rf"\1='{folder / 'state'}'", text)
-    text = re.sub(r"(?m)^(HEADRACE_KAFKA_BOOTSTRAP)=.*$", rf"\1=127.0.0.1:{free_port()}", text)
     text = re.sub(r"(?m)^(HEADRACE_POSTGRES_PASSWORD)=.*$", r"\1='p@ss/w?o#r%d'", text)
     more = {"KAFKA_CONTROLLER_PORT": free_port(), "FLEET_SIZE": 0, "SMTP_HOST": "relay.invalid"}
     env.write_text(text + "".join(f"HEADRACE_{name}={value}\n" for name, value in more.items()))

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from headrace.settings import ENV_PREFIX, Settings, load_settings
-from native.servers import LOOPBACK
 from tests.support.installation import PROJECT
 from tests.support.processes import free_port, wait_for
 
@@ -70,7 +69,6 @@ class Checkout:
             if name == "port" or name.endswith("_port")
         }
         lines = [f"{ENV_PREFIX}{name.upper()}={port}" for name, port in ports.items()]
-        lines.append(f"{ENV_PREFIX}KAFKA_BOOTSTRAP={LOOPBACK}:{free_port()}")
         lines.append(f"{ENV_PREFIX}FLEET_SIZE=3")
         with (self.folder / ".env").open("a", encoding="utf-8") as file:
             file.write("\n".join(["", *lines, ""]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -27,8 +28,8 @@ AIRFLOW = {
 }
 #: The services that run the image without.
 WORKERS = {"provision", "bridge", "sink", "simulate", "cli"}
-#: A variable with a default, with a demand, or with neither. A default may hold a variable.
-VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])((?:\$\{[^}]*\}|[^}])*))?\}")
+#: A variable with a default, with a replacement, or with neither. Both may hold a variable.
+VARIABLE = re.compile(r"\$\{(\w+)(?::([-+])((?:\$\{[^}]*\}|[^}])*))?\}")
 
 
 class Compose:
@@ -42,19 +43,24 @@ class Compose:
         self.raw: dict[str, Any] = content
         self.services: dict[str, dict[str, Any]] = self._filled(content["services"])
         self.configs: dict[str, dict[str, Any]] = self._filled(content["configs"])
+        self.secrets: dict[str, dict[str, Any]] = self._filled(content["secrets"])
         self.volumes: set[str] = set(content["volumes"])
 
     def environment(self, service: str) -> dict[str, str]:
         """Return the environment of a container."""
         own = self.services[service]
         found: dict[str, str] = {}
-        for path in own.get("env_file", []):
+        for path in self.env_files(service):
             found.update({key: value or "" for key, value in dotenv_values(PROJECT / path).items()})
         for key, value in own.get("environment", {}).items():
             given = self._env.get(key) if value is None else value
             if given is not None:
                 found[key] = given
         return found
+
+    def env_files(self, service: str) -> list[str]:
+        """Return the paths of the files with a service's environment, as Compose cleans them."""
+        return [os.path.normpath(path) for path in self.services[service].get("env_file", [])]
 
     def mounts(self, service: str) -> dict[str, tuple[str, bool]]:
         """What is mounted where: source, and whether it is read-only, by target."""
@@ -101,6 +107,8 @@ class Compose:
     def _value(self, match: re.Match[str]) -> str:
         name, operator, text = match.groups()
         found = self._env.get(name)
+        if operator == "+":
+            return VARIABLE.sub(self._value, str(text)) if found else ""
         if not found:
             assert operator == "-", f"{name} is not in .env, and has no default"
             return VARIABLE.sub(self._value, str(text))

@@ -122,6 +122,7 @@ WORKING: dict[str, set[str]] = {
     "sink_id": _WORDS,
     # Topic filters accept any valid text; the bridge checks later that the profile covers them.
     "mqtt_topics": {value for value in _TEXTS if not set(value) & set("+#")} | {"\t"},
+    "in_container": {"0"},
     "mqtt_tls": {"0"},
     "influx_tls": {"0"},
     "postgres_tls": {"0"},

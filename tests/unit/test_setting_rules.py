@@ -54,6 +54,14 @@ REFUSED = {
         {**TLS, "kafka_key_file": FILE},
         "HEADRACE_KAFKA_KEY_FILE is set without HEADRACE_KAFKA_CERT_FILE",
     ),
+    "a broker at the container's own address": (
+        {"in_container": "true", "mqtt_host": "127.0.0.1"},
+        "HEADRACE_MQTT_HOST: inside a container, 127.0.0.1 is the container itself",
+    ),
+    "one of Kafka's brokers at the container's own address": (
+        {"in_container": "true", "kafka_bootstrap": "kafka:9092,localhost:9092"},
+        "HEADRACE_KAFKA_BOOTSTRAP: inside a container, localhost is the container itself",
+    ),
     "InfluxDB's CA without TLS": ({"influx_ca_file": FILE}, "set HEADRACE_INFLUX_TLS=true"),
     "a mail login in plain text": (
         {**LOGIN, "smtp_host": "relay.example.com"},
@@ -91,6 +99,8 @@ ACCEPTED = {
     "a relay without a login": {"smtp_host": "relay.example.com"},
     "PostgreSQL with TLS": {"postgres_tls": "true", "postgres_ca_file": FILE},
     "servers on loopback": {"own_servers": "kafka, postgres"},
+    "a container, and servers elsewhere": {"in_container": "true", "mqtt_host": "mosquitto"},
+    "a container that connects to nothing on loopback": {"in_container": "true"},
 }
 
 

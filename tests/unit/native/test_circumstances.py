@@ -13,6 +13,7 @@ import pytest
 from dotenv import dotenv_values
 
 from headrace.errors import ConfigurationError
+from headrace.settings import load_settings
 from native import servers, up
 from native.circumstances import prepare_environment
 from native.dotenv import write_env
@@ -21,6 +22,7 @@ from native.programs import Program
 from native.servers import Server
 from native.stack import Programs, load_stack
 from native.supervision import Supervisor
+from tests.support.installation import PROJECT
 
 NOTHING = Programs(*[Program(Path("program"))] * 5)
 
@@ -109,8 +111,20 @@ def test_env_quotes_a_folder_with_an_odd_name(
     assert dotenv_values(odd_folder / "env")["HEADRACE_STATE_DIR"] == str(odd_folder / ".state")
     quoted = odd_folder / "it's"
     quoted.mkdir()
-    with pytest.raises(ConfigurationError, match="choose another folder"):
+    with pytest.raises(SystemExit, match="choose another folder"):
         write_env(quoted / "env")
+
+
+def test_env_is_written_by_any_python_without_an_installation(tmp_path: Path) -> None:
+    """Users of Docker need no virtual environment."""
+    script = "import sys; sys.path.insert(0, sys.argv[1]); from native import dotenv; dotenv.main()"
+    isolated = [sys.executable, "-I", "-S", "-c", script, str(PROJECT)]
+    for said in ("wrote .env", ".env exists already"):
+        done = subprocess.run(isolated, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(said)
+    written = dotenv_values(tmp_path / ".env")
+    assert written["HEADRACE_KAFKA_PORT"] == "9092"
+    assert load_settings(tmp_path / ".env").kafka_bootstrap == f"{LOOPBACK}:9092"
 
 
 def test_java_reads_the_folder_s_name(odd_folder: Path) -> None:

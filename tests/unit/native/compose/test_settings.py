@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,77 +10,38 @@ from dotenv import dotenv_values
 
 from headrace.settings import Settings, load_settings
 from native.servers import LOOPBACK
-from tests.support.compose import AIRFLOW, TOOLS, VARIABLE, WORKERS, Compose
+from tests.support.compose import AIRFLOW, VARIABLE, WORKERS, Compose
 
 #: Settings that mean nothing inside a container, and why.
 NOT_HANDED_ON = {
     # The image holds them where the default looks.
     "flux_dir",
-    # The containers talk to the stack's own servers, without TLS and logins, inside the network.
-    "mqtt_tls",
-    "mqtt_ca_file",
-    "kafka_protocol",
-    "kafka_sasl_mechanism",
-    "kafka_username",
-    "kafka_password",
-    "kafka_ca_file",
-    "influx_tls",
-    "influx_ca_file",
-    "influx_token",
-    "kafka_cert_file",
-    "kafka_key_file",
-    "smtp_host",
-    "smtp_security",
-    "smtp_username",
-    "smtp_password",
-    "smtp_ca_file",
-    "postgres_host",
-    "postgres_user",
-    "postgres_database",
-    "postgres_tls",
-    "postgres_ca_file",
     # `make up` reads it; Compose has profiles.
     "own_servers",
-    # Only the cli asks for the workers' health.
-    "bridge_host",
-    "sink_host",
     # Always on loopback outside, and on every address inside.
     "airflow_host",
-    # Nobody outside needs these servers.
+    # Only Kafka itself connects there.
     "kafka_controller_port",
-    "postgres_port",
 }
-#: Settings that only some services get: the rest of the stack has no use for them.
-ONLY_FOR = {
-    "HEADRACE_INFLUX_ADMIN_USER": {"provision"},
-    "HEADRACE_INFLUX_ADMIN_PASSWORD": {"provision"},
-    "HEADRACE_INFLUX_ADMIN_TOKEN": {"provision"},
-    "HEADRACE_AIRFLOW_USER": {"airflow-init"},
-    "HEADRACE_AIRFLOW_PASSWORD": {"airflow-init"},
-    "HEADRACE_POSTGRES_PASSWORD": {"airflow-init"},
-    "HEADRACE_MQTT_USERNAME": {"bridge", "provision"},
-    "HEADRACE_MQTT_PASSWORD": {"bridge", "provision"},
-    "HEADRACE_FLEET_SIZE": {"provision"},
+#: Settings of the servers, and who connects to them.
+CLIENTS = {
+    "MQTT": {"bridge", "provision", "cli"},
+    "KAFKA": {"bridge", "sink", "provision", "cli", *AIRFLOW},
+    "INFLUX": {"sink", "provision", "cli", *AIRFLOW},
+    "SMTP": {"cli", *AIRFLOW},
+    "POSTGRES": AIRFLOW,
 }
-#: Settings that are derived from others if they are not set.
-DERIVED = {"HEADRACE_AIRFLOW_URL"}
-#: Variables of the file that are no settings, but Compose's own.
-NO_SETTINGS = {"COMPOSE_PROJECT_NAME"}
-
-
 #: The least that .env has to have.
-LEAST_ENV = {
-    f"HEADRACE_{name}": "x"
-    for name in (
-        "INSTALLED_AT",
-        "MQTT_PASSWORD",
-        "INFLUX_ADMIN_PASSWORD",
-        "INFLUX_ADMIN_TOKEN",
-        "AIRFLOW_PASSWORD",
-        "AIRFLOW_JWT_SECRET",
-        "AIRFLOW_FERNET_KEY",
-        "POSTGRES_PASSWORD",
-    )
+LEAST_ENV = {"HEADRACE_INSTALLED_AT": "2026-01-01T00:00:00Z"}
+#: Variables of the file that are no settings of Headrace.
+NO_SETTINGS = {"COMPOSE_PROJECT_NAME", "AIRFLOW__CORE__EXECUTOR"}
+#: What this file has a default of its own for: the addresses inside the network.
+INSIDE = {
+    "HEADRACE_MQTT_HOST": "mosquitto",
+    "HEADRACE_KAFKA_BOOTSTRAP": "kafka:19092",
+    "HEADRACE_INFLUX_HOST": "influxdb",
+    "HEADRACE_SMTP_HOST": "mailbox",
+    "HEADRACE_POSTGRES_HOST": "postgres",
 }
 
 
@@ -89,27 +51,66 @@ def known_settings() -> set[str]:
 
 def test_every_name_is_a_setting(compose: Compose, env_file: Path) -> None:
     assert compose.variables() - NO_SETTINGS <= known_settings()
-    assert set(dotenv_values(env_file)) <= known_settings()
+    assert set(dotenv_values(env_file)) - {"COMPOSE_PROFILES"} <= known_settings()
 
 
 def test_every_setting_reaches_the_containers(compose: Compose) -> None:
     kept_out = {f"HEADRACE_{name.upper()}" for name in NOT_HANDED_ON}
     assert not kept_out - known_settings()
-    # What only the cli has would not reach the stack.
     used = {match[0] for match in VARIABLE.findall(compose.text)}
-    for name in set(compose.services) - TOOLS:
-        used |= set(compose.raw["services"][name].get("environment", {}))
+    for service in compose.raw["services"].values():
+        used |= set(service.get("environment", {}))
     missing = known_settings() - used - kept_out
-    assert not missing, "hand them on in x-settings, or say in NOT_HANDED_ON why not"
-    assert not kept_out & used, "they are handed on after all"
+    assert not missing, "hand them on in docker-compose.yaml, or say in NOT_HANDED_ON why not"
+    assert not (kept_out & used) - {"HEADRACE_AIRFLOW_HOST"}, "they are handed on after all"
 
 
-def test_workers_and_airflow_get_the_same_settings(compose: Compose) -> None:
+def test_settings_of_a_server_go_to_its_clients_and_the_rest_to_all(compose: Compose) -> None:
     common = set(compose.raw["x-settings"])
-    for name in (AIRFLOW | WORKERS) - TOOLS:
+    groups = {name: set(compose.raw[f"x-{name.lower()}"]) for name in CLIENTS}
+    for name in AIRFLOW | WORKERS:
         given = set(compose.raw["services"][name]["environment"])
-        own = {setting for setting, services in ONLY_FOR.items() if name in services}
-        assert {item for item in given if item.startswith("HEADRACE_")} == common | own, name
+        assert common <= given, name
+        for server, settings in groups.items():
+            if name in CLIENTS[server]:
+                assert settings <= given, f"{name}: {server}"
+            elif name != "simulate":
+                assert not settings & given, f"{name}: {server}"
+
+
+@pytest.mark.parametrize("server", CLIENTS)
+def test_the_bundled_server_is_used_unless_env_names_another(server: str) -> None:
+    """The port in .env belongs to the host in .env; the bundled server has its default."""
+    address = "KAFKA_BOOTSTRAP" if server == "KAFKA" else f"{server}_HOST"
+    own = {f"HEADRACE_{address}": "own.example.com:1", f"HEADRACE_{server}_PORT": "20001"}
+    bundled = {f"HEADRACE_{server}_PORT": "20001"}
+    for name in CLIENTS[server]:
+        inside = Compose(bundled).environment(name)
+        assert inside[f"HEADRACE_{address}"] == INSIDE[f"HEADRACE_{address}"]
+        outside = Compose(own).environment(name)
+        assert outside[f"HEADRACE_{address}"] == "own.example.com:1"
+        if server != "KAFKA":
+            assert inside[f"HEADRACE_{server}_PORT"] == ""
+            assert outside[f"HEADRACE_{server}_PORT"] == "20001"
+
+
+def test_bundled_servers_listen_at_the_defaults_of_the_settings(compose: Compose) -> None:
+    defaults = {name: str(field.default) for name, field in Settings.model_fields.items()}
+    inside = {
+        name: {port.rpartition(":")[2] for port in service.get("ports", [])}
+        for name, service in compose.services.items()
+    }
+    assert inside["mosquitto"] == {defaults["mqtt_port"]}
+    assert inside["influxdb"] == {defaults["influx_port"]}
+    assert inside["mailbox"] == {defaults["smtp_port"], defaults["mailbox_port"]}
+    assert compose.environment("postgres")["PGPORT"] == defaults["postgres_port"]
+
+
+def test_simulated_devices_never_publish_to_a_broker_of_ones_own() -> None:
+    compose = Compose({"HEADRACE_MQTT_HOST": "own.example.com", "HEADRACE_MQTT_PORT": "8883"})
+    environment = compose.environment("simulate")
+    assert environment["HEADRACE_MQTT_HOST"] == "mosquitto"
+    assert "HEADRACE_MQTT_PORT" not in environment
 
 
 @pytest.mark.parametrize("name", sorted(AIRFLOW | WORKERS))
@@ -125,23 +126,24 @@ def test_settings_are_accepted(
 
 def test_defaults_are_those_of_the_settings(compose: Compose) -> None:
     for name, defaults in compose.defaults().items():
-        if name in DERIVED:
+        # A port, or a certificate, that is only passed on if it is set.
+        own = defaults - {"", os.devnull}
+        if name in NO_SETTINGS or not own:
             continue
         field = Settings.model_fields[name.removeprefix("HEADRACE_").lower()]
-        assert defaults == {str(field.default)}, name
+        assert own == {INSIDE.get(name, str(field.default))}, name
 
 
 def test_published_ports_are_those_of_make_up() -> None:
     defaults = {
         name: field.default for name, field in Settings.model_fields.items() if "port" in name
     }
-    kafka = Settings.model_fields["kafka_bootstrap"].default
     published = {
         name: {port for _, port in ports} for name, ports in Compose(LEAST_ENV).ports().items()
     }
     assert published == {
         "mosquitto": {defaults["mqtt_port"]},
-        "kafka": {int(kafka.rpartition(":")[2])},
+        "kafka": {defaults["kafka_port"]},
         "influxdb": {defaults["influx_port"]},
         "mailbox": {defaults["mailbox_port"], defaults["smtp_port"]},
         "bridge": {defaults["bridge_metrics_port"]},
@@ -153,7 +155,7 @@ def test_published_ports_are_those_of_make_up() -> None:
 def test_ports_can_be_changed() -> None:
     changed = {
         "HEADRACE_MQTT_PORT": "20001",
-        "HEADRACE_KAFKA_BOOTSTRAP": f"{LOOPBACK}:20002",
+        "HEADRACE_KAFKA_PORT": "20002",
         "HEADRACE_INFLUX_PORT": "20003",
         "HEADRACE_MAILBOX_PORT": "20004",
         "HEADRACE_SMTP_PORT": "20005",
@@ -164,17 +166,6 @@ def test_ports_can_be_changed() -> None:
     compose = Compose({**LEAST_ENV, **changed})
     ports = {port for published in compose.ports().values() for _, port in published}
     assert ports == set(range(20001, 20009))
-    # What is said outside has to be true outside.
-    kafka = compose.environment("kafka")
-    assert f"HOST://{LOOPBACK}:20002" in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
-    airflow = compose.environment("airflow-scheduler")
-    assert airflow["AIRFLOW__API__BASE_URL"] == f"http://{LOOPBACK}:20008"
-
-
-def test_links_use_the_public_url() -> None:
-    url = "https://airflow.example.com"
-    compose = Compose({**LEAST_ENV, "HEADRACE_AIRFLOW_URL": url})
-    assert compose.environment("airflow-scheduler")["AIRFLOW__API__BASE_URL"] == url
 
 
 def test_nothing_is_published_beyond_loopback(compose: Compose) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from headrace.settings import Settings
+from headrace.settings import BundledServer, Settings
 from native.servers import Server
 from tests.support.compose import AIRFLOW, ONE_SHOTS, TOOLS, WORKERS, Compose
 
@@ -46,6 +46,13 @@ def test_everything_starts_after_what_it_needs(compose: Compose) -> None:
         "airflow-dag-processor": api_server,
         "airflow-triggerer": api_server,
     }
+
+
+def test_a_server_of_ones_own_replaces_each_server(compose: Compose) -> None:
+    for name, service in compose.services.items():
+        for other, need in service.get("depends_on", {}).items():
+            is_server = other in set(BundledServer)
+            assert need.get("required", True) == (not is_server), f"{name} needs {other}"
 
 
 def test_permanent_services_have_a_restart_policy_and_a_health_check(compose: Compose) -> None:
