@@ -167,6 +167,13 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
         "Nothing.",
     ),
+    "simulated devices can't connect": (
+        (
+            "`headrace simulate` can't open a connection to the broker. `problem` says why. Logged "
+            "once a minute as long as it lasts."
+        ),
+        "Correct what `problem` says, or start the broker.",
+    ),
     "the broker refuses a device": (
         "A simulated device could not log in.",
         "Run `headrace provision`, then `make reload-logins`.",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from headrace.checks.addresses import Bootstrap, Email, Host, WebUrl
@@ -109,6 +109,14 @@ class MqttSettings(BaseModel):
         None,
         description="CA certificates that sign the broker's certificate; the system's if not set.",
     )
+    mqtt_cert_file: Annotated[Path | None, ExistingFile()] = Field(
+        None,
+        description="Client certificate for the broker, with intermediate ones, in PEM. Only "
+        "together with `HEADRACE_MQTT_KEY_FILE` and `HEADRACE_MQTT_TLS`.",
+    )
+    mqtt_key_file: Annotated[Path | None, ExistingFile()] = Field(
+        None, description="Private key of that certificate, in PEM, not encrypted."
+    )
     mqtt_topics: Annotated[tuple[str, ...], NoDecode, TopicFilters()] = Field(
         (),
         description="Topic filters of this bridge, comma-separated, within the profile's topic; "
@@ -134,6 +142,23 @@ class MqttSettings(BaseModel):
         description="The local broker: `anonymous` accepts every device, `password` only those "
         "with a login, each on its own topic.",
     )
+
+    @model_validator(mode="after")
+    def _client_certificate_is_complete(self) -> Self:
+        if (self.mqtt_cert_file is None) != (self.mqtt_key_file is None):
+            given, other = ("CERT", "KEY") if self.mqtt_cert_file else ("KEY", "CERT")
+            msg = (
+                f"HEADRACE_MQTT_{given}_FILE is set and HEADRACE_MQTT_{other}_FILE is not. Set "
+                "both (a client certificate needs its key), or neither"
+            )
+            raise ValueError(msg)
+        if self.mqtt_cert_file is not None and not self.mqtt_tls:
+            msg = (
+                "HEADRACE_MQTT_CERT_FILE has no effect without TLS. Set HEADRACE_MQTT_TLS=true, or "
+                "remove HEADRACE_MQTT_CERT_FILE and HEADRACE_MQTT_KEY_FILE"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class KafkaSettings(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,20 @@ def test_settings_are_frozen() -> None:
 
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mqtt_cert_file": "x"}, "MQTT_CERT_FILE is set and HEADRACE_MQTT_KEY_FILE is not"),
+        ({"mqtt_key_file": "x"}, "MQTT_KEY_FILE is set and HEADRACE_MQTT_CERT_FILE is not"),
+        ({"mqtt_cert_file": "x", "mqtt_key_file": "x"}, "Set HEADRACE_MQTT_TLS=true"),
+    ],
+)
+def test_half_a_client_certificate_is_refused(
+    given: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x").touch()
+    files = {name: str(tmp_path / value) for name, value in given.items()}
+    with pytest.raises(ConfigurationError, match=said):
+        load_settings(Path(os.devnull), **files)

@@ -23,10 +23,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from headrace.checks.topics import PLACEHOLDER
+from headrace.errors import HeadraceError
 from headrace.models.window import rfc3339
 from headrace.profile import MqttTopics
 from headrace.simulation.generator import Generator
 from headrace.storage.mqtt import MqttAddress
+from headrace.storage.mqtt_client import MqttClient, unreachable
 
 __all__ = ["Device", "Fleet", "FleetPlan"]
 
@@ -104,7 +106,7 @@ class Device:
         self._topic = topics.topic.replace(PLACEHOLDER, name)
         self._status_topic = topics.status_topic.replace(PLACEHOLDER, name)
         self._buffer: deque[dict[str, Any]] = deque(maxlen=_BUFFERED_READINGS)
-        self.client = Client(
+        self.client = MqttClient(
             CallbackAPIVersion.VERSION2,
             client_id=f"headrace-{name}",
             # The broker keeps the session, and so which messages it has received.
@@ -115,13 +117,25 @@ class Device:
         self.client.will_set(self._status_topic, "offline", qos=1, retain=True)
         self.client.on_connect = self._on_connect
 
-    def connect(self) -> bool:
-        """Open the connection; the broker answers later."""
+    def connect(self) -> None:
+        """Open the connection; the broker answers later.
+
+        Raises
+        ------
+        AccessDeniedError
+            If a certificate is not accepted.
+        TransientError
+            If the broker can't be reached.
+        """
         try:
             self.client.connect(self._address.host, self._address.port, _KEEPALIVE_SECONDS)
-        except OSError:
-            return False
-        return True
+        except OSError as exc:
+            raise unreachable(self._address, exc) from exc
+
+    def refusal(self) -> HeadraceError | None:
+        """Why the broker ended the TLS connection, if it said so."""
+        alert = self.client.tls_alert
+        return None if alert is None else unreachable(self._address, alert)
 
     def cut(self) -> None:
         """Drop the connection without a DISCONNECT, so that the broker sends the Last Will."""
@@ -194,6 +208,7 @@ class Fleet:
         self._sockets: dict[Device, socket.socket] = {}
         self._due: list[tuple[float, int, str]] = []
         self._sent = 0
+        self._next_complaint = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Measure and send until `stop` is set."""
@@ -237,12 +252,22 @@ class Fleet:
             self._lost(device)
 
     def _connect(self, device: Device) -> bool:
-        if not device.connect():
+        try:
+            device.connect()
+        except HeadraceError as exc:
+            self._unreachable(exc)
             return False
         sock = cast("socket.socket", device.client.socket())
         self._sockets[device] = sock
         self._selector.register(sock, selectors.EVENT_READ, device)
         return True
+
+    def _unreachable(self, exc: HeadraceError) -> None:
+        """Report it for the first device, and once a minute as long as it lasts."""
+        now = time.monotonic()
+        if now >= self._next_complaint:
+            self._next_complaint = now + _REPORT_SECONDS
+            _log.warning("simulated devices can't connect", problem=str(exc))
 
     def _lost(self, device: Device) -> None:
         """Close a connection, and schedule the next attempt."""
@@ -258,6 +283,8 @@ class Fleet:
         for key, _ in self._selector.select(timeout):
             device: Device = key.data
             if device.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                if (refusal := device.refusal()) is not None:
+                    self._unreachable(refusal)
                 self._lost(device)
             elif device.client.want_write():
                 device.client.loop_write()

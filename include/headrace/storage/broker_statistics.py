@@ -27,14 +27,15 @@ _LONGEST_NUMBER = 20
 def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str, int] | None:
     """Read how many messages the broker has dropped and how many it stores.
 
-    The connection is separate and short, has no session, a random client id and no login.
-    With the bridge's login it could take over the bridge's session and remove it: brokers may
-    name sessions after logins. So a broker that requires a login does not tell its counters.
+    The connection is separate and short, has no session, a random client id, no login and no
+    client certificate. With the bridge's own it could take over the bridge's session and remove
+    it: brokers may name sessions after logins, and logins after certificates. So a broker that
+    requires either does not tell its counters.
 
     Parameters
     ----------
     address
-        The broker. Its login is not used.
+        The broker. Its login and client certificate are not used.
     timeout
         Time limit for everything.
 
@@ -42,11 +43,12 @@ def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str
     -------
     dict or None
         Values by name, ``dropped`` and ``stored``, as far as the broker publishes them.
-        `None` if it publishes neither, can't be reached in time, or requires a login.
+        `None` if it publishes neither, can't be reached in time, or requires a login or a client
+        certificate.
     """
     deadline = time.monotonic() + timeout.total_seconds()
     session = MqttSession(
-        replace(address, username=None, password=None),
+        replace(address, username=None, password=None, cert_file=None, key_file=None),
         f"headrace-statistics-{secrets.token_hex(6)}",
         tuple(Subscription(topic, retained=True) for topic in BROKER_COUNTERS),
         keepalive=timedelta(seconds=60),

@@ -6,7 +6,7 @@ import select
 import time
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
@@ -24,6 +24,7 @@ from headrace.storage.mqtt_reasons import (
 )
 from headrace.storage.mqtt_shortfalls import connack_shortfalls, suback_shortfalls
 from headrace.storage.mqtt_stream import Publish, PublishStream
+from headrace.storage.mqtt_tls import starts_like_tls
 
 if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
@@ -67,7 +68,7 @@ class MqttSession:
     Raises
     ------
     ConfigurationError
-        If a filter is invalid or two overlap, or if the CA file can't be read.
+        If a filter is invalid or two overlap, or if a certificate can't be used.
     """
 
     def __init__(
@@ -132,7 +133,8 @@ class MqttSession:
         Raises
         ------
         AccessDeniedError
-            If the broker refuses the login, the certificate or a subscription.
+            If the broker refuses the login, the client's certificate or a subscription, or if
+            its own certificate is not valid.
         ConfigurationError
             If the broker does not support MQTT 5, or refuses the client id or a filter.
         SessionTakenOverError
@@ -141,8 +143,9 @@ class MqttSession:
             If the broker can't be reached or does not answer.
         """
         self._reset()
+        self._client.use_certificates_of(self._address)
         try:
-            self._client.connect(
+            code = self._client.connect(
                 self._address.host,
                 self._address.port,
                 keepalive=int(self._keepalive.total_seconds()),
@@ -152,6 +155,8 @@ class MqttSession:
         except (OSError, ValueError) as exc:
             raise unreachable(self._address, exc) from exc
         self._connected = True
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._broken(code)
         deadline = time.monotonic() + self._timeout
         # What the broker publishes meanwhile stays in the stream until it is taken.
         while not self._subscribed:
@@ -162,7 +167,7 @@ class MqttSession:
                 self._wait_until(deadline)
             except ServerUnavailableError as exc:
                 self.leave(0.0)
-                if self._answered or self._client.stream.speaks_mqtt:
+                if self._answered or self._client.stream.speaks_mqtt or self._address.tls:
                     raise
                 raise ServerUnavailableError(self._no_answer(exc)) from exc
             except HeadraceError:
@@ -307,10 +312,15 @@ class MqttSession:
             failure, self._failure = self._failure, None
             raise failure
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._connected = False
-            if code in (MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN):
-                self._check_ends()
-            raise lost(str(self._address), code)
+            self._broken(code)
+
+    def _broken(self, code: MQTTErrorCode) -> NoReturn:
+        self._connected = False
+        if self._client.stream.alert is not None:
+            raise unreachable(self._address, self._client.stream.alert)
+        if code in (MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            self._check_ends()
+        raise lost(str(self._address), code)
 
     def _check_ends(self) -> None:
         """Tell a connection that breaks now and then from two clients with one name.
@@ -336,7 +346,13 @@ class MqttSession:
     def _no_answer(self, exc: Exception) -> str:
         """Say why a server that accepts connections may not have answered the CONNECT."""
         settings = "Check HEADRACE_MQTT_TLS and HEADRACE_MQTT_PORT"
-        if self._client.stream.speaks_mqtt is None:
+        first_byte = self._client.stream.first_byte
+        if starts_like_tls(first_byte):
+            return (
+                f"the MQTT broker at {self._address} expects TLS. Set HEADRACE_MQTT_TLS=true, or "
+                "HEADRACE_MQTT_PORT to a port without TLS (often 1883)"
+            )
+        if first_byte is None:
             return f"{exc}, before it answered. {settings}, and that the broker supports MQTT 5"
         return f"what answers at {self._address} is not an MQTT broker. {settings}"
 

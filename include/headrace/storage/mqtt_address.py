@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from paho.mqtt.client import Client
 
-from headrace.errors import ConfigurationError
 from headrace.settings import Settings
+from headrace.storage.mqtt_tls import client_context
 
 __all__ = ["MqttAddress"]
 
@@ -27,6 +28,8 @@ class MqttAddress:
         Whether to use TLS.
     ca_file
         CA certificates that sign the broker's certificate; the system's if `None`.
+    cert_file, key_file
+        The client's certificate and its private key, if the broker requires one.
     """
 
     host: str
@@ -35,6 +38,8 @@ class MqttAddress:
     password: str | None = None
     tls: bool = False
     ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> MqttAddress:
@@ -47,6 +52,8 @@ class MqttAddress:
             password=secret.get_secret_value() if secret else None,
             tls=settings.mqtt_tls,
             ca_file=settings.mqtt_ca_file,
+            cert_file=settings.mqtt_cert_file,
+            key_file=settings.mqtt_key_file,
         )
 
     def __repr__(self) -> str:
@@ -63,13 +70,19 @@ class MqttAddress:
         Raises
         ------
         ConfigurationError
-            If the CA file can't be read.
+            If the CA file, the certificate or its key can't be used.
         """
         if self.username is not None:
             client.username_pw_set(self.username, self.password)
         if self.tls:
-            try:
-                client.tls_set(ca_certs=str(self.ca_file) if self.ca_file else None)
-            except OSError as exc:
-                msg = f"HEADRACE_MQTT_CA_FILE: {self.ca_file} holds no CA certificate: {exc}"
-                raise ConfigurationError(msg) from exc
+            client.tls_set_context(self.tls_context())
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Read the certificates anew, as they are now.
+
+        Raises
+        ------
+        ConfigurationError
+            If a file can't be used.
+        """
+        return client_context(self.ca_file, self.cert_file, self.key_file)

@@ -1,9 +1,10 @@
-"""paho's client on a `PublishStream`, and what a session subscribes."""
+"""paho's client, on a `PublishStream` or not, and what a session subscribes."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,12 +12,13 @@ from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from headrace.errors import AccessDeniedError, HeadraceError, ServerUnavailableError
+from headrace.errors import HeadraceError, ServerUnavailableError
 from headrace.storage.mqtt_address import MqttAddress
 from headrace.storage.mqtt_packets import MalformedPackets
 from headrace.storage.mqtt_stream import PublishStream
+from headrace.storage.mqtt_tls import is_tls_alert, tls_failed
 
-__all__ = ["StreamClient", "Subscription", "unreachable"]
+__all__ = ["MqttClient", "StreamClient", "Subscription", "unreachable"]
 
 #: A small receive buffer keeps the backlog in the broker: unread messages are sent again
 #: after a lost connection, and packet ids (65,535) must not be reused among them.
@@ -39,8 +41,54 @@ class Subscription:
         return SubscribeOptions(qos=1, retainHandling=once if self.retained else never)
 
 
-class StreamClient(Client):
-    """paho, reading from a `PublishStream`. Depends on the pinned version of paho.
+class MqttClient(Client):
+    """paho with its TLS failures in sight. Depends on the pinned version of paho.
+
+    Attributes
+    ----------
+    tls_alert
+        Why the broker ended a TLS connection, if it said so after the handshake.
+    """
+
+    tls_alert: ssl.SSLError | None = None
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        context = cast("ssl.SSLContext", self._ssl_context)
+        wrapped = context.wrap_socket(
+            tcp_sock, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        try:
+            wrapped.settimeout(self._connect_timeout)
+            wrapped.do_handshake()
+        except BaseException:
+            # paho's own method leaves the socket open.
+            wrapped.close()
+            raise
+        return wrapped
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        try:
+            return super()._sock_recv(bufsize)
+        except ssl.SSLError as exc:
+            if is_tls_alert(exc):
+                self.tls_alert = exc
+            raise
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        try:
+            return super()._sock_send(buf)
+        except BlockingIOError:
+            raise
+        except OSError:
+            if isinstance(self._sock, ssl.SSLSocket):
+                # The broker may have said why, just before it closed.
+                with suppress(OSError):
+                    self._sock_recv(1)
+            raise
+
+
+class StreamClient(MqttClient):
+    """paho, reading from a `PublishStream`.
 
     Parameters
     ----------
@@ -62,6 +110,17 @@ class StreamClient(Client):
         self._keep_bytes = keep_bytes
         self._malformed = MalformedPackets()
 
+    def use_certificates_of(self, address: MqttAddress) -> None:
+        """Read the certificates again: they may have been renewed.
+
+        Raises
+        ------
+        ConfigurationError
+            If a file can't be used.
+        """
+        if address.tls:
+            self._ssl_context = address.tls_context()
+
     def _create_socket(self) -> Any:
         sock = cast("socket.socket", super()._create_socket())
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -75,12 +134,4 @@ class StreamClient(Client):
 def unreachable(address: MqttAddress, exc: Exception) -> HeadraceError:
     """Make the error for a socket that can't be opened, or broke."""
     text = f"the MQTT broker at {address} can't be reached: {exc}"
-    # A retry does not help against a wrong certificate.
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return AccessDeniedError(
-            f"{text}. Check that HEADRACE_MQTT_CA_FILE is the CA of its certificate and that the "
-            "certificate names HEADRACE_MQTT_HOST"
-        )
-    if isinstance(exc, ssl.SSLError):
-        text += ". Check HEADRACE_MQTT_TLS and HEADRACE_MQTT_PORT"
-    return ServerUnavailableError(text)
+    return tls_failed(address, exc) or ServerUnavailableError(text)

@@ -14,6 +14,7 @@ from paho.mqtt.properties import Properties
 
 from headrace.errors import ServerUnavailableError
 from headrace.storage.mqtt import MqttAddress
+from headrace.storage.mqtt_client import MqttClient, unreachable
 
 if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
@@ -56,6 +57,10 @@ def session_exists(
 
     Raises
     ------
+    AccessDeniedError
+        If a certificate is not accepted.
+    ConfigurationError
+        If a certificate can't be used.
     TransientError
         If the broker does not answer, or refuses the connection.
     """
@@ -71,7 +76,7 @@ def session_exists(
         del client, userdata, properties
         answers.append((flags, reason))
 
-    client = Client(
+    client = MqttClient(
         CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5, manual_ack=True
     )
     seconds = timeout.total_seconds()
@@ -91,8 +96,9 @@ def session_exists(
             code = client.loop(0.1)
         client.disconnect(properties=_farewell(answers))
     except OSError as exc:
-        msg = f"{where} can't be reached: {exc}"
-        raise ServerUnavailableError(msg) from exc
+        raise unreachable(address, exc) from exc
+    if client.tls_alert is not None:
+        raise unreachable(address, client.tls_alert)
     if not answers:
         msg = f"{where} does not answer"
         raise ServerUnavailableError(msg)

@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 from dataclasses import dataclass, field
+from typing import cast
 
 from headrace.errors import ServerUnavailableError
 from headrace.models.deadletter import Oversized
@@ -30,6 +31,7 @@ from headrace.storage.mqtt_packets import (
     publish_head,
     variable_length,
 )
+from headrace.storage.mqtt_tls import is_tls_alert
 
 __all__ = ["DUP", "MALFORMED_TOPIC", "QOS", "RETAIN", "Publish", "PublishStream"]
 
@@ -90,8 +92,10 @@ class PublishStream:
     ----------
     unread_bytes
         Number of bytes that arrived since the last `take`.
-    speaks_mqtt
-        Whether the first byte was that of a CONNACK; `None` before it arrives.
+    first_byte
+        The first byte that arrived; `None` before it does.
+    alert
+        Why the broker ended the TLS connection, if it said so.
     """
 
     def __init__(
@@ -113,7 +117,8 @@ class PublishStream:
         self._unsent = bytearray()
         self._ended = False
         self.unread_bytes = 0
-        self.speaks_mqtt: bool | None = None
+        self.first_byte: int | None = None
+        self.alert: ssl.SSLError | None = None
 
     # What paho calls
 
@@ -153,6 +158,11 @@ class PublishStream:
         return bool(self._control) or self._ended
 
     @property
+    def speaks_mqtt(self) -> bool:
+        """Whether the first packet was a CONNACK."""
+        return self.first_byte == _CONNACK
+
+    @property
     def wants_write(self) -> bool:
         """Whether bytes wait for the socket to take them."""
         return bool(self._unsent)
@@ -172,15 +182,16 @@ class PublishStream:
                 data += self._sock.recv(_READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
-        except OSError:
+        except OSError as exc:
             # paho notices the end of the stream and closes the connection.
+            self._note_alert(exc)
             data = b""
         if not data:
             self._ended = True
             return
         self.unread_bytes += len(data)
-        if self.speaks_mqtt is None:
-            self.speaks_mqtt = data[0] == _CONNACK
+        if self.first_byte is None:
+            self.first_byte = data[0]
         try:
             self._cut(self._rest + data if self._rest else data)
         except MalformedPacketError as exc:
@@ -214,6 +225,16 @@ class PublishStream:
                 del self._unsent[: self._sock.send(self._unsent)]
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
+        except OSError as exc:
+            self._note_alert(exc)
+            if self.first_byte is None and isinstance(self._sock, ssl.SSLSocket):
+                # The broker may have said why, just before it closed.
+                self.fill()
+            raise
+
+    def _note_alert(self, exc: OSError) -> None:
+        if is_tls_alert(exc):
+            self.alert = cast("ssl.SSLError", exc)
 
     def _cut(self, data: bytes) -> None:
         end = len(data)

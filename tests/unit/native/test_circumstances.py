@@ -19,7 +19,7 @@ from native.circumstances import prepare_environment
 from native.dotenv import write_env
 from native.postgres import postgres
 from native.programs import Program
-from native.servers import Server
+from native.servers import LOOPBACK, Server
 from native.stack import Programs, load_stack
 from native.supervision import Supervisor
 from tests.support.installation import PROJECT
