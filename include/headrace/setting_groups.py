@@ -12,7 +12,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from headrace.checks.addresses import Bootstrap, Email, Host, WebUrl
+from headrace.checks.addresses import Advertised, Bootstrap, Email, Host, Listen, WebUrl
 from headrace.checks.durations import Lasting
 from headrace.checks.moments import Moment
 from headrace.checks.topics import TopicFilters
@@ -46,6 +46,7 @@ __all__ = [
     "KafkaSettings",
     "LocalSettings",
     "MqttSettings",
+    "OutsideSettings",
     "SinkSettings",
     "WindowSettings",
     "WorkerSettings",
@@ -436,4 +437,35 @@ class LocalSettings(BaseModel):
     kafka_controller_port: Port = Field(9093, description="Port of the local Kafka's controller.")
     fleet_size: Annotated[int, Whole(0, 10_000)] = Field(
         50, description="Number of simulated generators that the local stack starts."
+    )
+
+
+class OutsideSettings(BaseModel):
+    """Access from other machines to the bundled broker and Kafka."""
+
+    mqtt_listen: Annotated[str | None, Listen(several=True)] = Field(
+        None,
+        description="Further addresses of the bundled broker, comma-separated, such as "
+        "`0.0.0.0:8883`. They require TLS and logins (`HEADRACE_MQTT_LOGIN=password`).",
+    )
+    mqtt_websocket_listen: Annotated[str | None, Listen(several=True)] = Field(
+        None, description="The same for MQTT over secure WebSockets, such as `0.0.0.0:8884`."
+    )
+    kafka_listen: Annotated[str | None, Listen(several=False)] = Field(
+        None,
+        description="A further address of the bundled Kafka for consumers on other machines, such "
+        "as `0.0.0.0:9094`. It requires TLS and a login by SCRAM-SHA-512.",
+    )
+    kafka_advertised: Annotated[str | None, Advertised()] = Field(
+        None,
+        description="Host name and port that those consumers use; `HEADRACE_KAFKA_LISTEN` if not "
+        "set. Required if that is `0.0.0.0` or `[::]`.",
+    )
+    server_cert_file: Annotated[Path | None, ExistingFile()] = Field(
+        None,
+        description="Certificate of the bundled servers, with its chain; the one that "
+        "`headrace certificate` made if not set.",
+    )
+    server_key_file: Annotated[Path | None, ExistingFile()] = Field(
+        None, description="Key of that certificate, a PEM file without a password."
     )

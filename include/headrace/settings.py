@@ -23,6 +23,7 @@ from pydantic_settings import (
 from headrace.checks.addresses import url_host
 from headrace.checks.explain import did_you_mean, explain
 from headrace.errors import ConfigurationError
+from headrace.outside import outside_problem
 from headrace.setting_choices import (
     BundledServer,
     KafkaProtocol,
@@ -39,6 +40,7 @@ from headrace.setting_groups import (
     KafkaSettings,
     LocalSettings,
     MqttSettings,
+    OutsideSettings,
     SinkSettings,
     WindowSettings,
     WorkerSettings,
@@ -75,6 +77,7 @@ class Settings(
     AirflowSettings,
     EmailSettings,
     LocalSettings,
+    OutsideSettings,
     BaseSettings,
 ):
     """All settings of an installation."""
@@ -93,6 +96,13 @@ class Settings(
         found = list(contradictions(self))
         if found:
             raise ValueError("; ".join(found))
+        return self
+
+    @model_validator(mode="after")
+    def _access_from_outside_is_guarded(self) -> Self:
+        problem = outside_problem(self)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     @property
@@ -130,6 +140,11 @@ class Settings(
     def logins_dir(self) -> Path:
         """Folder of the local broker's logins and access rules."""
         return self.state_dir / "mqtt"
+
+    @property
+    def certificates_dir(self) -> Path:
+        """Folder of the CA and the server certificate that `headrace certificate` makes."""
+        return self.state_dir / "certificates"
 
     @classmethod
     def settings_customise_sources(

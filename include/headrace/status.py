@@ -16,6 +16,7 @@ import urllib3
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from headrace.certificates.served import certificate_state
 from headrace.errors import HeadraceError, ServerUnavailableError
 from headrace.kafka_status import ask_kafka, ask_presence
 from headrace.models.window import rfc3339
@@ -215,6 +216,9 @@ def _judge(status: Status, settings: Settings) -> None:
             "lists all losses"
         )
         (problems if item["recorded_ms"] >= recent_ms else status.notices).append(sentence)
+    problem, notice = certificate_state(settings, now)
+    problems += [problem] if problem else []
+    status.notices += [notice] if notice else []
     _notice(status)
 
 

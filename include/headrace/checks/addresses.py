@@ -8,7 +8,18 @@ from urllib.parse import urlsplit
 
 from headrace.checks.values import Check, NotAllowedError, is_printable
 
-__all__ = ["Bootstrap", "Email", "Host", "WebUrl", "endpoints", "is_loopback", "url_host"]
+__all__ = [
+    "Advertised",
+    "Bootstrap",
+    "Email",
+    "Host",
+    "Listen",
+    "WebUrl",
+    "endpoints",
+    "is_everywhere",
+    "is_loopback",
+    "url_host",
+]
 
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -51,6 +62,51 @@ class Bootstrap(Check):
             msg = "an address is given twice"
             raise ValueError(msg)
         return ",".join(f"{url_host(host)}:{port}" for host, port in found)
+
+
+class Listen(Check):
+    """Addresses of this machine for a server to listen on: ``ip:port``, IPv6 in brackets."""
+
+    def __init__(self, *, several: bool) -> None:
+        number = (
+            "one or more IP addresses of this machine, each with a port, comma-separated"
+            if several
+            else "an IP address of this machine with a port"
+        )
+        super().__init__(f"{number}, such as 0.0.0.0:8883, 192.0.2.7:8883 or [::]:8883")
+        self._several = several
+
+    def read(self, value: object) -> str:
+        """Read the addresses, and write each in one form."""
+        if not isinstance(value, str) or ("," in value and not self._several):
+            raise NotAllowedError
+        found = endpoints(value)
+        if len(set(found)) < len(found):
+            msg = "an address is given twice"
+            raise ValueError(msg)
+        for host, _ in found:
+            ipaddress.ip_address(host)
+        return ",".join(f"{url_host(host)}:{port}" for host, port in found)
+
+
+class Advertised(Check):
+    """The address at which clients find a server: ``host:port``, IPv6 in brackets."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the host name or IP address that clients use, with a port, such as "
+            "kafka.example.com:9094"
+        )
+
+    def read(self, value: object) -> str:
+        """Read one address."""
+        if not isinstance(value, str) or "," in value:
+            raise NotAllowedError
+        ((host, port),) = endpoints(value)
+        if is_everywhere(host):
+            msg = f"no client can connect to {host}"
+            raise ValueError(msg)
+        return f"{url_host(host)}:{port}"
 
 
 class WebUrl(Check):
@@ -125,6 +181,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower().removesuffix(".") == "localhost"
+
+
+def is_everywhere(host: str) -> bool:
+    """Return whether a server listens on all addresses with this one; no client can use it."""
+    return host in ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
 
 
 def url_host(host: str) -> str:

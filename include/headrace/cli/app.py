@@ -110,7 +110,7 @@ def _end_after_main_thread() -> None:
 def main() -> None:
     """Run the command line; an expected error becomes one sentence and exit code 1."""
     # The commands register themselves when they are imported.
-    from headrace.cli import login, provision, recovery, simulate, status, workers  # noqa: F401
+    from headrace.cli import certificate, login, provision, recovery, simulate, status, workers  # noqa: F401
 
     try:
         app()

@@ -20,6 +20,13 @@ NOT_HANDED_ON = {
     "own_servers",
     # Always on loopback outside, and on every address inside.
     "airflow_host",
+    # docker/outside.yaml hands these on, and opens the servers to other machines.
+    "mqtt_listen",
+    "mqtt_websocket_listen",
+    "kafka_listen",
+    "kafka_advertised",
+    "server_cert_file",
+    "server_key_file",
     # Only Kafka itself connects there.
     "kafka_controller_port",
 }

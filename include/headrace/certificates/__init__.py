@@ -1,0 +1,1 @@
+"""Certificates of the bundled servers, for clients on other machines."""
