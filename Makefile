@@ -105,6 +105,11 @@ bench-quick: $(INSTALLED) ## Run the short benchmarks (under 5 minutes)
 
 # --- Installing ------------------------------------------------------------------
 
+.PHONY: wheel
+wheel: $(INSTALLED) ## Build a wheel of the package into dist/, for an Airflow of your own
+	@rm -rf build dist
+	@$(BIN)/uv build --quiet --wheel --out-dir dist . && rm -rf build && ls dist/*.whl
+
 # The package is installed in place, so only its dependencies make it stale.
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \

@@ -52,7 +52,8 @@ __all__ = [
     "WorkerSettings",
 ]
 
-_INCLUDE = Path(__file__).resolve().parents[1]
+#: It holds links to the Flux files and profiles beside it; a wheel holds the files themselves.
+_PACKAGE = Path(__file__).resolve().parent
 
 Port = Annotated[int, Whole(1, 65535)]
 HostName = Annotated[str, Host()]
@@ -66,10 +67,11 @@ class InstallationSettings(BaseModel):
     """The installation."""
 
     profile: Annotated[Path, ExistingFile()] = Field(
-        _INCLUDE / "profiles" / "generators.yaml", description="The device profile, a YAML file."
+        (_PACKAGE / "profiles" / "generators.yaml").resolve(),
+        description="The device profile, a YAML file.",
     )
     flux_dir: Annotated[Path, Folder(exists=True)] = Field(
-        _INCLUDE / "flux", description="Folder of the Flux stages."
+        (_PACKAGE / "flux").resolve(), description="Folder of the Flux stages."
     )
     state_dir: Annotated[Path, Folder()] = Field(
         Path(".state"), description="Folder of the tokens, and of the local stack's data and logs."

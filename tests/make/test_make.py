@@ -33,7 +33,7 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shutil.copytree(PROJECT, folder, ignore=NOT_COPIED)
+        shutil.copytree(PROJECT, folder, ignore=NOT_COPIED, symlinks=True)
         # Settings of the test run and pytest's variables must not reach the targets.
         self.environment = {
             name: value
@@ -172,6 +172,13 @@ def test_lock_pins_every_direct_dependency(checkout: Checkout) -> None:
     assert names
     for name in names:
         assert f"\n{name}==" in locked
+
+
+@pytest.mark.runs("make:wheel")
+def test_a_wheel_is_built_and_leaves_no_files_beside_it(checkout: Checkout) -> None:
+    assert "dist/headrace-" in checkout.make("wheel")
+    assert len(list((checkout.folder / "dist").iterdir())) == 1
+    assert not (checkout.folder / "build").exists()
 
 
 @pytest.mark.runs("make:test", "make:test-all")
