@@ -1,1 +1,1 @@
-"""Benchmarks: each result is compared with its goal and with peers measured in the same run."""
+"""Benchmarks compare each result with its goal and with peers measured in the same run."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: what ``make bench`` does."""
+"""``python -m benchmarks`` runs the benchmarks for ``make bench``."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ FAMILIES: tuple[ModuleType, ...] = (
     devices,
     memory,
 )
-#: Rows that take a long time.
+#: Rows that take long.
 LONG = {"fresh.p95", "heal.day", "growth", "devices", "memory"}
 
-#: A tenth of most loads: rough figures.
+#: A tenth of most loads, for rough figures.
 QUICK_SIZE = 0.1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -48,9 +48,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     rows: Annotated[str, typer.Option(help="Rows, comma-separated; all if not given.")] = "",
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes long.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out the rows that take long.")
+    ] = False,
     repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
-    size: Annotated[float, typer.Option(help="Size of the loads, to try things out.")] = 1.0,
+    size: Annotated[
+        float, typer.Option(help="Factor on the size of the loads, for a quick trial.")
+    ] = 1.0,
     results: Annotated[Path, typer.Option(help="File to write.")] = RESULTS,
 ) -> None:
     """Measure, print a table, and write the results."""
@@ -63,7 +67,7 @@ def main(
         console.print(f"no such row: {', '.join(sorted(unknown))}. There are {', '.join(GOALS)}")
         raise typer.Exit(2)
     find_peers(console.print)
-    # A shell that starts it in the background makes it ignore SIGINT, so set the handler.
+    # A shell ignores SIGINT for background commands, so set the handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     measured: list[Row] = []
@@ -74,7 +78,7 @@ def main(
             ours = wanted & set(family.NAMES)
             for row in family.run(place, ours) if ours else ():
                 measured.append(row)
-                # Written after each row, so that results survive if a later row fails.
+                # Write after each row, so that results survive if a later row fails.
                 contents = merged(results, measured, about())
                 results.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     finally:
@@ -83,7 +87,7 @@ def main(
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Stop as after an error, so that no server is left running."""
+    """Stop as after an error, so that no server keeps running."""
     del frame
     sys.exit(128 + number)
 

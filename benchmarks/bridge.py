@@ -1,4 +1,4 @@
-"""The bridge (MQTT to Kafka), compared with its peers and with the broker alone."""
+"""Measures the bridge (MQTT to Kafka), its peers, and the broker alone."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
     alone: list[Measured] = []
     for turn in range(place.repeats):
         for by, start in contenders.items():
-            place.say(f"bridge, run {turn + 1} of {place.repeats}: {by}, {count:,} readings")
+            place.report(f"bridge, run {turn + 1} of {place.repeats}: {by}, {count:,} readings")
             runs.append(measure_bridge(place, by, start, count))
         if "bridge.limit" in wanted:
-            place.say(f"bridge, run {turn + 1} of {place.repeats}: the broker alone")
+            place.report(f"bridge, run {turn + 1} of {place.repeats}: the broker alone")
             alone.append(_broker_alone(place, count))
     limit = next(usage for run, usage in reversed(runs) if run.by == OURS).limit()
     rates = [run for run, _ in runs]
@@ -70,7 +70,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         )
         rows.append(
             row_without_peer(
-                "bridge.limit", "share of the broker's own", share, [*ours, *alone], Remark(limit)
+                "bridge.limit", "share of the broker's rate", share, [*ours, *alone], Remark(limit)
             )
         )
     return rows
@@ -89,9 +89,9 @@ def measure_bridge(
     devices: int = 1000,
     watched: Callable[[int], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Measured, Usage]:
-    """Measure how fast a contender moves readings to Kafka, sent at the highest rate.
+    """Measure how fast a contender moves readings to Kafka at the highest rate.
 
-    Timed from the first reading sent to the last one in Kafka; CPU seconds are those of
+    The time is from the first reading sent to the last one in Kafka. CPU seconds count
     the contender's whole process in that time.
 
     Raises
@@ -136,28 +136,28 @@ def send_until(
     process: Process,
     arrived: Callable[[], int],
 ) -> int:
-    """Send single readings until one arrives: a peer does not say when it has subscribed.
+    """Send single readings until one arrives, because a peer does not report its subscription.
 
     Returns
     -------
     int
-        How many have arrived.
+        Number of readings that have arrived.
     """
     sock = connect(place.backbone.mqtt_port, f"probe-{installation.name}")
-    # Its number is below those of the load.
+    # The number is below those of the load.
     probe = payload(0, 0).replace(str(FIRST_NUMBER).encode(), b"0")
     deadline = time.monotonic() + _START_SECONDS
     sent = 0
     while not arrived():
         if time.monotonic() > deadline or not process.alive:
-            msg = f"nothing comes out of it\n{process.tail()}"
+            msg = f"no reading arrived\n{process.tail()}"
             raise CountError(msg)
         sent += 1
         sock.sendall(publish(f"{installation.name}/{device(0)}", sent, probe))
         receive_packet(sock, _PUBACK)
         time.sleep(_PROBE_SECONDS)
     sock.close()
-    # By then, the other accepted readings have arrived.
+    # After this time, the other accepted readings have arrived.
     time.sleep(2 * _PROBE_SECONDS)
     return arrived()
 

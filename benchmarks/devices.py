@@ -1,4 +1,4 @@
-"""Number of devices that stay connected, with keep-alive and Last Will, beside the bridge."""
+"""Measures how many devices with keep-alive and Last Will stay connected beside the bridge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOLD_SECONDS = 135.0
 _LOOK_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 _CONNECTED = "$SYS/broker/clients/connected"
-#: Clients that are no devices: the bridge. (Whoever asks is not counted for sure.)
+#: Other clients: the bridge. The client that reads the count may not be included.
 _OTHERS = 1
 
 
@@ -36,14 +36,14 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         fleet = installation.worker(
             "simulate", "--generators", str(size), "--interval", "10-20", label="fleet"
         )
-        place.say(f"connecting {size:,} devices")
+        place.report(f"connecting {size:,} devices")
         begun = time.monotonic()
         fleet.launch()
         wait_for(lambda: _online(installation)[0] >= size, _CONNECT_SECONDS, every=2)
         connected_seconds = time.monotonic() - begun
         # The broker updates its count every few seconds.
         wait_for(lambda: _connected(place) >= size + _OTHERS, _ANSWER_SECONDS, every=1)
-        place.say(f"holding them for {_HOLD_SECONDS:.0f} s")
+        place.report(f"keeping them connected for {_HOLD_SECONDS:.0f} s")
         meter = place.meter(bridge=bridge.pid, fleet=fleet.pid)
         deadline = time.monotonic() + _HOLD_SECONDS
         least = size
@@ -62,7 +62,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         "dropped": dropped,
     }
     runs = [Measured(OURS, held, details)]
-    return [row_without_peer("devices", "devices held", held, runs, Remark(usage.limit()))]
+    return [row_without_peer("devices", "devices connected", held, runs, Remark(usage.limit()))]
 
 
 def _online(installation: Installation) -> tuple[int, int]:
@@ -83,13 +83,13 @@ def _online(installation: Installation) -> tuple[int, int]:
 
 
 def _connected(place: Workplace) -> int:
-    """How many clients the broker says are connected; it says so anew every ten seconds."""
+    """Return the broker's count of connected clients, which it updates every ten seconds."""
     with connect(place.backbone.mqtt_port, "benchmark-counts") as sock:
         sock.settimeout(_ANSWER_SECONDS)
         subscribe(sock, _CONNECTED)
         first, length = exactly(sock, 2)
         body = exactly(sock, length)
     topic = int.from_bytes(body[:2], "big")
-    # A packet id follows where it is sent at QoS 1.
+    # At QoS 1, a packet id follows.
     begin = 2 + topic + (2 if first & 0x06 else 0)
     return int(body[begin:])

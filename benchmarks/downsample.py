@@ -1,7 +1,7 @@
-"""An hour of windows in one query, compared with one query per window.
+"""Measures one query for an hour of windows and one query per window.
 
-An InfluxDB task runs one query per window. Here it uses our pushed-down Flux, without the
-additional costs of a task: log, schedule and bookkeeping.
+An InfluxDB task runs one query per window. The comparison uses our Flux without the other
+costs of a task: log, schedule and bookkeeping.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WINDOW = timedelta(minutes=1)
 _HOUR = timedelta(hours=1)
 _EVERY = timedelta(seconds=4)
 _PATIENCE = timedelta(minutes=10)
-_TASK = "window by window"
+_TASK = "query per window"
 _ARTICLE = "article's query"
 
 
@@ -44,15 +44,15 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
     runs: list[Measured] = []
     with place.installation() as installation, patient_pipeline(installation) as pipeline:
         windows = hour_of_readings(place, installation, devices, _EVERY)
-        # The first time makes the series, which live windows find there, and shows that
-        # either writes all there is to write.
+        # The first run creates the series, which exist for live windows, and checks that both #
+        # methods write all rows.
         for by in (OURS, _TASK):
             _compute(by, windows, pipeline)
             _check_rows(windows, installation, devices)
             _forget_rows(windows, installation)
         for turn in range(place.repeats):
             for by in (OURS, _TASK, _ARTICLE):
-                place.say(f"downsample, run {turn + 1} of {place.repeats}: {by}")
+                place.report(f"downsample, run {turn + 1} of {place.repeats}: {by}")
                 meter = place.meter()
                 if by == _ARTICLE:
                     seconds = _article(windows, installation)
@@ -78,17 +78,17 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
 def hour_of_readings(
     place: Workplace, installation: Installation, devices: int, every: timedelta
 ) -> WindowRange:
-    """Fill InfluxDB with an hour of readings; returns its windows."""
+    """Fill InfluxDB with an hour of readings; return its windows."""
     stop = floor(datetime.now(UTC), _WINDOW) - _WINDOW
     windows = WindowRange(stop - _HOUR, stop, _WINDOW)
-    place.say(f"filling InfluxDB with an hour of {devices:,} generators")
+    place.report(f"filling InfluxDB with an hour of {devices:,} generators")
     fill_influx(installation, windows.start, windows.stop, devices=devices, every=every)
     return windows
 
 
 @contextmanager
 def patient_pipeline(installation: Installation) -> Iterator[Pipeline]:
-    """What the stages work with, and time enough for the largest of ranges."""
+    """Yield the stages' clients, with a timeout for the largest range."""
     settings = installation.settings
     with Influx(influx_address(settings, "airflow"), timeout=_PATIENCE) as influx:
         yield Pipeline(
@@ -101,7 +101,7 @@ def patient_pipeline(installation: Installation) -> Iterator[Pipeline]:
 
 
 def measure_downsample(windows: WindowRange, pipeline: Pipeline) -> float:
-    """Measure the seconds that the stage takes for a range, including its writes."""
+    """Measure the seconds of the stage for a range, including its writes."""
     begun = time.monotonic()
     downsample(windows, pipeline, settled=True, run="benchmark/1")
     return time.monotonic() - begun
@@ -112,7 +112,7 @@ def _compute(by: str, windows: WindowRange, pipeline: Pipeline) -> float:
 
 
 def _one_by_one(windows: WindowRange, pipeline: Pipeline) -> float:
-    """Measure the seconds of one query per window in sequence, without our markers."""
+    """Measure the seconds of one query per window, in sequence and without markers."""
     begun = time.monotonic()
     for window in windows.pieces(1):
         pipeline.run("downsample.flux", downsample_params(window, pipeline))
@@ -120,7 +120,7 @@ def _one_by_one(windows: WindowRange, pipeline: Pipeline) -> float:
 
 
 def _article(windows: WindowRange, installation: Installation) -> float:
-    """Seconds of the article's query, which writes nothing and gives only the last window."""
+    """Measure the article's query, which writes nothing and returns only the last window."""
     profile = installation.profile
     params: dict[str, FluxValue] = {
         "bucket": profile.buckets.raw,

@@ -1,4 +1,4 @@
-"""Fills the servers before a run: readings in Kafka, as the bridge writes them, or in InfluxDB."""
+"""Fills Kafka or InfluxDB with readings before a run, as bridge and sink write them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def prepared_lines(
     every: timedelta,
     batch: int = _BATCH,
 ) -> Iterator[bytes]:
-    """Lines of a fleet that reports evenly in ``[start, stop)``, in batches."""
+    """Yield batches of lines of a fleet that reports evenly in ``[start, stop)``."""
     profile = installation.profile
     line = lines(profile.measurement, profile.id_field)
     begin, end = epoch_ns(start), epoch_ns(stop)
@@ -33,7 +33,7 @@ def prepared_lines(
     written: list[str] = []
     for number, moment in enumerate(range(begin, end, step)):
         for index in range(devices):
-            # Each device reports at a different time, as in a real fleet.
+            # As in a real fleet, each device reports at a different time.
             written.append(line(index, number * 31 + index, moment + index * step // devices))
             if len(written) == batch:
                 yield "\n".join(written).encode()
@@ -50,7 +50,7 @@ def fill_influx(
     devices: int,
     every: timedelta,
 ) -> int:
-    """Write the readings of a fleet in ``[start, stop)``; returns how many."""
+    """Write the readings of a fleet in ``[start, stop)``; return their number."""
     bucket = installation.profile.buckets.raw
     batches = prepared_lines(installation, start, stop, devices=devices, every=every)
     with installation.admin_influx() as influx, ThreadPoolExecutor(2) as pool:
@@ -72,7 +72,7 @@ def fill_kafka(
 ) -> None:
     """Produce readings to the raw topic as the bridge does, one device after the other.
 
-    Each reading of a device is stamped a millisecond after the one before.
+    Readings of a device are one millisecond apart.
     """
     topic = installation.profile.topics.raw
     producer = installation.kafka.producer(

@@ -1,4 +1,4 @@
-"""The goal of each row."""
+"""Goals of the rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["GOALS", "Goal"]
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound, either on the value itself or on its ratio to the peer's.
+    """A bound on the value or on its ratio to the peer's value.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Goal:
     unit: str = ""
 
     def met(self, judged: float) -> bool:
-        """Whether a figure reaches the goal."""
+        """Return whether a figure reaches the goal."""
         return judged <= self.bound if self.at_most else judged >= self.bound
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Goal:
         return f"{'ratio ' if self.on_ratio else ''}{sign} {self.bound:,g} {self.unit}".rstrip()
 
 
-#: By row, in the order of the table.
+#: Goals by row, in the order of the table.
 GOALS = {
     "bridge.cpu": Goal(2.0, on_ratio=True),
     "bridge.rate": Goal(1.3, on_ratio=True),

@@ -1,4 +1,4 @@
-"""Cost of a reading in a fleet of 10,000 generators, compared with a fleet of 100."""
+"""Compares the cost of a reading in fleets of 10,000 and of 100 generators."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["NAMES", "run"]
 NAMES = ("growth",)
 
 _FLEETS = (100, 10_000)
-#: So many that meeting each device for the first time, which costs more, is a small part.
+#: Enough that the extra cost of each device's first reading is a small part.
 _BRIDGE_READINGS = 400_000
 _SINK_READINGS = 1_000_000
-#: A few percent are looked for, so each part is measured more often than the other rows are.
+#: The differences are a few percent, so each part is measured more often than other rows.
 _MORE_OFTEN = 2
 _EVERY = timedelta(seconds=15)
 _MICROSECONDS = 1e6
 
 
 def run(place: Workplace, wanted: set[str]) -> list[Row]:
-    """Measure bridge, sink and downsample with either fleet, in turn."""
+    """Measure bridge, sink and downsampling with both fleets, in turn."""
     del wanted
     place.warm_kafka()
     costs: dict[str, Callable[[int], float]] = {
@@ -41,9 +41,9 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         measured: dict[int, list[float]] = {devices: [] for devices in _FLEETS}
         turns = place.repeats * _MORE_OFTEN
         for turn in range(turns):
-            # Both fleets go first equally often, because servers change while they run.
+            # Each fleet is first equally often, because servers change while they run.
             for devices in _FLEETS if turn % 2 == 0 else reversed(_FLEETS):
-                place.say(f"growth, run {turn + 1} of {turns}: {part}, {devices:,} generators")
+                place.report(f"growth, run {turn + 1} of {turns}: {part}, {devices:,} generators")
                 each = cost(devices)
                 measured[devices].append(each)
                 details = {"generators": devices, "microseconds_a_reading": each}
@@ -55,9 +55,9 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
     listed = ", ".join(f"{part} {factor:.2f}" for part, factor in growth.items())
     remark = Remark(
         f"{worst} grows most ({listed})",
-        if_missed=f"runs of one and the same fleet differ by up to x {spread[worst]:.2f}",
+        if_missed=f"runs of the same fleet differ by up to x {spread[worst]:.2f}",
     )
-    return [row_without_peer("growth", "cost at 10,000 / at 100", growth[worst], runs, remark)]
+    return [row_without_peer("growth", "cost ratio, 10,000 to 100", growth[worst], runs, remark)]
 
 
 def _bridge(place: Workplace, count: int, devices: int) -> float:
@@ -75,7 +75,7 @@ def _sink(place: Workplace, count: int, devices: int) -> float:
 
 
 def _downsample(place: Workplace, devices: int) -> float:
-    """Time a raw reading takes; each generator has as many in either fleet."""
+    """Measure the time per raw reading; both fleets have the same readings per generator."""
     with place.installation() as installation, patient_pipeline(installation) as pipeline:
         windows = hour_of_readings(place, installation, devices, _EVERY)
         readings = devices * (windows.stop - windows.start) // _EVERY

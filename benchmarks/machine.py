@@ -1,4 +1,4 @@
-"""The machine and the versions that the results were measured with."""
+"""Describes the machine and the versions of a measurement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = ("confluent-kafka", "influxdb-client", "msgspec", "paho-mqtt", "apac
 
 
 def about() -> dict[str, Any]:
-    """Machine, versions, and the time."""
+    """Return machine, versions and time."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "measured": rfc3339(datetime.now(UTC).replace(microsecond=0)),

@@ -1,4 +1,4 @@
-"""Memory of the workers: each alone at its highest rate, and both for half an hour."""
+"""Measures the workers' memory: each alone at its highest rate, then both for half an hour."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MINUTES = 30
 _BRIDGE_READINGS = 500_000
 _SINK_READINGS = 1_000_000
 _SAMPLE_SECONDS = 5.0
-#: Growth from the second fifth of the time to the last that still counts as flat.
+#: Largest growth from the second to the last fifth of the run that counts as flat.
 _FLAT = 1.05
 _FIFTHS = 5
 #: Kafka's size limit per partition: half an hour of readings would fill a disk.
@@ -39,12 +39,12 @@ _SEGMENT_BYTES = "50000000"
 def run(place: Workplace, wanted: set[str]) -> list[Row]:
     """Measure each worker alone at its highest rate, then both for half an hour."""
     del wanted
-    place.say("memory: the bridge flat out")
-    flat_out = {"bridge": _bridge_flat_out(place)}
-    place.say("memory: the sink flat out")
-    flat_out["sink"] = _sink_flat_out(place)
+    place.report("memory: the bridge at full rate")
+    full_rate = {"bridge": _bridge_full_rate(place)}
+    place.report("memory: the sink at full rate")
+    full_rate["sink"] = _sink_full_rate(place)
     minutes = _MINUTES * place.size
-    place.say(f"memory: {minutes:.0f} minutes of both")
+    place.report(f"memory: {minutes:.0f} minutes of both")
     samples: dict[str, list[float]] = {"bridge": [], "sink": []}
     with place.installation() as installation:
         _bound_topic(installation)
@@ -76,9 +76,9 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
     runs = [
         Measured(
             f"{OURS} {name}",
-            max(flat_out[name], long[name]),
+            max(full_rate[name], long[name]),
             {
-                "flat_out": flat_out[name],
+                "full_rate": full_rate[name],
                 "long_run": long[name],
                 "minutes": minutes,
                 "readings": sent,
@@ -94,10 +94,10 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         f"the memory of {' and '.join(not_flat)} grew" if not_flat else "",
     )
     worst = max(run.value for run in runs)
-    return [row_without_peer("memory", "MB at the peak", worst, runs, remark)]
+    return [row_without_peer("memory", "MB peak", worst, runs, remark)]
 
 
-def _bridge_flat_out(place: Workplace) -> float:
+def _bridge_full_rate(place: Workplace) -> float:
     count = place.amount(_BRIDGE_READINGS)
     measured, _ = measure_bridge(
         place, OURS, lambda installation: installation.worker("bridge"), count
@@ -105,7 +105,7 @@ def _bridge_flat_out(place: Workplace) -> float:
     return measured.details["peak_megabytes"]
 
 
-def _sink_flat_out(place: Workplace) -> float:
+def _sink_full_rate(place: Workplace) -> float:
     count = place.amount(_SINK_READINGS)
     measured, _ = measure_sink(place, OURS, lambda installation: installation.worker("sink"), count)
     return measured.details["peak_megabytes"]

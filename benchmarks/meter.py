@@ -1,4 +1,4 @@
-"""CPU seconds and memory of whole processes, as the kernel counts them."""
+"""Reads CPU seconds and memory of whole processes from the kernel."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 __all__ = ["Meter", "Usage", "cpu_seconds", "peak_megabytes", "resident_megabytes"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-#: A thread that is busy for this share of the time is what everything waits for.
+#: A core that is busy for this share of the time limits the result.
 _SATURATED = 0.9
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and all its threads so far, in seconds."""
+    """Return the CPU seconds of a process and all its threads so far."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    # The name may hold spaces and brackets; what follows the last bracket does not.
+    # The process name can contain spaces and brackets, so split after the last bracket.
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def peak_megabytes(pid: int) -> float:
-    """Most memory that a process ever had resident, in MB (10^6 bytes)."""
+    """Return the peak resident memory of a process, in MB (10^6 bytes)."""
     return _status(pid, "VmHWM")
 
 
 def resident_megabytes(pid: int) -> float:
-    """Memory that a process has resident now, in MB (10^6 bytes)."""
+    """Return the resident memory of a process, in MB (10^6 bytes)."""
     return _status(pid, "VmRSS")
 
 
@@ -43,12 +43,12 @@ def _status(pid: int, name: str) -> float:
 
 @dataclass(frozen=True)
 class Usage:
-    """What some processes used during a measurement.
+    """CPU use of some processes during a measurement.
 
     Parameters
     ----------
     seconds
-        How long it took.
+        Duration of the measurement.
     cpu
         CPU seconds by name.
     """
@@ -57,7 +57,7 @@ class Usage:
     cpu: Mapping[str, float]
 
     def limit(self) -> str:
-        """Say in a few words what the measurement was limited by."""
+        """Describe in a few words what limited the measurement."""
         shares = {name: used / self.seconds for name, used in self.cpu.items()}
         listed = ", ".join(
             f"{name} {share:.2f}"
@@ -68,12 +68,12 @@ class Usage:
             return f"CPU, all {cores} cores busy ({listed})"
         single = [name for name, share in shares.items() if share >= _SATURATED]
         if single:
-            return f"{single[0]}, one core of it ({listed})"
-        return f"waiting, no core was busy throughout ({listed})"
+            return f"one core, used by {single[0]} ({listed})"
+        return f"waiting, no core was always busy ({listed})"
 
 
 class Meter:
-    """Measures processes between its making and `read`.
+    """Measures processes from its creation to `read`.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Meter:
         self._before = {name: cpu_seconds(pid) for name, pid in self._processes.items()}
 
     def read(self, more: Mapping[str, float] | None = None) -> Usage:
-        """CPU used since the beginning; ``more`` is what others have measured themselves."""
+        """Return the CPU seconds since the creation; ``more`` adds values measured elsewhere."""
         return Usage(
             time.monotonic() - self._begun,
             {

@@ -1,4 +1,4 @@
-"""The whole path from the device to InfluxDB, with both workers on one machine."""
+"""Measures the whole path from device to InfluxDB, with both workers on one machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["MORE_THAN_ENOUGH", "NAMES", "flow", "run"]
 NAMES = ("path.rate",)
 
 _READINGS = 400_000
-#: Readings that may be anywhere between the device and InfluxDB: a second or two's worth.
-#: While it is no more than this, the lag does not grow.
+#: Maximum readings between device and InfluxDB, about one or two seconds of load. Up to this
+#: limit, the lag does not grow.
 _UNDER_WAY = 40_000
 _TELL_SECONDS = 0.1
 _TELEGRAFS = "two Telegrafs"
 _SILENCE_SECONDS = 60.0
-#: Readings for a load that is ended by the clock.
+#: Readings of a load with a time limit.
 MORE_THAN_ENOUGH = 1_000_000_000
 
 
@@ -46,7 +46,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
     limit = ""
     for turn in range(place.repeats):
         for by, make in ((OURS, ours), (_TELEGRAFS, telegrafs)):
-            place.say(f"path, run {turn + 1} of {place.repeats}: {by}, {count:,} readings")
+            place.report(f"path, run {turn + 1} of {place.repeats}: {by}, {count:,} readings")
             measured, usage = _measure(place, by, make, count)
             runs.append(measured)
             if by == OURS:
@@ -60,9 +60,9 @@ def _measure(
     make: Callable[[Installation], tuple[Process, Process]],
     count: int,
 ) -> tuple[Measured, Usage]:
-    """Send as fast as InfluxDB gets it: so many readings are under way, and no more.
+    """Send readings at the rate at which they reach InfluxDB, with a limit on those under way.
 
-    That is the highest rate at which the lag does not grow, found in one run.
+    One run thus finds the highest rate at which the lag does not grow.
     """
     with place.installation() as installation:
         bridge, sink = make(installation)
@@ -99,30 +99,30 @@ def flow(
     seconds: float = math.inf,
     watch: Callable[[], None] = lambda: None,
 ) -> tuple[int, float]:
-    """Keep a load at the rate at which InfluxDB gets it, then wait for the last reading.
+    """Keep a load at the rate at which readings reach InfluxDB; wait for the last one.
 
     Parameters
     ----------
     place
         The servers.
     load
-        The generator, not told anything yet.
+        The load generator, not started yet.
     before
-        Points that InfluxDB had taken before.
+        Points written to InfluxDB before.
     count, seconds
-        When to end: after so many readings, or so long.
+        End after this number of readings, or after this time.
     watch
         Called every few milliseconds.
 
     Returns
     -------
     int, float
-        Readings sent, and when the last was in InfluxDB, on the monotonic clock.
+        Readings sent, and the time of the last one in InfluxDB, on the monotonic clock.
 
     Raises
     ------
     CountError
-        If nothing more comes although readings are under way.
+        If no reading arrives although some are under way.
     """
     told = written = 0
     heard = begun = time.monotonic()
@@ -138,5 +138,5 @@ def flow(
         if now > written:
             written, heard = now, time.monotonic()
         elif time.monotonic() - heard > _SILENCE_SECONDS:
-            msg = f"{written:,} of {told:,} readings came to InfluxDB"
+            msg = f"{written:,} of {told:,} readings reached InfluxDB"
             raise CountError(msg)

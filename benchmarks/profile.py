@@ -1,8 +1,8 @@
-"""``python -m benchmarks.profile bridge|sink``: where a worker's time goes, by py-spy.
+"""``python -m benchmarks.profile bridge|sink`` shows where a worker spends its time.
 
-Prints the functions that the worker's Python spends its time in, the C that they call
-included. librdkafka's own threads are not in it; the CPU seconds above the table are those
-of the whole process.
+It prints the slowest Python functions, measured by py-spy and including the C code that they
+call. librdkafka's threads are not included; the CPU seconds above the table are those of the
+whole process.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def main(worker: str, readings: int = 400_000, lines: int = 25) -> None:
     total = sum(alone.values())
     each = measured.details["cpu_seconds"] / measured.details["readings"] * 1e6
     print(f"{worker}: {each:.1f} us of CPU a reading, {total:,} samples")
-    print("| function | itself | with what it calls |\n|-|-|-|")
+    print("| function | alone | with callees |\n|-|-|-|")
     for name, count in alone.most_common(lines):
         print(f"| `{name}` | {count / total:.1%} | {below[name] / total:.1%} |")
 
 
 def _count(stacks: str) -> tuple[Counter[str], Counter[str]]:
-    """Samples by function: at the top of the stack, and anywhere on it."""
+    """Count samples by function: at the top of the stack, and anywhere on it."""
     alone: Counter[str] = Counter()
     below: Counter[str] = Counter()
     for line in stacks.splitlines():

@@ -1,7 +1,7 @@
-"""The readings that the benchmark sends: valid, numbered, and all of one length.
+"""Readings of the benchmark: valid, numbered, and all of one length.
 
-The number stands in the field `fuel`, where Kafka and InfluxDB both show it. One length
-for all lets the load generator handle packets by the thousand instead of one by one.
+The number is the value of `fuel`, which both Kafka and InfluxDB store. The common length lets
+the load generator handle thousands of packets at once.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable
 
 __all__ = ["FIRST_NUMBER", "device", "fields", "lines", "payload"]
 
-#: Numbers begin here, so that all have seven digits.
+#: First number; all numbers have seven digits.
 FIRST_NUMBER = 1_000_000
 _FIRST_DEVICE = 10_001
 _VARIANTS = 5000
 
 
 def device(index: int) -> str:
-    """Id of a generator, by its place in the fleet."""
+    """Return the id of a generator from its index in the fleet."""
     return f"generator{_FIRST_DEVICE + index}"
 
 
 def fields(number: int) -> dict[str, float]:
-    """Values of a reading; each has the same number of digits in every reading."""
+    """Return the values of a reading. Each has the same number of digits in every reading."""
     chance = random.Random(number)  # noqa: S311 - a load, not a secret
     return {
         "lat": chance.randrange(25_00001, 49_00000, 2) / 1e5,
@@ -36,7 +36,7 @@ def fields(number: int) -> dict[str, float]:
 
 
 def payload(index: int, number: int) -> bytes:
-    """A reading as its device sends it: about 150 bytes of JSON, without `time`."""
+    """Return a reading as its device sends it: about 150 bytes of JSON, without `time`."""
     values = fields(number)
     return (
         f'{{"generatorID": "{device(index)}", "lat": {values["lat"]:.5f}, '
@@ -47,13 +47,13 @@ def payload(index: int, number: int) -> bytes:
 
 
 def lines(measurement: str, id_field: str) -> Callable[[int, int, int], str]:
-    """Make a function that writes a reading as a line for InfluxDB, as the sink does.
+    """Return a function that encodes a reading as the sink does.
 
     Returns
     -------
     callable
-        Takes the device's place in the fleet, a number and the time in nanoseconds since
-        the epoch. Values come round after some thousand numbers.
+        Takes the device's index in the fleet, a number, and the time in nanoseconds since
+        the epoch. Values repeat after some thousand numbers.
     """
     values = [
         ",".join(f"{name}={value!r}" for name, value in fields(number).items())

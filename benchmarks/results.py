@@ -1,4 +1,4 @@
-"""What a row of the benchmark came to, and the file that holds all of them."""
+"""Results of the rows, and the file with all results."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Measured:
     Parameters
     ----------
     by
-        Who ran: `OURS`, or the name of a peer.
+        Name of the contender: `OURS` or a peer.
     value
-        What the row is about, in the row's unit.
+        Result in the row's unit.
     details
-        Whatever else was measured in the same run, by name.
+        Other values measured in the same run, by name.
     """
 
     by: str
@@ -41,16 +41,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Remark:
-    """What a reader has to know to judge a row.
+    """Remarks on a row.
 
     Parameters
     ----------
     limited_by
-        What kept the row from being better.
+        What limited the result.
     missed_because
-        What speaks against the row besides its figure.
+        Reason to count the row as missed, whatever its figure.
     if_missed
-        Why it is, should the figure miss the goal.
+        Explanation that is shown only if the figure misses the goal.
     """
 
     limited_by: str
@@ -65,15 +65,15 @@ class Row:
     Parameters
     ----------
     name, unit, value
-        What was measured: the median where there are several runs.
+        The result; the median if there are several runs.
     peer, peer_value
-        The peer that it is compared with.
+        The best peer.
     ratio
-        Above 1 where we are better than the peer.
+        Above 1 if Headrace is better than the peer.
     runs
-        Every single run, in the order they were taken.
+        All runs, in order.
     remark
-        For the reader.
+        Remarks on the row.
     """
 
     name: str
@@ -87,14 +87,14 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the row reaches its goal, and nothing else speaks against it."""
+        """Whether the row reaches its goal and has no other reason to count as missed."""
         goal = GOALS[self.name]
         judged = self.ratio if goal.on_ratio else self.value
         return judged is not None and goal.met(judged) and not self.remark.missed_because
 
     @property
     def missed_because(self) -> str:
-        """Why the goal was missed; empty where it was met."""
+        """Why the goal was missed; empty if it was met."""
         return self.remark.missed_because or ("" if self.met else self.remark.if_missed)
 
     def content(self) -> dict[str, Any]:
@@ -119,9 +119,9 @@ def row_with_peer(
     more_is_better: bool = True,
     only_shown: Collection[str] = (),
 ) -> Row:
-    """Compare medians: ours, and that of the best peer among the runs.
+    """Compare the medians of Headrace and of the best peer.
 
-    Who is ``only_shown`` stands among the runs, and is not compared with.
+    Contenders in ``only_shown`` are listed among the runs but not compared.
     """
     medians = {
         by: statistics.median(run.value for run in runs if run.by == by)
@@ -138,23 +138,23 @@ def row_with_peer(
 def row_without_peer(
     name: str, unit: str, value: float, runs: Sequence[Measured], remark: Remark
 ) -> Row:
-    """Make a row that stands for itself."""
+    """Create a row without a peer."""
     return Row(name, unit, value, None, None, None, runs, remark)
 
 
 def merged(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Contents of the file with some rows measured anew.
+    """Return the contents of the file with new results for some rows.
 
     Others stay as they are, unless they were measured on another machine.
 
     Parameters
     ----------
     path
-        The file, which may not be there yet.
+        The file, which need not exist.
     rows
-        What was measured.
+        New results.
     about
-        Machine and versions, and the time.
+        Machine, versions and time.
     """
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if old.get("machine") != about.get("machine"):

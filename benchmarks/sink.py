@@ -1,4 +1,4 @@
-"""The sink: Kafka to InfluxDB, against Telegraf and against what InfluxDB alone takes."""
+"""Measures the sink (Kafka to InfluxDB), Telegraf, and InfluxDB alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_CONTENT = 204
 
 
 def run(place: Workplace, wanted: set[str]) -> list[Row]:
-    """Measure the sink and Telegraf in turn, and InfluxDB alone."""
+    """Measure the sink, Telegraf and InfluxDB alone in turn."""
     count = place.amount(_READINGS)
     contenders = {OURS: _ours}
     if "sink.rate" in wanted:
@@ -42,11 +42,11 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
     batches = _batches(place, count) if "sink.limit" in wanted else []
     for turn in range(place.repeats):
         for by, make in contenders.items():
-            place.say(f"sink, run {turn + 1} of {place.repeats}: {by}, {count:,} readings")
+            place.report(f"sink, run {turn + 1} of {place.repeats}: {by}, {count:,} readings")
             runs.append(measure_sink(place, by, make, count))
         if "sink.limit" in wanted:
             for connections in _CONNECTIONS:
-                place.say(
+                place.report(
                     f"sink, run {turn + 1} of {place.repeats}: InfluxDB alone, "
                     f"{connections} connections"
                 )
@@ -68,7 +68,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
         rows.append(
             row_without_peer(
                 "sink.limit",
-                "share of InfluxDB's own",
+                "share of InfluxDB's rate",
                 share,
                 [*ours, *alone],
                 Remark(limit, if_missed=_shared_cpu(ours)),
@@ -78,12 +78,12 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
 
 
 def _shared_cpu(runs: Sequence[Measured]) -> str:
-    """Say who takes from the CPU that InfluxDB alone has to itself."""
+    """Describe the CPU per reading that the sink and InfluxDB use."""
     influx, sink = (
         statistics.median(run.details[key] / run.details["readings"] for run in runs) * 1e6
         for key in ("influxdb_cpu_seconds", "cpu_seconds")
     )
-    return f"the sink takes {sink:.1f} µs of CPU a reading beside InfluxDB's {influx:.1f}"
+    return f"the sink uses {sink:.1f} µs of CPU per reading, InfluxDB {influx:.1f} µs"
 
 
 def _ours(installation: Installation) -> Process:
@@ -99,16 +99,16 @@ def measure_sink(
     devices: int = 1000,
     watched: Callable[[int], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Measured, Usage]:
-    """Let a contender bring to InfluxDB what Kafka holds beforehand.
+    """Measure how fast a contender moves readings from a filled Kafka to InfluxDB.
 
-    Timed from the first points that InfluxDB has taken to the last, so that starting up
-    does not count; ours until the last offset is committed, Telegraf, which commits by
-    the second, until InfluxDB has everything.
+    The time starts with the first points in InfluxDB, so start-up does not count. For the
+    sink it ends when the last offset is committed. Telegraf commits once a second, so for
+    it the time ends when InfluxDB has the last point.
 
     Raises
     ------
     CountError
-        If InfluxDB does not hold each reading once, or a dead letter was written.
+        If InfluxDB does not have each reading once, or if there is a dead letter.
     """
     with place.installation() as installation:
         profile = installation.profile
@@ -118,7 +118,7 @@ def measure_sink(
         process.launch()
         first = wait_for(lambda: place.points_written() - before, 60, every=0.005)
         if first >= count:
-            msg = f"{count:,} readings are too few to time"
+            msg = f"{count:,} readings are too few for a measurement"
             raise CountError(msg)
         meter = place.meter(sink=process.pid)
         begun = time.monotonic()
@@ -149,7 +149,7 @@ def measure_sink(
 
 
 def _batches(place: Workplace, count: int) -> list[bytes]:
-    """Lines prepared beforehand; each run writes the same to a bucket of its own."""
+    """Prepare lines; each run writes them to its own bucket."""
     start = _one_hour_ago()
     with place.installation() as installation:
         return list(
@@ -167,7 +167,7 @@ def _batches(place: Workplace, count: int) -> list[bytes]:
 def _influx_alone(
     place: Workplace, batches: Sequence[bytes], count: int, connections: int
 ) -> Measured:
-    """What InfluxDB takes of lines prepared beforehand."""
+    """Measure how fast InfluxDB accepts prepared lines."""
     with place.installation() as installation:
         url = (
             f"http://{LOOPBACK}:{place.backbone.influx_port}/api/v2/write?precision=ns"

@@ -1,4 +1,4 @@
-"""The table that a person reads, on the terminal and in the documents."""
+"""The table of results on the terminal and in the documents."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _HEADER = ("row", "ours", "unit", "peer", "the peer's", "ratio", "goal")
 
 
 def print_table(console: Console, rows: Sequence[Row]) -> None:
-    """Print the rows against their goals, and below each what limited it."""
+    """Print the rows with their goals, then the limit of each row."""
     table = Table(*_HEADER, "", box=None, padding=(0, 1, 0, 0))
-    # On a narrow terminal cells wrap, and none is cut short.
+    # On a narrow terminal cells wrap and are not truncated.
     for column in table.columns:
         column.overflow = "fold"
     table.columns[0].no_wrap = table.columns[-1].no_wrap = True
@@ -37,7 +37,7 @@ def print_table(console: Console, rows: Sequence[Row]) -> None:
 
 
 def markdown_rows(results: Path) -> list[list[str]]:
-    """Cells of the results' table, the header first, from the file of the results."""
+    """Return the cells of the results' table from the file, the header first."""
     contents: Mapping[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     cells = [[*_HEADER, "met", "limited by", "measured"]]
     for row in contents["rows"]:
@@ -50,10 +50,9 @@ def markdown_rows(results: Path) -> list[list[str]]:
 
 
 def figure(value: float | None, *, up: bool = False) -> str:
-    """Write a figure, whole if it is large and else with two decimals.
+    """Format a figure, as an integer from 100 and else with two decimals.
 
-    It is rounded one way always, so that the caller can see to it that none is rounded
-    in our favour.
+    The direction of rounding is fixed, so that the caller never rounds in our favour.
     """
     if value is None:
         return ""

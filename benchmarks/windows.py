@@ -1,4 +1,4 @@
-"""Windows through Airflow: how fresh live ones are, and how soon a missing day is healed."""
+"""Measures windows through Airflow: delay of live windows, and time to heal a missing day."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _FRESH_WINDOWS = 15
 _HEAL_HOURS = 24
 _HEAL_EVERY = timedelta(seconds=15)
 _HEAL_SECONDS = 3600.0
-#: How much later than it should the load may end.
+#: Maximum delay of the end of the load.
 _LOAD_GRACE_SECONDS = 60.0
 
 
 def run(place: Workplace, wanted: set[str]) -> Iterator[Row]:
-    """Start Airflow once, and measure both."""
-    # The hourly reconcile must not heal what the benchmark means to have healed.
+    """Start Airflow once and measure both rows."""
+    # The hourly reconcile must not heal the windows of the benchmark.
     env = {"HEADRACE_HEAL_HORIZON": "1h"}
-    place.say("starting Airflow")
+    place.report("starting Airflow")
     stack = AirflowStack(place.backbone, place.folder / "airflow", env)
     try:
         stack.start()
@@ -58,9 +58,9 @@ def _heal(place: Workplace, stack: AirflowStack) -> Row:
     hours = max(1, round(_HEAL_HOURS * place.size))
     stop = floor(datetime.now(UTC), timedelta(hours=1)) - timedelta(hours=2)
     windows = WindowRange(stop - timedelta(hours=hours), stop, _WINDOW)
-    place.say(f"filling InfluxDB with {hours} h of {_DEVICES:,} generators")
+    place.report(f"filling InfluxDB with {hours} h of {_DEVICES:,} generators")
     fill_influx(installation, windows.start, windows.stop, devices=_DEVICES, every=_HEAL_EVERY)
-    place.say(f"healing {len(windows):,} windows")
+    place.report(f"healing {len(windows):,} windows")
     meter = _meter(place, stack)
     begun = time.monotonic()
     run_id = stack.trigger("reconcile", start=rfc3339(windows.start), stop=rfc3339(windows.stop))
@@ -80,13 +80,13 @@ def _heal(place: Workplace, stack: AirflowStack) -> Row:
 
 
 def _of_tasks(took: Mapping[str, float]) -> str:
-    """Say what the run spent its time on."""
+    """Describe how long the tasks of each stage took."""
     stages = ", ".join(f"{stage} {spent:.0f} s" for stage, spent in took.items() if spent >= 1)
-    return f"two pieces at a time, the tasks of all together took: {stages}"
+    return f"two pieces ran at a time; the tasks of all pieces took: {stages}"
 
 
 def _task_seconds(stack: AirflowStack, run_id: str) -> dict[str, float]:
-    """Seconds that the tasks of each stage took, all together."""
+    """Return the total seconds of the tasks of each stage."""
     total: dict[str, float] = defaultdict(float)
     path = f"/dags/{stack.name}_reconcile/dagRuns/{run_id}/taskInstances"
     for task in stack.request("GET", path, limit="1000")["task_instances"]:
@@ -95,7 +95,7 @@ def _task_seconds(stack: AirflowStack, run_id: str) -> dict[str, float]:
 
 
 def _check_healed(installation: Installation, windows: WindowRange) -> None:
-    """Check that consumers have each row once, and that nothing is left to heal."""
+    """Check that consumers have each row once and that nothing is left to heal."""
     rows = Counter(
         (content["window_start"], content["generatorID"])
         for content in map(
@@ -120,25 +120,25 @@ def _check_healed(installation: Installation, windows: WindowRange) -> None:
 
 
 def _fresh(place: Workplace, stack: AirflowStack) -> Row:
-    """How long after a window's end its rows are there, with everything running."""
+    """Measure the delay from a window's end to its rows, with everything running."""
     installation = stack.installation
     wanted = max(2, round(_FRESH_WINDOWS * place.size))
     workers = [installation.worker("bridge"), installation.worker("sink")]
     for worker in workers:
         worker.start()
-    # One window to begin in, and one that may be cut short at the end.
+    # One more window for the start, and one that may be incomplete at the end.
     seconds = (wanted + 2) * 60
     with (
         _Arrivals(installation) as arrivals,
         place.load(installation, _DEVICES * seconds, devices=_DEVICES, rate=_DEVICES) as load,
     ):
-        place.say(f"{wanted} live windows of {_DEVICES:,} generators, once a second")
+        place.report(f"{wanted} live windows of {_DEVICES:,} generators, once a second")
         first = floor(datetime.now(UTC), _WINDOW) + _WINDOW
         meter = _meter(place, stack, bridge=workers[0].pid, sink=workers[1].pid)
         load.tell(_DEVICES * seconds)
         load.finish(seconds + _LOAD_GRACE_SECONDS)
         usage = meter.read({"generator": load.cpu})
-        # The last whole window ended while the load went on; its rows are due.
+        # The last complete window ended during the load, so its rows are due.
         last = first + wanted * _WINDOW
         arrivals.wait_for(_DEVICES, WindowRange(first, last, _WINDOW))
     runs = []
@@ -155,17 +155,17 @@ def _fresh(place: Workplace, stack: AirflowStack) -> Row:
 
 
 def _of_windows(runs: Sequence[Measured]) -> str:
-    """Say how the windows were spread, each of four tasks one after the other."""
+    """Describe the range of the windows' delays; each window has four tasks in sequence."""
     seconds = [run.value for run in runs]
     middle = statistics.median(seconds)
     return (
-        f"four tasks one after the other took {min(seconds):.1f} to {max(seconds):.1f} s, "
-        f"{middle:.1f} s in the middle"
+        f"four tasks in sequence took {min(seconds):.1f} to {max(seconds):.1f} s, "
+        f"{middle:.1f} s in the median"
     )
 
 
 class _Arrivals:
-    """A `read_committed` consumer that notes when each row arrives."""
+    """A `read_committed` consumer that records when each row arrives."""
 
     def __init__(self, installation: Installation) -> None:
         self._consumer: Consumer = installation.kafka.consumer(
@@ -177,7 +177,7 @@ class _Arrivals:
         self._topic = installation.profile.topics.downsampled
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        #: By window: seconds from its end to the arrival of each row.
+        #: Seconds from a window's end to the arrival of each row, by window.
         self.delays: dict[datetime, list[float]] = defaultdict(list)
 
     def __enter__(self) -> Self:
@@ -191,12 +191,12 @@ class _Arrivals:
         self._consumer.close()
 
     def wait_for(self, rows: int, windows: WindowRange) -> None:
-        """Wait until every window of a range has so many rows.
+        """Wait until every window of a range has this number of rows.
 
         Raises
         ------
         CountError
-            If one has not within two minutes, or has more.
+            If a window has fewer after two minutes, or has more.
         """
         deadline = time.monotonic() + 120
         while any(len(self.delays[start]) < rows for start in windows.starts()):

@@ -1,4 +1,4 @@
-"""The benchmark's servers, and the installations that use them."""
+"""The benchmark's servers and installations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _WARM_UP_READINGS, _LEAST_WARM_UP = 1_500_000, 400_000
-#: Seconds between two checks of a contender's progress.
+#: Seconds between checks of a contender's progress.
 _SOONEST_SECONDS, _LATEST_SECONDS = 0.02, 0.5
 _COUNT_POINTS = """
 from(bucket: params.bucket)
@@ -52,7 +52,7 @@ from(bucket: params.bucket)
 """
 
 
-#: The load begins with all its devices at once; nobody has to be kept out.
+#: The load starts with all devices at once, so the limit must not apply.
 _ANY_DEVICE = {"HEADRACE_MAX_NEW_DEVICES": "100000000", "HEADRACE_MAX_DEVICES": "100000000"}
 
 
@@ -62,17 +62,17 @@ class CountError(Exception):
 
 @dataclass
 class Load:
-    """A load generator that is ready to go.
+    """A load generator that is ready to send.
 
     Attributes
     ----------
     process
         The generator.
     cpu
-        CPU seconds that sending took; known at the end.
+        CPU seconds of sending; known at the end.
     begun, ended
-        When the first reading was sent and the last was acknowledged, on the monotonic
-        clock, which all processes share.
+        Times of the first reading sent and of the last acknowledgement, on the monotonic clock,
+        which all processes share.
     """
 
     process: subprocess.Popen[bytes]
@@ -82,7 +82,7 @@ class Load:
     _told: int = 0
 
     def tell(self, total: int) -> None:
-        """Raise the total that the generator may send to; a lower total has no effect."""
+        """Raise the total number of readings to send; a lower total has no effect."""
         if total <= self._told:
             return
         self._told = total
@@ -91,7 +91,7 @@ class Load:
         stdin.flush()
 
     def finish(self, seconds: float = 600.0) -> None:
-        """Wait until everything is sent and acknowledged by the broker."""
+        """Wait until the broker has acknowledged all readings."""
         out, _ = self.process.communicate(timeout=seconds)
         said = json.loads(out.splitlines()[-1])
         self.cpu, self.begun, self.ended = said["cpu"], said["begun"], said["ended"]
@@ -99,16 +99,16 @@ class Load:
 
 @dataclass
 class Workplace:
-    """Kafka, InfluxDB and mosquitto for the whole benchmark, and what belongs to them.
+    """Kafka, InfluxDB and mosquitto for the whole benchmark.
 
     Parameters
     ----------
     console
-        Where progress is told.
+        Shows the progress.
     repeats
         Runs of each contender.
     size
-        By how much the loads differ from their usual size.
+        Factor on the usual size of the loads.
     """
 
     console: Console
@@ -127,14 +127,14 @@ class Workplace:
         self.backbone.ensure_running()
 
     def warm_kafka(self) -> None:
-        """Let Kafka's JVM compile what producers ask of it, in many small batches.
+        """Produce many small batches, so that Kafka's JVM compiles its code.
 
-        A Kafka that has just started takes up to five times the CPU, which on two cores is
-        the contenders', and most of all that of whoever comes first.
+        A Kafka that has just started uses up to five times the CPU. On two cores it takes that
+        from the contenders, mostly from the first one.
         """
         if self._kafka_is_warm:
             return
-        self.say("warming Kafka up")
+        self.report("warming up Kafka")
         count = self.amount(_WARM_UP_READINGS, least=_LEAST_WARM_UP)
         with self.installation(HEADRACE_KAFKA_PARTITIONS="3") as installation:
             fill_kafka(installation, count, datetime.now(UTC), devices=1000, linger_ms=0)
@@ -145,16 +145,16 @@ class Workplace:
         self.backbone.close()
 
     def amount(self, usual: int, *, least: int = 1000) -> int:
-        """So many readings in this run of the benchmark; with fewer, starting would weigh."""
+        """Scale a number of readings, but not below a minimum at which start-up would matter."""
         return max(least, int(usual * self.size) // 1000 * 1000)
 
-    def say(self, what: str) -> None:
+    def report(self, step: str) -> None:
         """Show the current step."""
-        self.console.print(what, style="dim", highlight=False)
+        self.console.print(step, style="dim", highlight=False)
 
     @contextmanager
     def installation(self, **env: str) -> Iterator[Installation]:
-        """An installation of its own for one run: new topics, buckets and sessions."""
+        """Yield an installation for one run, with new topics, buckets and sessions."""
         folder = self.folder / f"run{next(self._numbers)}"
         installation = Installation(self.backbone, folder, env={**_ANY_DEVICE, **env})
         installation.provision()
@@ -165,7 +165,7 @@ class Workplace:
             shutil.rmtree(folder, ignore_errors=True)
 
     def meter(self, **more: int) -> Meter:
-        """Measure the servers, and some processes more."""
+        """Return a meter of the servers and of some more processes."""
         servers = {process.server.name: process.pid for process in self.backbone.processes}
         return Meter({**servers, **more})
 
@@ -178,7 +178,7 @@ class Workplace:
         devices: int = 1000,
         rate: float = 0.0,
     ) -> Iterator[Load]:
-        """A generator that has laid out its readings, and waits to be told to send."""
+        """Yield a load generator that has encoded its readings and waits for a total."""
         command = ["-m", "benchmarks.load.publisher", "--port", str(self.backbone.mqtt_port)]
         command += ["--prefix", installation.name, "--devices", str(devices)]
         command += ["--count", str(count), "--rate", str(rate)]
@@ -187,7 +187,7 @@ class Workplace:
 
     @contextmanager
     def program(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a Python program of the load, and wait until it says that it is ready."""
+        """Start a program of the load and wait until it is ready."""
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=PROJECT,
@@ -196,7 +196,7 @@ class Workplace:
         )
         try:
             if not cast("IO[bytes]", process.stdout).readline():
-                msg = f"{' '.join(arguments)} ended at once"
+                msg = f"{' '.join(arguments)} exited before it was ready"
                 raise RuntimeError(msg)
             yield process
         finally:
@@ -206,7 +206,7 @@ class Workplace:
 
     @contextmanager
     def reader(self, group: str = "benchmark") -> Iterator[Consumer]:
-        """A consumer, to ask for offsets with."""
+        """Yield a consumer for offset requests."""
         consumer = Consumer(
             {
                 "bootstrap.servers": f"{LOOPBACK}:{self.backbone.kafka_port}",
@@ -220,23 +220,23 @@ class Workplace:
             consumer.close()
 
     def points_written(self) -> int:
-        """Points that InfluxDB has taken since it was started."""
+        """Return the number of points written to InfluxDB since its start."""
         url = f"http://{LOOPBACK}:{self.backbone.influx_port}/metrics"
         for line in urllib3.request("GET", url).data.decode().splitlines():
             if line.startswith("storage_writer_ok_points_sum"):
                 return int(float(line.rpartition(" ")[2]))
-        msg = "InfluxDB does not say how many points it took"
+        msg = "InfluxDB does not report how many points it wrote"
         raise CountError(msg)
 
 
 def partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
-    """Partitions of a topic."""
+    """Return the partitions of a topic."""
     found = consumer.list_topics(topic, 10).topics[topic].partitions
     return [TopicPartition(topic, number) for number in found]
 
 
 def records_in(consumer: Consumer, places: list[TopicPartition]) -> int:
-    """How many records partitions hold, where no transaction wrote to them."""
+    """Return the number of records in partitions without transactions."""
     return sum(
         high - low
         for low, high in (consumer.get_watermark_offsets(place, timeout=10) for place in places)
@@ -244,10 +244,10 @@ def records_in(consumer: Consumer, places: list[TopicPartition]) -> int:
 
 
 def wait_until(count: Callable[[], int], expected: int, seconds: float) -> float:
-    """Wait until a count is reached; returns when that was, on the monotonic clock.
+    """Wait until a count is reached; return that time, on the monotonic clock.
 
-    A look costs the server that is measured some milliseconds, so there are few of them
-    until it is nearly there.
+    Each check costs the measured server some milliseconds, so checks are rare until the
+    count is nearly reached.
     """
     begun = time.monotonic()
     first = found = count()
@@ -263,12 +263,12 @@ def wait_until(count: Callable[[], int], expected: int, seconds: float) -> float
 
 
 def check_numbers(installation: Installation, count: int) -> None:
-    """Check that Kafka holds each reading of a load once, and no dead letter.
+    """Check that Kafka has each reading of a load once and no dead letter.
 
     Raises
     ------
     CountError
-        If one is missing, is there twice, or was rejected.
+        If a reading is missing, stored twice, or rejected.
     """
     topics = installation.profile.topics
     times = bytearray(min(ROUND, count))
@@ -280,18 +280,18 @@ def check_numbers(installation: Installation, count: int) -> None:
     wrong = [number for number, found in enumerate(times) if found != whole + (number < rest)]
     if wrong:
         first = wrong[0]
-        msg = f"{len(wrong):,} numbers do not add up: {first} is there {times[first]} times"
+        msg = f"{len(wrong):,} wrong counts of numbers: {first} is there {times[first]} times"
         raise CountError(msg)
     _check_dead_letters(installation)
 
 
 def check_stored(installation: Installation, count: int) -> None:
-    """Check that InfluxDB holds so many readings, and that there is no dead letter.
+    """Check that InfluxDB has this number of readings and that there is no dead letter.
 
     Raises
     ------
     CountError
-        If it is otherwise.
+        If the number differs, or if there is a dead letter.
     """
     profile = installation.profile
     now = datetime.now(UTC)
@@ -318,7 +318,7 @@ def _check_dead_letters(installation: Installation) -> None:
 
 
 def _number(value: bytes) -> int:
-    """Number of a reading, however a peer wrote it; below 0 for what is not of the load."""
+    """Return the number of a reading in any peer's format; below 0 if it is not from the load."""
     content: dict[str, Any] = json.loads(value)
     content = content.get("fields", content)
     return int(content["fuel"]) - FIRST_NUMBER

@@ -1,4 +1,4 @@
-"""The MQTT 3.1.1 packets that a load generator needs."""
+"""The MQTT 3.1.1 packets of a load generator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CONNACK, _SUBACK = 0x20, 0x90
 
 
 def connect(port: int, client_id: str, *, clean: bool = True) -> socket.socket:
-    """Open a session at the broker on this machine.
+    """Open a session at the local broker.
 
     Raises
     ------
@@ -20,7 +20,7 @@ def connect(port: int, client_id: str, *, clean: bool = True) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    # Protocol level 4, keep-alive 0: it is off.
+    # Protocol level 4; a keep-alive of 0 turns it off.
     body = _text(b"MQTT") + b"\x04" + (b"\x02" if clean else b"\x00") + b"\x00\x00"
     sock.sendall(_packet(0x10, body + _text(client_id.encode())))
     answer = receive_packet(sock, _CONNACK)
@@ -31,7 +31,7 @@ def connect(port: int, client_id: str, *, clean: bool = True) -> socket.socket:
 
 
 def subscribe(sock: socket.socket, topic_filter: str) -> None:
-    """Subscribe at QoS 1, and wait for the answer."""
+    """Subscribe at QoS 1 and wait for the answer."""
     sock.sendall(_packet(0x82, b"\x00\x01" + _text(topic_filter.encode()) + b"\x01"))
     receive_packet(sock, _SUBACK)
 
@@ -42,7 +42,7 @@ def publish(topic: str, packet_id: int, payload: bytes) -> bytes:
 
 
 def receive_packet(sock: socket.socket, kind: int) -> bytes:
-    """Read one short packet, which must be of that kind, and return its body."""
+    """Read one short packet of the expected kind; return its body."""
     first, length = exactly(sock, 2)
     body = exactly(sock, length)
     if first != kind:
@@ -52,7 +52,7 @@ def receive_packet(sock: socket.socket, kind: int) -> bytes:
 
 
 def exactly(sock: socket.socket, count: int) -> bytes:
-    """Read so many bytes."""
+    """Read this number of bytes."""
     data = bytearray()
     while len(data) < count:
         piece = sock.recv(count - len(data))

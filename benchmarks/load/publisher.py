@@ -1,11 +1,11 @@
-"""``python -m benchmarks.load.publisher``: readings at QoS 1, as fast as asked or as they go.
+"""``python -m benchmarks.load.publisher`` sends readings at QoS 1, at a rate or at full speed.
 
-The packets are laid out beforehand and sent by the thousand, so a reading costs the
-generator next to nothing; how much, it says when it is done. Numbers come round after
-60,000 readings, and with them the packet ids.
+It encodes the packets beforehand and sends thousands at once, so a reading costs almost no
+CPU. At the end it prints its CPU seconds. Numbers and packet ids repeat after 60,000
+readings.
 
-It sends as many as it is told on standard input, one total a line: all at once, or more
-and more, which is how a load is kept at the rate that the other end can take.
+Each line on standard input raises the total to send. The caller can send one final total, or
+raise it step by step to keep the load at the rate of the receiver.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from benchmarks.readings import device, payload
 
 __all__ = ["ROUND"]
 
-#: Numbers, and packet ids, come round after so many readings.
+#: Numbers and packet ids repeat after this number of readings.
 ROUND = 60_000
-#: Readings that may be on their way to the broker, unacknowledged.
+#: Maximum number of unacknowledged readings.
 _WINDOW = 20_000
 _TICK_SECONDS = 0.002
 _ACK_BYTES = 4
@@ -40,13 +40,13 @@ class Publisher:
     sock
         The connection.
     prefix
-        What the topics begin with.
+        First part of the topics.
     devices
         Size of the fleet.
     total
         Readings to send.
     rate
-        Readings a second; 0 for as fast as it goes.
+        Readings per second; 0 for full speed.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Publisher:
         return self._acked // _ACK_BYTES
 
     def run(self) -> float:
-        """Wait for the word, send everything, and wait until it is acknowledged.
+        """Wait for the first total, send everything, and wait until it is acknowledged.
 
         Returns
         -------
         float
-            When it began, on the monotonic clock.
+            Start of sending, on the monotonic clock.
         """
         self._sock.setblocking(False)  # noqa: FBT003 - socket's own signature
         while not self._allowed:
@@ -88,19 +88,19 @@ class Publisher:
         begun = time.monotonic()
         while self.acked < self._total:
             self._send(self._goal(time.monotonic() - begun))
-            # To wake up for every acknowledgement would cost more than all the rest.
+            # Waking up for every acknowledgement would cost more than everything else.
             time.sleep(_TICK_SECONDS)
             self._count()
             self._listen(0)
         return begun
 
     def _goal(self, elapsed: float) -> int:
-        """How many readings may have been sent by now."""
+        """Return how many readings may be sent by now."""
         goal = min(self._total, self._allowed, self.acked + _WINDOW)
         return min(goal, int(elapsed * self._rate)) if self._rate else goal
 
     def _send(self, goal: int) -> None:
-        """Send up to a goal, as far as the socket takes it."""
+        """Send readings up to a total, as far as the socket accepts them."""
         length = len(self._data)
         try:
             while (left := goal * self._size - self._sent_bytes) > 0:
@@ -120,7 +120,7 @@ class Publisher:
         self._acked += len(data)
 
     def _listen(self, seconds: float | None) -> None:
-        """Take the newest total that standard input has, and wait for one that long."""
+        """Read the newest total from standard input; wait this number of seconds for one."""
         if not select.select([sys.stdin], [], [], seconds)[0]:
             return
         *lines, self._input = (self._input + os.read(sys.stdin.fileno(), 1 << 16)).split(b"\n")
@@ -129,7 +129,7 @@ class Publisher:
 
 
 def main() -> None:
-    """Send, and print what it cost as JSON."""
+    """Send the readings; print times and CPU seconds as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--prefix", required=True)

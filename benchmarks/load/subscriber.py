@@ -1,7 +1,7 @@
-"""``python -m benchmarks.load.subscriber``: takes readings and only acknowledges them.
+"""``python -m benchmarks.load.subscriber`` receives readings and only acknowledges them.
 
-What the broker alone delivers. All packets are of one length, so packet ids are picked
-out of a piece of the stream by slicing, without looking at single packets.
+It measures the rate of the broker alone. All packets have the same length, so slices of the
+stream give the packet ids without parsing single packets.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from benchmarks.load.packets import connect, subscribe
 
 __all__: list[str] = []
 
-#: So many bytes show how long a packet is.
+#: Bytes needed to read the length of a packet.
 _ENOUGH = 128
 _PAUSE_SECONDS = 0.001
 
 
 def main() -> None:
-    """Subscribe, acknowledge, and print when the last reading had come."""
+    """Subscribe, acknowledge, and print when the last reading arrived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--prefix", required=True)
@@ -33,7 +33,7 @@ def main() -> None:
     received = 0
     size = at = 0
     while received < arguments.count:
-        # Many packets at a time: to wake up for each would cost more than all the rest.
+        # Read many packets at once: waking up for each would cost more than everything else.
         time.sleep(_PAUSE_SECONDS)
         data = sock.recv(1 << 18)
         if not data:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _layout(data: bytes) -> tuple[int, int]:
-    """Length of a packet, and where its packet id stands."""
+    """Return the length of a packet and the position of its packet id."""
     length, body = data[1], 2
     if length & 0x80:
         length, body = length & 0x7F | data[2] << 7, 3

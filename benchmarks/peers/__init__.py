@@ -1,7 +1,7 @@
-"""The peers: pinned, built with only the parts that are used, and configured for speed.
+"""The peers: pinned versions, built with only the used parts, and configured for speed.
 
-Each is configured as well as its documentation allows, with the guarantees nearest to
-ours: a persistent session, an idempotent producer, acknowledged after Kafka's answer.
+Each configuration follows the peer's documentation and has the guarantees nearest to ours: a
+persistent session, an idempotent producer, and acknowledgements after Kafka's answer.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _TELEGRAF_PARTS = (
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer with one of its configurations.
+    """A peer with one configuration.
 
     Parameters
     ----------
     name
         Name in the results.
     config
-        File of this folder; what stands in it as ``${NAME}`` comes from the environment.
+        File in this folder; ``${NAME}`` in it comes from the environment.
     find
-        Where its program is.
+        Finds the program.
     arguments
-        Between the program and the file.
+        Arguments before the configuration file.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Peer:
     arguments: tuple[str, ...]
 
     def process(self, installation: Installation) -> Process:
-        """The peer on the topics and the bucket of an installation, not yet started."""
+        """Return the peer for an installation's topics and bucket, not started yet."""
         backbone = installation.backbone
         program = self.find(print)
         folder = installation.folder
@@ -88,7 +88,7 @@ class Peer:
 
 
 def _telegraf(progress: Progress) -> Path:
-    """Telegraf, built from its Go module the first time."""
+    """Return the path of Telegraf, built from its Go module the first time."""
     tags = ",".join(("custom", *_TELEGRAF_PARTS))
     path = (
         cache_dir()
@@ -99,12 +99,12 @@ def _telegraf(progress: Progress) -> Path:
 
 
 def benthos_version() -> str:
-    """Version of Benthos that is built."""
+    """Return the version of Benthos."""
     return pinned_version(HERE / "benthos" / "go.mod", r"benthos/v4 v([\d.]+)")
 
 
 def _benthos(progress: Progress) -> Path:
-    """Benthos, built from its Go module the first time."""
+    """Return the path of Benthos, built from its Go module the first time."""
     sources = [HERE / "benthos" / name for name in ("main.go", "go.mod", "go.sum")]
     path = cache_dir() / f"benthos-{benthos_version()}-{digest(sources)}"
     return _built(path, ["."], progress)
@@ -139,6 +139,6 @@ SINK = Peer("telegraf-sink", "telegraf-sink.conf", _telegraf, _TELEGRAF_ARGUMENT
 
 
 def find_peers(progress: Progress) -> None:
-    """Find the peers' programs, and build those that are missing."""
+    """Find the peers' programs; build missing ones."""
     for peer in (*BRIDGES, SINK):
         peer.find(progress)

@@ -77,7 +77,7 @@ def test_rows_of_another_machine_are_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cpu", "said"),
     [
-        ({"a": 9.5, "b": 0.1}, "a, one core of it"),
+        ({"a": 9.5, "b": 0.1}, "one core, used by a"),
         ({"a": 1.0}, "waiting"),
     ],
 )
