@@ -1,12 +1,13 @@
 """Healing: computes windows that were missed, left unsettled, or changed by late readings.
 
 Every hour this Airflow DAG looks back HEADRACE_HEAL_HORIZON (24 hours) before its last run, and
-computes what differs, in pieces of sixty windows. To compute a whole range, start a run by hand
-with the parameters *start* and *stop*, or create a backfill, which starts one run for each hour.
+computes the windows that need it, in pieces of sixty. To compute a whole range, start a run
+manually with the parameters *start* and *stop*, or create a backfill, which starts one run for each
+hour.
 
 A range must lie within HEADRACE_RAW_RETENTION. It ends with the last window that has ended.
 
-This DAG has a pool of its own, so that live windows always find a slot.
+This DAG has its own pool, so that live windows always find a slot.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ with reconcile_dag(__doc__ or "") as dag:
 
     @task_group
     def heal(span: Span) -> None:
-        """One piece: all stages for up to sixty windows; for more in a long range."""
+        """All stages for one piece: up to sixty windows, or more in a long range."""
         compute(span, pool=HEAL_POOL)
 
     heal.expand(span=with_retries(find_windows)(await_ingest(pool=HEAL_POOL).output))

@@ -1,4 +1,4 @@
-"""The page of windows in Airflow's UI, and the links to it from task instances."""
+"""The page *Windows* in Airflow's UI, and links to it from task instances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class HeadracePagePlugin(AirflowPlugin):
 
     name = "headrace_page"
 
-    # No `url_route`: it would put the page into a frame, from which links to runs are blocked.
+    # No `url_route`: it would embed the page in a frame, which blocks links to runs.
     external_views = [  # noqa: RUF012 - Airflow says how
         {
             "name": "Windows",
@@ -30,7 +30,7 @@ class HeadracePagePlugin(AirflowPlugin):
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The page, created only in the api-server.
+        """Return the page, created only in the api-server.
 
         Airflow loads plugins in all its processes. The page would cost 15 MB in each of them
         and in each task.

@@ -1,6 +1,6 @@
-"""Imports the stages once, in the process from which tasks are forked.
+"""Imports the stages once, in the process that forks the tasks.
 
-Imports take a task almost a second. A task that the scheduler forks finds them done. Airflow
+Imports would take each task almost a second. Forked tasks inherit the imported modules. Airflow
 must load its plugins at the start for this (``AIRFLOW__CORE__LAZY_LOAD_PLUGINS=False``).
 """
 

@@ -1,1 +1,1 @@
-"""Checks of settings and profile entries: each says what it allows."""
+"""Checks of settings and profile entries. Each check describes what it allows."""

@@ -29,7 +29,7 @@ _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([^@]+)")
 
 
 class Host(Check):
-    """A host name or an IP address. Brackets around IPv6 are taken off."""
+    """A host name or an IP address. Brackets around IPv6 are removed."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -54,7 +54,7 @@ class Bootstrap(Check):
         )
 
     def read(self, value: object) -> str:
-        """Read the addresses, and write each in one form."""
+        """Read the addresses and normalise each."""
         if not isinstance(value, str):
             raise NotAllowedError
         found = endpoints(value)
@@ -160,7 +160,7 @@ def endpoints(bootstrap: str) -> tuple[tuple[str, int], ...]:
     Raises
     ------
     ValueError
-        If one is no host with a port.
+        If an address is not a host with a port.
     """
     found = []
     for item in bootstrap.split(","):
@@ -176,7 +176,7 @@ def endpoints(bootstrap: str) -> tuple[tuple[str, int], ...]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine's loopback address, which no other machine reaches."""
+    """Return whether a host is a loopback address, which only this machine can reach."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -189,7 +189,7 @@ def is_everywhere(host: str) -> bool:
 
 
 def url_host(host: str) -> str:
-    """Write a host as it stands before a port: IPv6 in brackets."""
+    """Write a host for a URL: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -1,4 +1,4 @@
-"""Lengths of time: written ``15s``, ``1m``, ``24h``, ``30d``."""
+"""Durations, written as ``15s``, ``1m``, ``24h`` or ``30d``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from headrace.checks.values import Check, NotAllowedError
 
 __all__ = ["Lasting", "duration_text", "parse_duration"]
 
-#: No number of a duration needs more digits; more would not fit into a float.
+#: More digits would not fit into a float, and no duration needs them.
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h|d)")
 _UNITS = {
     "d": timedelta(days=1),
@@ -26,7 +26,7 @@ def parse_duration(text: str) -> timedelta:
     Raises
     ------
     ValueError
-        If the text is none, or the duration is longer than Python can represent.
+        If the text is not a duration, or if it is longer than Python can represent.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
@@ -40,7 +40,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def duration_text(length: timedelta) -> str:
-    """Write a duration as a setting or a profile has it, such as ``15s``."""
+    """Write a duration as settings and profiles do, such as ``15s``."""
     unit = next((name for name, size in _UNITS.items() if length and not length % size), "s")
     return f"{length / _UNITS[unit]:.15g}{unit}"
 
@@ -51,9 +51,9 @@ class Lasting(Check):
     Parameters
     ----------
     shortest, longest
-        The bounds, both allowed, written as durations.
+        The bounds, written as durations. Both are allowed.
     whole_seconds
-        Whether the server that gets the value counts in seconds.
+        Whether the duration must be whole seconds, because its server counts in seconds.
     """
 
     def __init__(self, shortest: str, longest: str, *, whole_seconds: bool = False) -> None:
@@ -63,7 +63,7 @@ class Lasting(Check):
         self._whole_seconds = whole_seconds
 
     def read(self, value: object) -> timedelta:
-        """Read a duration; a bare number says no unit, so it is none."""
+        """Read a duration. A number without a unit is refused."""
         length = parse_duration(value) if isinstance(value, str) else value
         if not isinstance(length, timedelta) or not self.shortest <= length <= self.longest:
             raise NotAllowedError

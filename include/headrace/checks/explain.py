@@ -24,7 +24,7 @@ def allowed_values(field: FieldInfo) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Suggest the known name that is most like another, or say something else."""
+    """Suggest the known name that is most similar, or return another text."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
@@ -36,16 +36,16 @@ def explain(
     *,
     secret: Collection[str] = (),
 ) -> str:
-    """Describe everything that pydantic refused, in one line.
+    """Describe all errors of a model in one line.
 
     Parameters
     ----------
     error
-        What pydantic found.
+        The errors that pydantic found.
     model
-        The model that it was to fill.
+        The model that pydantic validated.
     name_of
-        Makes the name that a reader knows of an entry's path.
+        Converts an entry's path to the name that a user knows.
     secret
         Entries whose values are not shown.
     """
@@ -63,7 +63,7 @@ def _line(
     secret: Collection[str],
 ) -> str:
     path = [str(part) for part in item["loc"] if part != "[key]"]
-    # A check of several entries together names them itself.
+    # The message of a check on several entries names them.
     named = f"{name_of(path)}: " if path else ""
     reason = str(item.get("ctx", {}).get("error", "")).strip()
     if item["type"] == "extra_forbidden":
@@ -87,13 +87,13 @@ def _shown(value: object) -> str:
     try:
         text = "the value" if isinstance(value, SecretStr) else repr(value)
     except (RecursionError, ValueError):
-        # Such as a whole number with more digits than Python writes.
+        # For example an integer with more digits than Python prints.
         text = "the value"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def _field_at(model: type[BaseModel], path: Iterable[str]) -> FieldInfo | None:
-    """The innermost field on a path; keys of dictionaries and list positions are passed over."""
+    """Return the innermost field on a path, without dictionary keys and list positions."""
     field: FieldInfo | None = None
     inner: type[BaseModel] | None = model
     for part in path:
@@ -118,5 +118,5 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_inner_model, get_args(annotation))), None)
 
 
-#: What names of fields, tags and rules look like.
+#: Format of the names of fields, tags and rules.
 NAME_ALLOWED = "a letter, then letters, digits and underscores, at most 64 in all"

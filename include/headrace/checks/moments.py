@@ -1,4 +1,4 @@
-"""Moments of time."""
+"""Points in time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LAST = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class Moment(Check):
-    """An RFC 3339 moment between 1970 and 2200."""
+    """An RFC 3339 time between 1970 and 2200."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -23,7 +23,7 @@ class Moment(Check):
         )
 
     def read(self, value: object) -> datetime:
-        """Read a moment; a bare number could be in any unit, so it is none."""
+        """Read a time. A number is refused, because its unit is unknown."""
         moment = value
         if isinstance(value, str):
             if not _MOMENT.fullmatch(value.strip()):

@@ -14,7 +14,7 @@ PLACEHOLDER = "{id}"
 
 
 class TopicFilters(Check):
-    """MQTT topic filters, comma-separated, that have no topic in common."""
+    """Comma-separated MQTT topic filters that do not overlap."""
 
     def __init__(self) -> None:
         super().__init__(

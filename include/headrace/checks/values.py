@@ -1,11 +1,11 @@
-"""Numbers, texts and secrets: what is allowed, and the value made of what was written.
+"""Checks of numbers, texts and secrets: the allowed values, and conversion of the input.
 
 A check stands in the annotation of a setting or profile entry::
 
     port: Annotated[int, Whole(1, 65535)]
 
-pydantic calls it with what was written. `headrace.checks.explain` takes the allowed range
-for the error message from it, and the tests enumerate all checks.
+pydantic calls the check with the input. `headrace.checks.explain` uses its allowed range in
+the error message, and the tests enumerate all checks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _FERNET_BYTES = 32
 
 
 class NotAllowedError(ValueError):
-    """A value is not allowed, and `Check.allowed` says everything about why."""
+    """A value is not allowed, for the reason in `Check.allowed`."""
 
 
 class Check(ABC):
@@ -56,7 +56,7 @@ class Check(ABC):
     Parameters
     ----------
     allowed
-        What is allowed, so that it reads on from "write", such as "a whole number from 1 to 5".
+        The allowed values, as a phrase after "Write", such as "a whole number from 1 to 5".
     """
 
     def __init__(self, allowed: str) -> None:
@@ -64,18 +64,18 @@ class Check(ABC):
 
     @abstractmethod
     def read(self, value: object) -> Any:
-        """Convert a written value.
+        """Convert the input to a value.
 
         Raises
         ------
         ValueError
-            If it is not allowed; the message may say why.
+            If the value is not allowed; the message can give the reason.
         """
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Have pydantic call `read` and nothing else, except for a `None` that is allowed."""
+        """Make pydantic call only `read`, except for an allowed `None`."""
         del handler
         schema = core_schema.no_info_plain_validator_function(self.read)
         return core_schema.nullable_schema(schema) if NoneType in get_args(source) else schema
@@ -84,7 +84,7 @@ class Check(ABC):
 class Whole(Check):
     """A whole number from `low` to `high`.
 
-    The environment holds nothing but text; in YAML a number is no text.
+    The environment contains only text; in YAML, text is not a number.
     """
 
     def __init__(self, low: int, high: int, *, from_text: bool = True) -> None:
@@ -93,7 +93,7 @@ class Whole(Check):
         self._from_text = from_text
 
     def read(self, value: object) -> int:
-        """Read a number, or text that is one."""
+        """Read a number, or the text of a number."""
         if self._from_text and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
@@ -111,17 +111,17 @@ class Number(Check):
         self.low, self.high = low, high
 
     def read(self, value: object) -> float:
-        """Read a number; text is none, and neither is a truth value."""
+        """Read a number. Text and truth values are refused."""
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise NotAllowedError
-        # Compared before it is converted: a whole number may be too large for a float.
+        # Compare before conversion: an integer can be too large for a float.
         if not self.low <= value <= self.high:
             raise NotAllowedError
         return float(value)
 
 
 class Range(Check):
-    """Two finite numbers, the first one lower."""
+    """Two finite numbers, the lower one first."""
 
     def __init__(self) -> None:
         super().__init__("two numbers, the lower one first, such as [0, 100]")
@@ -138,7 +138,7 @@ class Range(Check):
 
 
 class Text(Check):
-    """Text that matches a pattern as a whole, or any printable text of limited length."""
+    """Text that matches a pattern, or any printable text of limited length."""
 
     def __init__(self, allowed: str, pattern: str | None = None, longest: int = 1000) -> None:
         super().__init__(allowed)
@@ -146,7 +146,7 @@ class Text(Check):
         self._longest = longest
 
     def read(self, value: object) -> str:
-        """Read text; numbers and truth values are none."""
+        """Read text. Numbers and truth values are refused."""
         if not isinstance(value, str) or not 0 < len(value) <= self._longest:
             raise NotAllowedError
         if not is_printable(value) or (self._pattern and not self._pattern.fullmatch(value)):
@@ -155,7 +155,7 @@ class Text(Check):
 
 
 class Prose(Check):
-    """Text for people, on one or several lines."""
+    """Text for people, with one or several lines."""
 
     def __init__(self, longest: int) -> None:
         super().__init__(f"text of at most {longest} characters")
@@ -171,28 +171,28 @@ class Prose(Check):
 
 
 class OneOf(Check):
-    """A member of an enumeration, by its value."""
+    """A member of an enumeration, written as its value."""
 
     def __init__(self, members: type[StrEnum]) -> None:
         super().__init__(f"one of {', '.join(members)}")
         self._members = members
 
     def read(self, value: object) -> StrEnum:
-        """Read the text of a member."""
+        """Read the value of a member."""
         if not isinstance(value, str) or value not in set(self._members):
             raise NotAllowedError
         return self._members(value)
 
 
 class Choices(Check):
-    """Members of an enumeration by their values, comma-separated, each at most once."""
+    """Members of an enumeration, written as comma-separated values, each at most once."""
 
     def __init__(self, members: type[StrEnum]) -> None:
         super().__init__(f"one or more of {', '.join(members)}, comma-separated")
         self._one = OneOf(members)
 
     def read(self, value: object) -> tuple[StrEnum, ...]:
-        """Read the texts of members."""
+        """Read the values of members."""
         if isinstance(value, tuple):
             return tuple(self._one.read(item) for item in value)
         if not isinstance(value, str):
@@ -212,7 +212,7 @@ class Switch(Check):
         self._from_text = from_text
 
     def read(self, value: object) -> bool:
-        """Read a truth value, or text that is one."""
+        """Read a truth value, or the text of one."""
         if self._from_text and isinstance(value, str) and value.strip().lower() in _SWITCHES:
             return _SWITCHES[value.strip().lower()]
         if not isinstance(value, bool):
@@ -239,7 +239,7 @@ class Secret(Check):
 
 
 class FernetKey(Secret):
-    """A key of Fernet encryption."""
+    """A key for Fernet encryption."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,13 +258,13 @@ class FernetKey(Secret):
 
 
 class ExistingFile(Check):
-    """The path of a file that is there."""
+    """The path of an existing file."""
 
     def __init__(self) -> None:
         super().__init__("the path of a file that exists")
 
     def read(self, value: object) -> Path:
-        """Read a path, and look for its file."""
+        """Read a path and check that the file exists."""
         path = _path(value)
         try:
             if path.is_file():
@@ -275,14 +275,14 @@ class ExistingFile(Check):
 
 
 class Folder(Check):
-    """The path of a folder that is there, or that can be made unless it has to exist."""
+    """The path of a folder that exists or, if allowed, can be created."""
 
     def __init__(self, *, exists: bool = False) -> None:
         super().__init__(f"the path of a folder{' that exists' if exists else ''}")
         self._exists = exists
 
     def read(self, value: object) -> Path:
-        """Read a path, and see that it is a folder, or below one."""
+        """Read a path and check that it is a folder or below a folder."""
         path = _path(value)
         try:
             present = next(item for item in (path, *path.absolute().parents) if item.exists())
@@ -301,7 +301,7 @@ def _path(value: object) -> Path:
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text holds no control characters and nothing that UTF-8 can't encode."""
+    """Return whether a text has no control characters and can be encoded in UTF-8."""
     return not any(
         ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000  # noqa: PLR2004
         for char in text

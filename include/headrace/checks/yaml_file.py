@@ -1,4 +1,4 @@
-"""Reading YAML written by hand: no entry twice, and nothing that grows out of bounds."""
+"""Reads YAML that people write. Refuses duplicate entries and limits the size."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["parse_yaml"]
 
 _LARGEST_FILE = 1 << 20
 _DEEPEST = 20
-#: With everything that aliases repeat. A profile has some hundreds.
+#: Maximum number of nodes, including those that aliases repeat. A profile has some hundreds.
 _MOST_NODES = 50_000
 
 
 class _Loader(yaml.CSafeLoader):
-    """Libyaml's loader, which takes a tenth of the time, but refuses entries that stand twice."""
+    """Libyaml's loader, ten times as fast as the default one, but without duplicate entries."""
 
     def construct_mapping(
         self,
         node: yaml.MappingNode,
         deep: bool = False,  # noqa: FBT001, FBT002 - as in PyYAML
     ) -> dict[Hashable, Any]:
-        """Make a dictionary of a mapping."""
-        # Merged entries (<<) come after this, and may be overridden.
+        """Convert a mapping to a dictionary."""
+        # Merged entries (<<) are added later and can be overridden.
         keys: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -43,7 +43,7 @@ def parse_yaml(content: bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is no YAML, too large, too deep, or repeats an entry; the message says where.
+        If it is not YAML, too large, too deep, or has a duplicate entry; the message has the place.
     """
     if len(content) > _LARGEST_FILE:
         msg = f"the file is larger than {_LARGEST_FILE} bytes"
@@ -54,15 +54,15 @@ def parse_yaml(content: bytes) -> Any:
     except yaml.YAMLError as exc:
         raise ValueError(" ".join(str(exc).split())) from exc
     except (OverflowError, TypeError, AttributeError, RecursionError, KeyError) as exc:
-        # What YAML's own types make of odd scalars, such as a date in month 13.
+        # For example a date in month 13, which YAML's types refuse.
         msg = f"a value can't be read: {exc}"
         raise ValueError(msg) from exc
 
 
 def _check_size(content: bytes) -> None:
-    """Count the nodes with all that aliases repeat, before anything is built of them."""
+    """Count the nodes, including those that aliases repeat, before building objects."""
     total = 0
-    #: Size of what each anchor names; `None` while it is still open.
+    #: Size of each anchor's node; `None` while the node is still open.
     anchors: dict[str | None, int | None] = {}
     open_nodes: list[tuple[str | None, int]] = []
     for event in yaml.parse(content, Loader=yaml.CSafeLoader):

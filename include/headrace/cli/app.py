@@ -1,4 +1,4 @@
-"""The `headrace` command line, and what its commands have in common."""
+"""The `headrace` command line and the common parts of its commands."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ app = typer.Typer(
 
 _log = structlog.get_logger("headrace")
 
-#: Python looks for cycles after this many new objects. Workers hold tens of thousands of
-#: readings that are in no cycle; examining them every 700 objects, Python's default,
-#: took a third of the bridge's time.
+#: Python's garbage collector runs after this many new objects. Workers keep tens of thousands
+#: of readings, none of them in a cycle. With Python's default of 700, the collector took a
+#: third of the bridge's time.
 _GARBAGE_OBJECTS = 100_000
-#: A supervisor gives up on a process that ends quickly several times in a row.
+#: Pause before an exit. A supervisor gives up on a process that exits quickly several times.
 _RESTART_PAUSE_SECONDS = 5.0
-#: A process that has not ended this long after its main thread is ended.
+#: Time limit for other threads after the main thread has ended; then the process is killed.
 _EXIT_SECONDS = 15.0
-#: Exit code of a command that Ctrl-C ended.
+#: Exit code after Ctrl-C.
 _INTERRUPTED = 130
 
 
@@ -52,17 +52,17 @@ def start() -> Settings:
 
 
 def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> None:
-    """Run a worker until SIGTERM or SIGINT, after which it drains and ends.
+    """Run a worker until SIGTERM or SIGINT; then it drains and exits.
 
     Raises
     ------
     PermanentError
-        Immediately: someone must change something first.
+        Immediately, because a person must change something first.
     FatalError, TransientError
-        After a pause, for the supervisor to start a new process.
+        After a pause; the supervisor then starts a new process.
     SystemExit
-        With 1, after the same pause, for an error that nobody expected. Its traceback is
-        in the log.
+        With code 1, after the same pause, for an unexpected error. The log has its
+        traceback.
     """
     settings = start()
     stop = threading.Event()
@@ -75,7 +75,7 @@ def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> N
     signal.signal(signal.SIGINT, on_signal)
     structlog.contextvars.bind_contextvars(worker=name)
     _end_after_main_thread()
-    # Imported modules stay in memory, so the collector need not examine them.
+    # Imported modules stay in memory, so the garbage collector need not examine them.
     gc.freeze()
     gc.set_threshold(_GARBAGE_OBJECTS)
     _log.info("starting")
@@ -96,7 +96,7 @@ def run_worker(name: str, run: Callable[[Settings, threading.Event], None]) -> N
 
 
 def _end_after_main_thread() -> None:
-    """Make sure that the process ends even if one of its threads hangs."""
+    """Make sure that the process exits even if one of its threads hangs."""
     main_thread = threading.main_thread()
 
     def watch() -> None:
@@ -108,8 +108,8 @@ def _end_after_main_thread() -> None:
 
 
 def main() -> None:
-    """Run the command line; an expected error becomes one sentence and exit code 1."""
-    # The commands register themselves when they are imported.
+    """Run the command line. An expected error prints one sentence and exits with code 1."""
+    # The commands register themselves on import.
     from headrace.cli import certificate, login, provision, recovery, simulate, status, workers  # noqa: F401
 
     try:

@@ -32,7 +32,7 @@ def login(
         "with it and a dot.",
     ),
 ) -> None:
-    """Create logins for devices at the bundled broker, and show their passwords once.
+    """Create logins for devices at the bundled broker and print their passwords once.
 
     A login that exists gets a new password.
     """

@@ -21,12 +21,12 @@ __all__ = ["counting"]
 
 @contextmanager
 def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar, and give the function that advances it.
+    """Show a progress bar; yield the function that advances it.
 
     Parameters
     ----------
     what
-        What is counted.
+        The unit of the count.
     total
         The final number, if known.
     """

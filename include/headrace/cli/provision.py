@@ -17,12 +17,12 @@ __all__: list[str] = []
 @app.command(name="provision")
 def provision_command(
     wait: float = typer.Option(
-        60.0, min=0.0, max=86_400.0, help="Seconds to wait for servers that are not up yet."
+        60.0, min=0.0, max=86_400.0, help="Seconds to wait for servers that are not running yet."
     ),
 ) -> None:
     """Create missing topics, buckets, least-privilege tokens and logins.
 
-    Can be run again at any time, also after an interruption.
+    You can run it again at any time, also after an interruption.
     """
     from headrace.profile import load_profile
     from headrace.storage.provision import provision

@@ -55,7 +55,7 @@ def _show(result: Status) -> None:
         ("readings in Kafka (offsets)", result.kafka["raw"]),
         ("dead letters in Kafka (offsets)", result.kafka["dead_letter"]),
         ("readings written to InfluxDB since the sink started", result.sink["written"]),
-        ("readings that the sink has still to write", result.sink["lag"]),
+        ("readings that the sink has not written yet", result.sink["lag"]),
         ("downsampled rows in Kafka (offsets)", result.kafka["downsampled"]),
         ("changes of alarms in Kafka (offsets)", result.kafka["alarms"]),
         ("newest computed window", result.windows["latest"]),
@@ -75,7 +75,7 @@ def _show(result: Status) -> None:
         if sentences:
             console.print(Text(title, style=f"bold {style}"))
             for sentence in sentences:
-                # Not wrapped: a line can be copied and searched for.
+                # Lines are not wrapped, so that they can be copied and searched for.
                 console.print(Text.assemble("- ", shown(sentence)), soft_wrap=True)
     console.print("[bold green]healthy[/]" if result.healthy else "[bold red]not healthy[/]")
 

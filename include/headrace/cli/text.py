@@ -1,4 +1,4 @@
-"""Text that devices or other programs chose, for a terminal."""
+"""Prepares text from devices and other programs for a terminal."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["shown"]
 
 
 def shown(value: str | bytes, style: str = "") -> Text:
-    """Return text for `rich` that is printed as it is.
+    """Return text that `rich` prints literally.
 
-    Square brackets are no markup, and control characters are escaped, so that whatever a
-    device sends neither changes colours nor moves the cursor.
+    Square brackets are not markup, and control characters are escaped. So text from a device
+    can neither change colours nor move the cursor.
     """
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
     return Text(

@@ -16,9 +16,9 @@ def bridge(
     retire: bool = typer.Option(
         False,
         "--retire",
-        help="Move what the broker still holds for this bridge's session to Kafka, remove the "
-        "session, and end. Use it for a bridge that does not come back, and stop that one "
-        "first. If it is interrupted, it removes nothing and ends with 1.",
+        help="Move all messages that the broker has queued for this bridge to Kafka, remove the "
+        "bridge's session, and exit. Stop the bridge first. An interrupted run removes nothing "
+        "and exits with 1.",
     ),
 ) -> None:
     """Move readings from the MQTT broker to Kafka until stopped."""

@@ -1,4 +1,4 @@
-"""E-mails about stages: for each new cause of a failure, a daily reminder, and the recovery."""
+"""Sends e-mails about stages: each new cause of a failure, a daily reminder, the recovery."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _SENTENCES = {
 def on_failure(context: Any) -> None:
     """Send a mail, if one is due, about a stage that failed after its last retry.
 
-    Airflow calls this after the last try. The causes that are known are kept in an Airflow
+    Airflow calls this after the last try. Known causes are stored in an Airflow
     Variable, where an operator can see them.
     """
     ti = context["ti"]
@@ -71,12 +71,12 @@ def on_failure(context: Any) -> None:
             _log.info("known failure, no mail", stage=ti.task_id, causes=failure.causes)
         else:
             _send_failure(context, decision, decision.mail, error)
-        # After the mail: if it can't be sent, the next failure tries again.
+        # Store the state after the mail: if sending fails, the next failure tries again.
         Variable.set(_variable(ti), decision.state.to_json(), description=_DESCRIPTION)
 
 
 def on_success(context: Any) -> None:
-    """Send a mail about a stage that works again, if it had failed."""
+    """Send a mail about the recovery of a stage that had failed."""
     ti = context["ti"]
     if Variable.get(_variable(ti), default=None) is None:
         return
@@ -102,7 +102,7 @@ def on_success(context: Any) -> None:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Keep other tasks on this machine waiting: pieces of a range fail at the same moment."""
+    """Lock out other tasks on this machine, because pieces of a range fail at the same time."""
     folder = Path(conf.get("logging", "base_log_folder", fallback="") or tempfile.gettempdir())
     with (folder / "alerts.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -128,7 +128,7 @@ def _read(ti: Any) -> FailingStage | None:
     try:
         return read_state(Variable.get(_variable(ti), default=None))
     except ValueError:
-        # Written by an older version, or by a person. It says that the stage fails.
+        # An older version or a person wrote it. It means that the stage fails.
         _log.warning("unreadable Variable is replaced", variable=_variable(ti))
         now = datetime.now(UTC)
         return FailingStage(now, "", (), datetime.fromtimestamp(0, UTC), mailed=now)
@@ -149,7 +149,7 @@ def _window_text(context: Mapping[str, Any]) -> str:
     try:
         return str(run_range(context, profile))
     except ConfigurationError as exc:
-        # The parameters may be the cause of the failure.
+        # Wrong parameters can be the cause of the failure.
         return f"none: {exc}"
 
 
@@ -183,7 +183,7 @@ def _send(context: Any, subject: str, sentence: str, more: Mapping[str, str]) ->
         for name, text in facts.items()
     )
     link = html.escape(ti.log_url, quote=True)
-    # A new notifier for every mail: it keeps what it has rendered.
+    # Create a new notifier for every mail, because it keeps its rendered text.
     notifier = MailNotifier(
         smtp_conn_id=SMTP_CONN_ID,
         to=settings.alert_to,

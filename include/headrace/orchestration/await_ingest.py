@@ -1,4 +1,4 @@
-"""Waiting until the sink has written what Kafka held when the window closed."""
+"""Waits until the sink has written all records that Kafka had when the window closed."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["AwaitIngest", "SinkCaughtUpTrigger"]
 _log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.5
-#: The task itself waits this long. Under load the newest readings are always on their way
-#: through the sink, and a round trip through the triggerer takes seconds.
+#: The task waits this long before it defers. Under load the newest readings are always in the
+#: sink, and a deferral takes seconds.
 _PATIENCE = timedelta(seconds=2)
-#: Airflow's scheduler resumes a deferred task this long after the deadline, if no triggerer
-#: has done it.
+#: Airflow's scheduler resumes a deferred task this long after the deadline if no triggerer
+#: has.
 _SLACK = timedelta(seconds=5)
 _RETENTION = timedelta(days=2)
 _ENDS = "end_offsets"
@@ -40,14 +40,14 @@ _DEADLINE = "deadline"
 
 
 class AwaitIngest(BaseOperator):
-    """Waits for the sink, and passes on whether the windows are settled.
+    """Waits for the sink and returns whether the windows are settled.
 
-    The task reads the end offset of every partition once, `Profile.grace` after the last
+    The task reads the end offsets of all partitions once, `Profile.grace` after the last
     window's end, and keeps them across deferral and retries. Later records belong to later
-    windows; with new offsets at every try, the wait would never end.
+    windows, and with new offsets at every try the wait would never end.
 
-    The deadline is kept in the same way: neither a retry, nor a triggerer that hangs or is
-    not running, makes the wait longer than ``HEADRACE_SETTLE_LIMIT`` and a few seconds.
+    The deadline is kept, too. Neither a retry nor a missing or hanging triggerer makes the wait
+    longer than ``HEADRACE_SETTLE_LIMIT`` and a few seconds.
 
     Returns
     -------
@@ -57,7 +57,7 @@ class AwaitIngest(BaseOperator):
     """
 
     def execute(self, context: Any) -> Span:
-        """Wait here for a short time, then in the triggerer."""
+        """Wait for a short time in the task, then in the triggerer."""
         settings, profile = task_settings()
         windows = run_range(context, profile)
         kafka = Kafka(kafka_config())
@@ -74,7 +74,7 @@ class AwaitIngest(BaseOperator):
         if deadline is None:
             deadline = time.time() + settings.settle_limit.total_seconds()
             store.set(_DEADLINE, deadline, retention=_RETENTION)
-        # A clock that was ahead when the deadline was set must not make the wait longer.
+        # A fast clock at the time of the first try must not make the wait longer.
         left = min(timedelta(seconds=deadline - time.time()), settings.settle_limit)
         patience = max(min(_PATIENCE, left), timedelta(0))
         goal = _offsets(ends)
@@ -99,7 +99,7 @@ class AwaitIngest(BaseOperator):
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any
     ) -> Any:
-        """Continue after the wait, or after the time limit that the scheduler enforces."""
+        """Continue after the wait or after the scheduler's time limit."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[no-untyped-call, unused-ignore]
         except TaskDeferralTimeout:
@@ -153,14 +153,14 @@ class SinkCaughtUpTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Ask Kafka twice a second until the sink is there, or until the deadline."""
+        """Ask Kafka twice a second until the sink has caught up, or until the deadline."""
         goal = _offsets(self.ends)
         kafka = Kafka(await sync_to_async(kafka_config)())
         while True:
             try:
                 settled = await asyncio.to_thread(caught_up, kafka, self.topic, self.group, goal)
             except TransientError as exc:
-                # Kafka may come back before the deadline. If not, the windows are unsettled.
+                # Kafka may recover before the deadline. If not, the windows are unsettled.
                 _log.warning("progress of the sink is unknown", error=str(exc))
                 settled = False
             if settled or time.time() >= self.deadline:

@@ -1,8 +1,8 @@
 """Deletes old records and logs of Airflow, as an Airflow task.
 
-Airflow hides its database from tasks: their environment holds a URL that leads nowhere. So the
-task takes the address from the Connection `airflow_metadata`, which an operator provides on
-purpose, and runs Airflow's own command with it.
+Airflow hides its database from tasks: their environment has an unusable URL. So the task takes the
+address from the Connection `airflow_metadata`, which an operator provides for this purpose, and
+runs Airflow's command with it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _log = structlog.get_logger(__name__)
 
 #: Age at which records and logs are deleted.
 KEPT = timedelta(days=30)
-#: Records that one transaction deletes.
+#: Number of records that one transaction deletes.
 _BATCH = 10_000
 _FOUND = re.compile(r"^Found (\d+) rows meeting deletion criteria", re.MULTILINE)
-#: A folder that was changed less than this ago may be one that a starting task has just made.
+#: A folder that changed less than this ago may belong to a task that is starting.
 _NEW_FOLDER = timedelta(hours=1)
-#: What Airflow sets for a task's process, and what must not reach a command.
+#: Variables of Airflow's task processes that must not reach a command.
 _TASK_ONLY = (
     "AIRFLOW__CORE__SQL_ALCHEMY_CONN",
     "__AIRFLOW_SUPERVISOR_FD",
@@ -52,7 +52,7 @@ def cleanup() -> dict[str, int]:
     Connection `airflow_metadata`.
     """
     before = datetime.now(UTC) - KEPT
-    # Logs first: they can be deleted even if the database can't be reached.
+    # Delete logs first, because that works even if the database is unavailable.
     files = delete_old_logs(Path(conf.get("logging", "base_log_folder")), before)
     records = _clean_database(before)
     _log.info("deleted old records and logs", records=records, log_files=files)
@@ -77,15 +77,15 @@ def _clean_database(before: datetime) -> int:
 
 
 def _failure(done: subprocess.CompletedProcess[str]) -> HeadraceError:
-    # The reason is in the last lines; those before are the calls that led there.
+    # The last lines contain the reason; the lines before are the traceback.
     reason = done.stderr.strip()[-2000:] or done.stdout.strip()[-2000:]
     return TransientError(f"`airflow db clean` ended with {done.returncode}: {reason}")
 
 
 def delete_old_logs(folder: Path, before: datetime) -> int:
-    """Delete log files that were last written before some time, and folders left empty.
+    """Delete log files that were last written before some time, and empty folders.
 
-    Other processes write and delete in the folder meanwhile: what has vanished counts as
+    Other processes write and delete in the folder at the same time. A missing file counts as
     deleted, and a folder that is no longer empty stays. Symbolic links are not followed.
 
     Parameters
@@ -93,7 +93,7 @@ def delete_old_logs(folder: Path, before: datetime) -> int:
     folder
         Airflow's folder of logs. Files whose name does not contain ``.log`` stay.
     before
-        A file that was written later stays.
+        Files that were written later stay.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def delete_old_logs(folder: Path, before: datetime) -> int:
     """
     deleted = 0
     new = (datetime.now(UTC) - _NEW_FOLDER).timestamp()
-    # Times of folders are read before the first deletion, which changes them.
+    # Read the times of folders before the first deletion, which changes them.
     found = [
         (Path(root), _changed(Path(root)), folders, files)
         for root, folders, files in os.walk(folder, followlinks=False)
@@ -123,7 +123,7 @@ def _is_log(path: Path) -> bool:
 
 
 def _changed(path: Path) -> float:
-    """Time of the last change; now if there is no such file any more."""
+    """Return the time of the last change, or now if the file is gone."""
     try:
         return path.lstat().st_mtime
     except FileNotFoundError:
@@ -134,6 +134,6 @@ def _remove_if_empty(path: Path) -> None:
     try:
         path.rmdir()
     except OSError as exc:
-        # Not empty, or gone: both are as they should be.
+        # The folder is not empty or already gone; both are fine.
         if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise

@@ -47,7 +47,7 @@ _TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
 def task_settings() -> tuple[Settings, Profile]:
-    """Read the settings and the profile: inside a task, or while a DAG is created."""
+    """Read the settings and the profile, in a task or while a DAG is created."""
     settings = load_settings()
     return settings, load_profile(settings.profile)
 
@@ -59,7 +59,7 @@ def open_pipeline(timeout: timedelta | Callable[[Profile], timedelta]) -> Iterat
     Parameters
     ----------
     timeout
-        Time limit of one call to InfluxDB, or a function that takes it from the profile.
+        Time limit of one call to InfluxDB, or a function that derives it from the profile.
     """
     settings, profile = task_settings()
     limit = timeout if isinstance(timeout, timedelta) else timeout(profile)
@@ -70,7 +70,7 @@ def open_pipeline(timeout: timedelta | Callable[[Profile], timedelta]) -> Iterat
 
 
 def kafka_config() -> dict[str, Any]:
-    """Librdkafka's settings, from the Kafka Connection."""
+    """Return librdkafka's settings from the Kafka Connection."""
     hook = KafkaProducerHook(kafka_config_id=KAFKA_CONN_ID)
     config: dict[str, Any] = hook.get_connection(KAFKA_CONN_ID).extra_dejson
     if not config.get("bootstrap.servers"):
@@ -80,12 +80,12 @@ def kafka_config() -> dict[str, Any]:
 
 
 def metadata_url() -> str:
-    """SQLAlchemy URL of Airflow's database, from the Connection `airflow_metadata`.
+    """Return the SQLAlchemy URL of Airflow's database from the Connection `airflow_metadata`.
 
     Raises
     ------
     ConfigurationError
-        If there is no such Connection, or its database is of another kind.
+        If the Connection is missing or names another kind of database.
     """
     try:
         connection = BaseHook.get_connection(METADATA_CONN_ID)

@@ -1,7 +1,7 @@
-"""Airflow's configuration as it follows from the settings of Headrace.
+"""Derives Airflow's configuration from the settings of Headrace.
 
-Both ways of running use it: `make up`, and the images (``docker/airflow.py``). It imports
-nothing of Airflow, because it runs before Airflow reads its configuration.
+`make up` and the images (``docker/airflow.py``) use it. It does not import Airflow, because it
+runs before Airflow reads its configuration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headrace.storage.kafka import Kafka
 
 __all__ = ["derived_environment", "write_login"]
 
-#: Where Linux distributions keep them: Debian, Fedora, Alpine.
+#: Paths of the CA certificates on Debian, Fedora and Alpine.
 _SYSTEM_CA_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -45,7 +45,7 @@ def derived_environment(settings: Settings, api_server: str) -> dict[str, str]:
     ConfigurationError
         If a secret is missing.
     """
-    # Airflow serves everything below the path of its public URL.
+    # Airflow serves all pages below the path of its public URL.
     path = urlsplit(settings.public_airflow_url).path
     jwt_secret = _secret(settings.airflow_jwt_secret)
     return {
@@ -67,14 +67,14 @@ def write_login(settings: Settings, path: Path) -> None:
 
 
 def _connections(settings: Settings) -> dict[str, str]:
-    """The servers as Airflow Connections, in environment variables."""
+    """Return the Airflow Connections of the servers, as environment variables."""
     connections = {
         "KAFKA_DEFAULT": {
             "conn_type": "kafka",
             "extra": dict(Kafka.from_settings(settings).config),
         },
         "INFLUXDB_DEFAULT": _influxdb(settings),
-        # For the clean-up: Airflow hides its database from tasks.
+        # The clean-up needs this, because Airflow hides its database from tasks.
         "AIRFLOW_METADATA": {
             "conn_type": "postgres",
             "host": settings.postgres_host,
@@ -109,7 +109,7 @@ def _influxdb(settings: Settings) -> dict[str, Any]:
 def _smtp(settings: Settings) -> dict[str, Any]:
     extra: dict[str, Any] = {
         "disable_ssl": settings.smtp_security is not SmtpSecurity.TLS,
-        # What Airflow calls TLS here is STARTTLS.
+        # Airflow calls STARTTLS "TLS" here.
         "disable_tls": settings.smtp_security is not SmtpSecurity.STARTTLS,
         "from_email": settings.alert_from,
         "timeout": 10,
@@ -130,10 +130,10 @@ def _smtp(settings: Settings) -> dict[str, Any]:
 
 
 def _database(settings: Settings) -> dict[str, str]:
-    """Where Airflow's database is. The URL quotes, so a password may hold any character.
+    """Return the address of Airflow's database, quoted so that any password works.
 
-    Airflow connects with psycopg2 and with asyncpg, which have different parameters for TLS.
-    Both read PostgreSQL's own variables.
+    Airflow connects with psycopg2 and with asyncpg, whose parameters for TLS differ. Both read
+    PostgreSQL's environment variables.
     """
     url = URL.create(
         "postgresql+psycopg2",
@@ -151,7 +151,7 @@ def _database(settings: Settings) -> dict[str, str]:
 
 
 def _postgres_tls(settings: Settings) -> dict[str, str]:
-    """Parameters of PostgreSQL's clients for TLS."""
+    """Return the TLS parameters of PostgreSQL's clients."""
     if not settings.postgres_tls:
         return {}
     return {
@@ -161,7 +161,7 @@ def _postgres_tls(settings: Settings) -> dict[str, str]:
 
 
 def _system_ca_file() -> Path:
-    """The system's CA certificates: neither driver looks for them on its own."""
+    """Return the file of the system's CA certificates, which the drivers do not find."""
     given = ssl.get_default_verify_paths().cafile
     paths = [Path(path) for path in (given, *_SYSTEM_CA_FILES) if path]
     found = next((path for path in paths if path.is_file()), None)
@@ -175,7 +175,7 @@ def _system_ca_file() -> Path:
 
 
 def _postgres_password(settings: Settings) -> str | None:
-    """Password of the database. A server of the user's own may need none."""
+    """Return the password of the database. A server elsewhere may not need one."""
     if settings.postgres_password is None and not is_loopback(settings.postgres_host):
         return None
     return _secret(settings.postgres_password)

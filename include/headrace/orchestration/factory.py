@@ -1,4 +1,4 @@
-"""Creates the DAGs: their common arguments, and the schedules that follow the profile."""
+"""Creates the DAGs with common arguments, and derives their schedules from the profile."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _OWNER = "headrace"
 _RETRIES = "**Retries** of each stage, as the profile's entry `retries` sets them:"
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
-#: Live runs that may be active beside those that wait for the sink: they retry. There are
-#: more if a run may retry for longer than so many windows.
+#: Live runs that can be active besides those that wait for the sink, because they retry. There
+#: are more if a run can retry for longer than this number of windows.
 _RETRYING_RUNS = 8
 _MOST_RETRYING_RUNS = 60
 _LIVE_STAGES = ("await_ingest", "downsample", "evaluate_alarms", "republish")
@@ -42,12 +42,12 @@ _QUALITY_STAGES = ("check_quality",)
 
 
 def windows_dag_id(profile: Profile) -> str:
-    """Id of the DAG of the live windows."""
+    """Return the id of the DAG for live windows."""
     return f"{profile.name}_windows"
 
 
 def reconcile_dag_id(profile: Profile) -> str:
-    """Id of the DAG that heals."""
+    """Return the id of the DAG that heals."""
     return f"{profile.name}_reconcile"
 
 
@@ -57,7 +57,7 @@ def quality_dag_id(profile: Profile) -> str:
 
 
 def windows_dag(doc: str) -> DAG:
-    """DAG of the live windows: one run for each window, as soon as it has ended."""
+    """Create the DAG for live windows: one run for each window, as soon as it has ended."""
     settings, profile = task_settings()
     wait = settings.settle_limit + profile.grace
     retrying = math.ceil(longest_wait(_LIVE_STAGES, profile) / profile.window)
@@ -66,9 +66,9 @@ def windows_dag(doc: str) -> DAG:
         doc,
         cron_every(profile.window),
         settings,
-        # Live means now: the reconcile DAG computes missed windows.
+        # No catch-up: the reconcile DAG computes missed windows.
         catchup=False,
-        # A run that retries, or waits for the sink, must not delay the next window.
+        # A run that retries or waits for the sink must not delay the next window.
         max_active_runs=min(max(retrying, _RETRYING_RUNS), _MOST_RETRYING_RUNS)
         + math.ceil(wait / profile.window),
         dagrun_timeout=max(timedelta(minutes=30), longest_run(_LIVE_STAGES, profile)) + wait,
@@ -78,16 +78,16 @@ def windows_dag(doc: str) -> DAG:
 
 
 def reconcile_dag(doc: str) -> DAG:
-    """DAG that heals: every hour, and for any past range from the UI."""
+    """Create the DAG that heals, every hour and for any past range from the UI."""
     settings, profile = task_settings()
     return _dag(
         reconcile_dag_id(profile),
         doc,
         "5 * * * *",
         settings,
-        # The first run is due at once: it computes the windows before the first live run.
+        # The first run is due at once and computes the windows before the first live run.
         head_start=timedelta(hours=2),
-        # One run looks at everything that was missed: see `headrace.orchestration.heal_progress`.
+        # One run covers everything that was missed: see `headrace.orchestration.heal_progress`.
         catchup=False,
         max_active_runs=2,
         dagrun_timeout=max(timedelta(hours=6), longest_run(_HEAL_STAGES, profile)),
@@ -98,7 +98,7 @@ def reconcile_dag(doc: str) -> DAG:
 
 
 def quality_dag(doc: str) -> DAG:
-    """DAG of the quality checks: one run for each quarter of an hour, or for longer windows."""
+    """Create the DAG for quality checks: one run per quarter of an hour, or per longer window."""
     settings, profile = task_settings()
     return _dag(
         quality_dag_id(profile),
@@ -115,7 +115,7 @@ def quality_dag(doc: str) -> DAG:
 
 
 def cleanup_dag(doc: str) -> DAG:
-    """DAG that deletes old records and logs of Airflow."""
+    """Create the DAG that deletes old records and logs of Airflow."""
     settings, profile = task_settings()
     return _dag(
         "airflow_cleanup",
@@ -131,23 +131,23 @@ def cleanup_dag(doc: str) -> DAG:
 
 
 def cron_every(interval: timedelta) -> str:
-    """Cron expression for each interval of whole minutes that divides an hour."""
+    """Return the cron expression for an interval of minutes that divides an hour."""
     minutes = interval // timedelta(minutes=1)
     # Cron has no "every 60 minutes".
     return "0 * * * *" if interval == _HOUR else f"*/{minutes} * * * *"
 
 
 def quality_interval(window: timedelta) -> timedelta:
-    """Shortest interval of at least 15 minutes that divides an hour into whole windows."""
+    """Return the shortest interval of at least 15 minutes that divides an hour into windows."""
     minute = timedelta(minutes=1)
     lengths = [number * minute for number in range(15, 61) if 60 % number == 0]
     return next(length for length in lengths if not length % window)
 
 
 def _start_date(settings: Settings, now: datetime) -> datetime:
-    """Start of a DAG's schedule.
+    """Return the start of a DAG's schedule.
 
-    It lies before the installation, so that the first runs are due at once. No DAG catches
+    It is before the installation date, so that the first runs are due at once. No DAG catches
     up, so an early date creates no further runs. A date in the future would stop every DAG
     until then.
     """
@@ -158,7 +158,7 @@ def _start_date(settings: Settings, now: datetime) -> datetime:
 
 
 def _range_params() -> dict[str, Param]:
-    """Parameters of a run that an operator starts for a range."""
+    """Return the parameters with which an operator starts a run for a range."""
     moment: dict[str, Any] = {"type": ["null", "string"], "format": "date-time"}
     return {
         "start": Param(None, title="From", description="First window, UTC", **moment),
@@ -186,7 +186,7 @@ def _dag(
         dag_id,
         description=description,
         doc_md=f"**Warning:** {problem}.\n\n{doc}" if problem else doc,
-        # Explicit: for a bare cron string, Airflow creates runs without an interval.
+        # An explicit timetable: with a plain cron string, Airflow creates runs without an interval.
         schedule=CronDataIntervalTimetable(cron, timezone="UTC"),
         start_date=start - head_start,
         default_args={"owner": _OWNER},

@@ -1,9 +1,9 @@
-"""What is known about a stage that fails, and which of its failures are worth a mail.
+"""Decides which failures of a stage are mailed.
 
-Pure: `headrace.orchestration.alerts` keeps the state in an Airflow Variable and sends the
-mails. One mail is due for each new cause, one a day while the stage still fails, and one when
-it works again. A cause is the type of an error and its message without numbers; a failed
-quality check is a cause of its own.
+This module has no I/O: `headrace.orchestration.alerts` keeps the state in an Airflow Variable
+and sends the mails. There is one mail for each new cause, one a day while the stage still fails,
+and one when it recovers. A cause is the type of an error and its message without numbers. Each
+failed quality check is a separate cause.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ __all__ = [
     "recovers",
 ]
 
-#: While a stage fails, a mail reminds of it so often. A cause that has not been seen for so
-#: long counts as new.
+#: Time between reminders while a stage fails. A cause that did not occur for this time counts
+#: as new.
 REMINDER_INTERVAL = timedelta(days=1)
-#: Causes of one stage that are mailed in a day. The rest is in the next reminder.
+#: Maximum number of causes per stage and day that are mailed. The reminder lists the others.
 MOST_CAUSES_A_DAY = 8
-#: A stage that recovered so often within a day alternates. Its next recovery is mailed only
-#: after it has not failed for `QUIET`.
+#: A stage that recovered this often within a day alternates. Its next recovery is mailed only
+#: after `QUIET` without a failure.
 MOST_RECOVERIES_A_DAY = 3
 QUIET = timedelta(hours=2)
-#: Causes that are remembered.
+#: Maximum number of stored causes.
 _MOST_CAUSES = 50
 _LONGEST_CAUSE = 200
 
 _VARYING = (
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "#"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "#"),
-    # Hexadecimal ids: long, and with a digit in them, so that words stay.
+    # Hexadecimal ids. They are long and contain a digit, so words do not match.
     (re.compile(r"\b(?=[a-f]*[0-9])[0-9a-f]{12,}\b", re.IGNORECASE), "#"),
     (re.compile(r"[-+]?\d+([.:,T-]\d+)*(Z\b)?"), "#"),
 )
 
 
 class MailKind(StrEnum):
-    """Why a mail is sent."""
+    """Reason for a mail."""
 
     FAILED = "failed"
     NEW_CAUSE = "failed for another reason"
@@ -70,16 +70,16 @@ class MailKind(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """A stage that failed and is not retried any more.
+    """A failure of a stage after its last retry.
 
     Parameters
     ----------
     at
-        When.
+        Time of the failure.
     run, piece
-        The run, and the number of the mapped piece in it (-1 without pieces).
+        The run and the number of its mapped piece (-1 without pieces).
     causes
-        What `causes_of` makes of the error.
+        Causes of the error, from `causes_of`.
     """
 
     at: datetime
@@ -90,12 +90,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Success:
-    """A stage that has succeeded.
+    """A success of a stage.
 
     Parameters
     ----------
     started
-        When its try began.
+        Start of the try.
     run, piece
         As for `Failure`.
     """
@@ -106,29 +106,29 @@ class Success:
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """One reason for which a stage fails: when it was first and last seen."""
+    """One cause of failures, with the times of its first and last occurrence."""
 
     since: datetime
     seen: datetime
 
 
 class FailingStage(msgspec.Struct, frozen=True):
-    """State of a stage that fails.
+    """State of a failing stage.
 
     Parameters
     ----------
     since
-        First failure since it last worked.
+        First failure after the last success.
     run, pieces, last
-        Run of the newest failure, the pieces that failed in it, and when.
+        Run of the newest failure, its failed pieces, and the time of the failure.
     causes
         Known causes.
     mailed
-        When the last mail went out.
+        Time of the last mail.
     mails
-        When the mails of the last day about causes went out.
+        Times of the mails about causes within the last day.
     recoveries
-        When the stage recovered within the day before it failed.
+        Recoveries within the day before the failure.
     """
 
     since: datetime
@@ -142,24 +142,24 @@ class FailingStage(msgspec.Struct, frozen=True):
 
     @property
     def alternates(self) -> bool:
-        """Whether the stage fails and recovers again and again."""
+        """Whether the stage fails and recovers repeatedly."""
         return len(self.recoveries) >= MOST_RECOVERIES_A_DAY
 
     def to_json(self) -> str:
-        """Write the state for an Airflow Variable."""
+        """Encode the state for an Airflow Variable."""
         return msgspec.json.encode(self).decode()
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from a failure.
+    """New state and mail after a failure.
 
     Parameters
     ----------
     state
-        The new state, if no mail is due or once it is sent.
+        The new state. If a mail is due, it applies after the mail is sent.
     mail
-        The mail that is due, if one is.
+        The mail to send, if any.
     """
 
     state: FailingStage
@@ -167,12 +167,12 @@ class Decision:
 
 
 def read_state(text: str | None) -> FailingStage | None:
-    """Read the state that an Airflow Variable holds; `None` if it holds none.
+    """Decode the state in an Airflow Variable; `None` if the Variable is empty.
 
     Raises
     ------
     ValueError
-        If the text is something else: a person can edit Variables.
+        If the text is not a state, because people can edit Variables.
     """
     if text is None:
         return None
@@ -180,7 +180,7 @@ def read_state(text: str | None) -> FailingStage | None:
 
 
 def error_text(error: object) -> str:
-    """Type, message and notes of an error."""
+    """Return type, message and notes of an error."""
     if isinstance(error, BaseException):
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         return f"{type(error).__name__}: {error}{notes}"
@@ -188,10 +188,10 @@ def error_text(error: object) -> str:
 
 
 def causes_of(error: object) -> tuple[str, ...]:
-    """What tells this error from others: what two failures for one reason have in common.
+    """Return texts that are equal for two failures with the same cause.
 
-    The type of the error and the first line of its message, without numbers, times and ids.
-    Where the error names failed checks, each check is a cause.
+    A text is the type of the error and the first line of its message, without numbers, times
+    and ids. If the error names failed checks, each check is a cause.
     """
     checks: Any = getattr(error, "checks", ())
     if checks:
@@ -205,20 +205,20 @@ def causes_of(error: object) -> tuple[str, ...]:
 def decide(
     state: FailingStage | None, failure: Failure, recoveries: tuple[datetime, ...] = ()
 ) -> Decision:
-    """Take a failure into the state, and say which mail is due.
+    """Add a failure to the state and decide which mail is due.
 
     Parameters
     ----------
     state
-        What is known; `None` if the stage has not failed since it last succeeded.
+        State before the failure; `None` if the stage did not fail.
     failure
         The failure.
     recoveries
-        When the stage recovered lately; needed only without a state.
+        Recent recoveries; needed only without a state.
     """
     now = failure.at
     known = state.causes if state else {}
-    # A clock that was ahead must not keep the mails back until it is that late again.
+    # Times in the future come from a fast clock and must not suppress mails.
     causes = {name: c for name, c in known.items() if abs(now - c.seen) < REMINDER_INTERVAL}
     new = any(name not in causes for name in failure.causes)
     for name in failure.causes:
@@ -246,11 +246,11 @@ def decide(
 
 
 def recovers(state: FailingStage, success: Success) -> FailingStage | None:
-    """Take a success into the state; `None` if the stage works again.
+    """Add a success to the state; return `None` if the stage has recovered.
 
-    Pieces of one run succeed and fail side by side, and so do neighbouring runs. A success
-    counts if it began after the newest failure. In the run that failed, only the pieces
-    that failed count.
+    Pieces of a run, and neighbouring runs, can succeed and fail at the same time. A success
+    counts if it started after the newest failure. In the failed run, only successes of the
+    failed pieces count.
     """
     if success.started <= state.last:
         return state
@@ -265,23 +265,23 @@ def recovers(state: FailingStage, success: Success) -> FailingStage | None:
 
 
 def lately(moments: Iterable[datetime], now: datetime) -> tuple[datetime, ...]:
-    """The moments that are less than a day away."""
+    """Return the times that are less than a day away."""
     return tuple(moment for moment in moments if abs(now - moment) < REMINDER_INTERVAL)
 
 
 def read_recoveries(text: str | None) -> tuple[datetime, ...]:
-    """Read the moments that an Airflow Variable holds.
+    """Decode the times in an Airflow Variable.
 
     Raises
     ------
     ValueError
-        If it holds something else.
+        If the text is not a list of times.
     """
     return msgspec.json.decode(text, type=tuple[datetime, ...]) if text else ()
 
 
 def recoveries_json(moments: Iterable[datetime]) -> str:
-    """Write moments for an Airflow Variable."""
+    """Encode times for an Airflow Variable."""
     return msgspec.json.encode(tuple(moments)).decode()
 
 

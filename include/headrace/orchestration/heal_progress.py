@@ -22,8 +22,8 @@ _CATCH_UP_LOGGED = timedelta(hours=2)
 def heal_from(dag_id: str, now: datetime, settings: Settings) -> datetime:
     """Time from which a scheduled run looks for windows to heal.
 
-    It lies `Settings.heal_horizon` before the last scheduled run. The DAG itself does not
-    catch up: after a stop of a month one run looks at the whole month, instead of 720 runs.
+    It is `Settings.heal_horizon` before the last scheduled run. The DAG itself does not
+    catch up: after a stop of a month, one run covers the whole month instead of 720 runs.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ def heal_from(dag_id: str, now: datetime, settings: Settings) -> datetime:
         return min(settings.installed_at, now - settings.heal_horizon)
     if now - last > _CATCH_UP_LOGGED:
         _log.info("catching up", last_run=rfc3339(last))
-    # A last run in the future was dated by a clock that was ahead.
+    # The last run is in the future if its clock was fast.
     return min(last, now) - settings.heal_horizon
 
 
 def set_healed_until(dag_id: str, now: datetime) -> None:
-    """Remember that a scheduled run has looked at every window up to now."""
+    """Store that a scheduled run has checked every window up to now."""
     Variable.set(_variable(dag_id), rfc3339(now), description=_DESCRIPTION)
 
 

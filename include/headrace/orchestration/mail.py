@@ -1,4 +1,4 @@
-"""Sends mails through the Connection `smtp_default`, with the CA that it names."""
+"""Sends mails through the Connection `smtp_default` and supports its CA file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["MailNotifier"]
 
 
 class _Hook(SmtpHook):
-    """Airflow's hook trusts the system's CAs alone."""
+    """Adds a CA file to Airflow's hook, which trusts only the system's CAs."""
 
     def _build_ssl_context(self) -> ssl.SSLContext | None:
         ca_file = self.conn.extra_dejson.get("ca_file")

@@ -1,4 +1,4 @@
-"""The last sentence of a mail: what an operator should do about the error."""
+"""The next step for each kind of error, which is the last sentence of a mail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["next_step"]
 
 _CLEAR = "Then clear the failed task in Airflow's UI, or let the next reconcile run compute it."
 
-#: The first entry that fits counts.
+#: The first matching entry applies.
 _STEPS: dict[type[BaseException], str] = {
     AccessDeniedError: "Check the token or login in the Airflow Connection of the server that the "
     f"error names. `headrace provision` writes missing tokens. {_CLEAR}",
@@ -40,7 +40,7 @@ _OTHERWISE = (
 
 
 def next_step(error: object) -> str:
-    """What to do about an error, in one or two sentences."""
+    """Return what to do about an error, in one or two sentences."""
     for kind, step in _STEPS.items():
         if isinstance(error, kind):
             return step

@@ -1,4 +1,4 @@
-"""How often, how soon and after which errors each stage is retried."""
+"""Retry policies of the stages."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _HEADER = ("stage", "tries", "delay", "backoff", "limit of one try")
 
 @dataclass(frozen=True)
 class StagePolicy:
-    """How a stage is retried.
+    """Retry policy of a stage.
 
     Parameters
     ----------
     retries
-        How often and how soon, and how long one try may take.
+        Number of tries, pauses, and time limit of one try.
     never
         Errors after which there is no retry.
     why
@@ -50,7 +50,7 @@ class StagePolicy:
     why: str
 
     def task_args(self) -> dict[str, Any]:
-        """The policy as arguments of a task."""
+        """Return the policy as arguments of a task."""
         return {
             "retries": self.retries.tries - 1,
             "retry_delay": self.retries.delay,
@@ -71,7 +71,7 @@ class StagePolicy:
 
 @dataclass(frozen=True)
 class _Stage:
-    """What a profile does not change about a stage's retries.
+    """Parts of a stage's retry policy that a profile cannot change.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ STAGES = {
 
 
 def stage_policy(stage: str, profile: Profile | None = None) -> StagePolicy:
-    """Policy of a stage.
+    """Return the policy of a stage.
 
     Parameters
     ----------
@@ -130,18 +130,18 @@ def stage_policy(stage: str, profile: Profile | None = None) -> StagePolicy:
 
 
 def call_limit(stage: str) -> Callable[[Profile], timedelta]:
-    """Time limit of one call to InfluxDB within a stage: depends on the profile."""
+    """Return a function that derives the time limit of one InfluxDB call from the profile."""
     return lambda profile: STAGES[stage].call * _retries(stage, profile).limit
 
 
 def longest_wait(stages: Iterable[str], profile: Profile) -> timedelta:
-    """Time that a run may spend between the tries of its stages."""
+    """Return the time that a run can spend between the tries of its stages."""
     waits = (_retries(stage, profile).longest_wait for stage in stages)
     return sum(waits, timedelta(0))
 
 
 def longest_run(stages: Iterable[str], profile: Profile) -> timedelta:
-    """Time that a run may take if its tries fail at once, and the last ones take their limit."""
+    """Return the time of a run whose last tries take their limit and whose others fail at once."""
     stages = list(stages)
     limits = (_retries(stage, profile).limit for stage in stages)
     return sum(limits, longest_wait(stages, profile))
@@ -155,7 +155,7 @@ def _retries(stage: str, profile: Profile | None) -> StageRetries:
 
 
 def retry_cells(stage: str, retries: StageRetries) -> list[str]:
-    """Cells of a stage in a table of retries."""
+    """Return the cells of a stage in a table of retries."""
     backoff = f"x {retries.backoff:g}, at most {duration_text(retries.max_delay)}"
     return [
         f"`{stage}`",
@@ -167,7 +167,7 @@ def retry_cells(stage: str, retries: StageRetries) -> list[str]:
 
 
 def retry_table(stages: Iterable[str], profile: Profile) -> str:
-    """The retries of stages as a table in Markdown."""
+    """Return the retries of stages as a Markdown table."""
     rows = [retry_cells(stage, _retries(stage, profile)) for stage in stages]
     lines = [_HEADER, ["-"] * len(_HEADER), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -23,7 +23,7 @@ __all__ = ["check_quality"]
 
 _log = structlog.get_logger(__name__)
 
-#: A longer grace of the profile makes the checks wait no longer: such a window is not judged.
+#: The checks wait no longer than this for a profile's grace; such a window is not checked.
 _LONGEST_GRACE = timedelta(minutes=3)
 #: The checks wait this long after the last window's end for its live run.
 _LIVE_LIMIT = timedelta(seconds=45)
@@ -63,7 +63,7 @@ def check_quality() -> list[dict[str, Any]]:
 
 
 def _await_live_run(windows: WindowRange, pipeline: Pipeline) -> None:
-    """Wait for the live run of the last window: both runs start at the same moment."""
+    """Wait for the live run of the last window, because both runs start at the same time."""
     from headrace.stages.markers import read_markers  # noqa: PLC0415
 
     last = WindowRange(windows.stop - windows.length, windows.stop, windows.length)

@@ -1,4 +1,4 @@
-"""Which windows a run covers."""
+"""Determines the windows of a run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ _log = structlog.get_logger(__name__)
 
 
 def run_range(context: Mapping[str, Any], profile: Profile) -> WindowRange:
-    """Windows of a run: those that its parameters name, otherwise those of its data interval.
+    """Return the windows of a run from its parameters, otherwise from its data interval.
 
-    The data interval is the key, never the logical date: a run started by hand has
-    another logical date, or none.
+    The logical date is not used: a manual run has another logical date, or none.
 
     Raises
     ------
     ConfigurationError
-        If the parameters name no window that has ended, or if the run has neither
-        parameters nor a data interval.
+        If the parameters include no window that has ended, or if the run has neither parameters
+        nor a data interval.
     """
     given = given_range(context, profile)
     if given is not None:
@@ -41,20 +40,20 @@ def run_range(context: Mapping[str, Any], profile: Profile) -> WindowRange:
 
 
 def data_interval(context: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
-    """Data interval of a run; `None` if the run has none or an empty one."""
+    """Return the data interval of a run; `None` if it is missing or empty."""
     start, stop = context.get("data_interval_start"), context.get("data_interval_end")
     if start is None or stop is None or start == stop:
         return None
-    # Airflow passes pendulum's moments, whose arithmetic differs from datetime's.
+    # Airflow passes pendulum's times, whose arithmetic differs from datetime's.
     return parse_time(start.isoformat()), parse_time(stop.isoformat())
 
 
 def given_range(context: Mapping[str, Any], profile: Profile) -> WindowRange | None:
-    """Windows that the run's parameters name, or `None` if they name none.
+    """Return the windows in the run's parameters, or `None` without parameters.
 
     The range ends with the last window that had ended when the run was requested: readings
-    of later windows are still arriving. A range that reaches further is cut there, with a
-    warning in the log.
+    of later windows are still arriving. A longer range is cut there, with a warning in the
+    log.
 
     Raises
     ------
@@ -91,7 +90,7 @@ def given_range(context: Mapping[str, Any], profile: Profile) -> WindowRange | N
 
 
 def _requested_at(context: Mapping[str, Any]) -> datetime:
-    """When the run was requested: the same for all its tasks and all their tries."""
+    """Return the time of the request, which is the same for all tasks and tries of a run."""
     moment = getattr(context.get("dag_run"), "run_after", None)
     now = datetime.now(UTC)
     return min(now, parse_time(moment.isoformat())) if moment is not None else now

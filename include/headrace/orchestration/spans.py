@@ -1,4 +1,4 @@
-"""Ranges of windows, as tasks pass them on."""
+"""Ranges of windows in the form that tasks exchange."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from headrace.profile import Profile
 
 __all__ = ["Span", "span_of", "windows_of"]
 
-#: ``start`` and ``stop`` in RFC 3339, and ``settled``: values that an XCom can hold.
+#: ``start`` and ``stop`` in RFC 3339, and ``settled``: values that fit into an XCom.
 Span: TypeAlias = dict[str, Any]
 
 

@@ -32,18 +32,18 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 
-#: It has one slot: one task publishes at a time.
+#: The pool has one slot, so one task publishes at a time.
 PUBLISH_POOL = "headrace_publish"
-#: For everything but live windows, which therefore always find a slot.
+#: Pool of everything except live windows, which therefore always find a slot.
 HEAL_POOL = "headrace_heal"
 LIVE_POOL = "default_pool"
 
-#: A window that ended less than this ago is left to its live run.
+#: Time after a window's end during which it is left to its live run.
 _LIVE = timedelta(seconds=30)
 
 
 def stage_args(stage: str, *, push_xcom: bool = False) -> dict[str, Any]:
-    """Arguments that the tasks of a stage have in every DAG.
+    """Return the arguments of a stage's tasks, the same in every DAG.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def stage_args(stage: str, *, push_xcom: bool = False) -> dict[str, Any]:
     return {
         "task_id": stage,
         "do_xcom_push": push_xcom,
-        # The profile may change them: see `with_retries`.
+        # The profile can change them: see `with_retries`.
         **stage_policy(stage).task_args(),
         "on_failure_callback": on_failure,
         "on_success_callback": on_success,
@@ -64,17 +64,17 @@ def stage_args(stage: str, *, push_xcom: bool = False) -> dict[str, Any]:
 
 
 def with_retries(stage: Any) -> Any:
-    """A stage's task with the retries of the profile, to be used while a DAG is created."""
+    """Apply the profile's retries to a stage's task while a DAG is created."""
     _, profile = task_settings()
     return stage.override(**stage_policy(stage.kwargs["task_id"], profile).task_args())
 
 
 def await_ingest(pool: str = LIVE_POOL) -> AwaitIngest:
-    """Wait for the sink, and pass on the windows of the run."""
+    """Wait for the sink and return the windows of the run."""
     _, profile = task_settings()
     args = stage_args("await_ingest", push_xcom=True)
     args |= stage_policy("await_ingest", profile).task_args()
-    # The task first waits for the grace of the profile.
+    # The task first waits for the profile's grace period.
     args["execution_timeout"] += profile.grace
     return AwaitIngest(
         **args,
@@ -92,9 +92,8 @@ def find_windows(awaited: Span) -> list[Span]:
     A scheduled run looks for windows that are missing, unsettled, unpublished or changed by
     late readings. It looks back as far as HEADRACE_HEAL_HORIZON before the last scheduled
     run, so that the first run after a long stop finds everything, but never beyond
-    HEADRACE_RAW_RETENTION. A backfill run, or a run started by hand, computes its whole
-    range. Either way the windows are computed in pieces of sixty; a longer range has larger
-    pieces.
+    HEADRACE_RAW_RETENTION. A backfill run or a manual run computes its whole range. Windows are
+    computed in pieces of sixty; a long range has larger pieces.
     """
     from headrace.stages.clocks import earlier_clock  # noqa: PLC0415
     from headrace.stages.heal import expected_windows, windows_to_heal  # noqa: PLC0415
@@ -144,9 +143,9 @@ def evaluate_alarms(span: Span) -> dict[str, Any]:
 
 @task(**stage_args("republish"), pool=PUBLISH_POOL)
 def republish(span: Span) -> dict[str, Any]:
-    """Publish to Kafka what consumers do not have yet, in one transaction per window range.
+    """Publish new and changed rows and alarm changes to Kafka, in one transaction per range.
 
-    A repeated run publishes nothing twice: it reads from the topics what is published.
+    A repeated run publishes nothing twice, because it reads the published records first.
     """
     from headrace.stages.republish import republish as stage  # noqa: PLC0415
 
@@ -162,10 +161,10 @@ def _run_name() -> str:
 
 
 def compute(span: Any, *, pool: str = LIVE_POOL, priority: int = 1) -> None:
-    """Wire the stages of a span: the same for live, healing, backfill and manual runs.
+    """Wire the stages of a span, for live, healing, backfill and manual runs alike.
 
-    A later stage of one span goes before an earlier stage of another span. Otherwise a run
-    over a day would publish nothing before the whole day is downsampled.
+    A later stage of one span has priority over an earlier stage of another span. Otherwise a
+    run over a day would publish nothing before the whole day is downsampled.
     """
 
     def at(step: int) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Overview for operators: the state of a day's windows, and the active alarms."""
+"""Overview for operators: the windows of a day and the active alarms."""

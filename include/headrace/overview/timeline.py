@@ -1,4 +1,4 @@
-"""The windows of a day, each with its most important state."""
+"""The windows of a day, each with its worst state."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from headrace.stages.pipeline import Pipeline
 __all__ = ["DAY", "SETTLING", "TimelineWindow", "WindowState", "read_timeline", "state_of"]
 
 DAY = timedelta(hours=24)
-#: A window that ended less than this ago is not missing yet.
+#: Time after a window's end before it counts as missing.
 SETTLING = timedelta(minutes=1)
 
 
 class WindowState(StrEnum):
-    """State of a window, the worst first."""
+    """State of a window; the worst state is first."""
 
     MISSING = "missing"
     UNSETTLED = "unsettled"
     QUALITY_FAILED = "quality failed"
     CORRECTED = "corrected"
     COMPLETE = "complete"
-    #: It has just ended, and its run is under way.
+    #: The window has just ended, and its run is active.
     DUE = "due"
-    #: It started before the installation did, and was not computed.
+    #: The window is older than the installation and was not computed.
     NOT_EXPECTED = "not expected"
 
 
@@ -39,13 +39,13 @@ class TimelineWindow:
     Parameters
     ----------
     start
-        Its start.
+        Start of the window.
     state
-        Its state.
+        State of the window.
     marker
-        Its marker; `None` if it was never computed.
+        Marker of the window; `None` if it was never computed.
     failed
-        Names of the failed quality checks that cover it.
+        Names of the failed quality checks that cover the window.
     """
 
     start: datetime
@@ -96,13 +96,13 @@ def state_of(
     Parameters
     ----------
     marker
-        Its marker, if it was computed.
+        Marker of the window, if it was computed.
     quality_failed
-        Whether a quality check that covers it failed.
+        Whether a failed quality check covers the window.
     expected
-        Whether it started after the installation did.
+        Whether the window started after the installation date.
     closed_for
-        Time since its end.
+        Time since the window's end.
     """
     if marker is None or marker.published == NOT_PUBLISHED:
         if closed_for < SETTLING:
@@ -117,7 +117,7 @@ def state_of(
 
 def _failed_checks(windows: WindowRange, pipeline: Pipeline) -> Mapping[datetime, tuple[str, ...]]:
     """Return the names of the failed checks by window."""
-    # A check has the time of its first window. One that began earlier may reach into the range.
+    # A check has the time of its first window, so an earlier check can reach into the range.
     params = {"start": windows.start - DAY, "stop": windows.stop}
     found: dict[datetime, tuple[str, ...]] = {}
     for row in pipeline.run("failed_checks.flux", params):

@@ -1,4 +1,4 @@
-"""Counts the records in Kafka for a range of event time, and where each one ended up."""
+"""Counts the raw records of a range of event time, and what became of each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["Audit", "audit"]
 
 _NAMED = 1000
 _ROWS = 10_000
-#: Points are queried in pieces, which bounds the length of an answer.
+#: Points are queried in pieces to limit the length of an answer.
 _PIECE = timedelta(minutes=10)
 _CACHE_KILOBYTES = 32 * 1024
 
@@ -49,7 +49,7 @@ from(bucket: params.raw)
 
 @dataclass
 class Audit:
-    """What became of the readings of a range of event time.
+    """Counts of the readings in a range of event time.
 
     ``readings = points + overwritten + repeated + refused + pending + lost``, unless
     another program writes to the bucket, which ``foreign`` counts.
@@ -69,24 +69,24 @@ class Audit:
     dead_letters
         Readings that the bridge or the sink rejected, and that were not replayed.
     refused
-        Those of them that the sink rejected: their raw records are in Kafka, too.
+        Dead letters of the sink. Their raw records are in Kafka, too.
     pending
         Readings that the sink has not reached yet.
     lost
-        Readings that are in Kafka, should be in InfluxDB, and are not.
+        Readings in Kafka that should be in InfluxDB and are not.
     missing
         Device and time of the lost readings, a thousand at most.
     deleted
-        Records that Kafka deleted before the sink wrote them: every range of offsets
-        that was reported since the range began. Their event times are unknown.
+        Records that Kafka deleted before the sink wrote them: all ranges of offsets
+        reported since the start of the range. Their event times are unknown.
     foreign
         Points without a record in Kafka.
     skipped
         Records of other programs on the dead-letter topic.
     complete
-        Whether Kafka still holds everything of the range.
+        Whether Kafka still has all records of the range.
     note
-        What is not complete.
+        Explanation if it does not.
     """
 
     start: str
@@ -112,7 +112,7 @@ class Audit:
         return not self.lost and not self.deleted
 
     def as_dict(self) -> dict[str, Any]:
-        """The object that is printed."""
+        """Return the object that `headrace audit --json` prints."""
         content = asdict(self)
         content["deleted"] = [item.as_dict() for item in self.deleted]
         return {"from": content.pop("start"), "to": content.pop("stop"), **content}
@@ -127,7 +127,7 @@ def audit(
     margin: timedelta,
     progress: Callable[[int], None],
 ) -> Audit:
-    """Count exactly. What does not fit into memory goes to a temporary file.
+    """Count the readings of a range exactly, with a temporary file on disk for large ranges.
 
     Parameters
     ----------
@@ -138,10 +138,10 @@ def audit(
     start, stop
         Event time, ``[start, stop)``.
     margin
-        How long before its event time a reading may arrive, see
+        How long before its event time a reading can arrive, see
         `headrace.recovery.raw_records.arrival_margin`.
     progress
-        Receives how many records, letters and points were read since the last call.
+        Receives the number of records, letters and points read since the last call.
 
     Raises
     ------
@@ -152,13 +152,13 @@ def audit(
     _note_what_is_gone(result, kafka, profile, start - margin)
     with (
         tempfile.TemporaryDirectory(prefix="headrace-audit-") as folder,
-        # sqlite's own context manager only commits.
+        # The context manager of sqlite3 only commits.
         closing(sqlite3.connect(Path(folder) / "audit.sqlite")) as tally,
     ):
         _prepare(tally)
-        # The order matters while readings arrive: all points of what was committed before
-        # are there when the points are read, and each of these points has a record when
-        # the records are read.
+        # The order matters while readings arrive. All points of records that were committed #
+        # before exist when the points are read, and each of these points has its record when # the
+        # records are read.
         committed = _committed(kafka, profile)
         _count_points(tally, influx, profile, start, stop, progress)
         _count_records(tally, kafka, profile, committed, start, stop, margin, progress)
@@ -184,7 +184,7 @@ def _prepare(tally: sqlite3.Connection) -> None:
 
 
 def _note_what_is_gone(result: Audit, kafka: Kafka, profile: Profile, arrival: datetime) -> None:
-    """Note if Kafka may have deleted records that arrived since then."""
+    """Set the note if Kafka may have deleted records that arrived after this time."""
     topic = profile.topics.raw
     consumer = kafka.consumer("headrace-reader")
     try:
@@ -206,7 +206,7 @@ def _note_what_is_gone(result: Audit, kafka: Kafka, profile: Profile, arrival: d
         result.complete = False
         result.note = (
             f"Kafka may no longer hold all records of this range: it deleted the beginning of "
-            f"partitions {gone} of {topic}. The counts cover what is left"
+            f"partitions {gone} of {topic}. The counts cover the remaining records"
         )
 
 
@@ -229,14 +229,14 @@ def _count_letters(
         if first <= letter.time_ns < last:
             result.dead_letters += 1
         if letter.source:
-            # Whatever its time: a letter and its record may lie on both sides of a limit.
+            # Regardless of its time: the letter can be outside the range of its record.
             tally.execute("INSERT OR IGNORE INTO refused VALUES (?)", (letter.source,))
     result.skipped = sum(skipped.counts.values())
     result.deleted = merged(item for item in lost if item.recorded_ms >= since_ms)
 
 
 def _unreported(kafka: Kafka, profile: Profile, committed: Offsets) -> list[LostRecords]:
-    """Return what Kafka deleted while the sink was not running, and what it will report."""
+    """Return the records that Kafka deleted since the sink stopped; it reports them later."""
     consumer = kafka.consumer("headrace-reader")
     try:
         first, _ = end_offsets(consumer, profile.topics.raw)
@@ -277,9 +277,9 @@ def _count_records(
 
 
 def _device_reader(profile: Profile) -> Callable[[Record], str]:
-    """Make the function that tells which device a record is of.
+    """Return a function that finds the device of a record.
 
-    The sink goes by the payload. The key of a record from another program may differ.
+    Like the sink, it reads the payload: another program can write a different key.
     """
     struct = msgspec.defstruct("Device", [(profile.id_field, str)])
     decode = msgspec.json.Decoder(struct).decode
@@ -314,7 +314,7 @@ def _count_points(
                 "start": begin,
                 "stop": end,
             }
-            # Times as text: a datetime has microseconds, a point has nanoseconds.
+            # Times stay text because a datetime has only microseconds.
             for row in influx.query(_POINTS, params, times_as_text=True):
                 progress(1)
                 yield row[profile.id_field], _nanoseconds(row["_time"])
@@ -337,7 +337,7 @@ def _compare(tally: sqlite3.Connection, result: Audit) -> None:
     def number(query: str) -> int:
         return int(tally.execute(query).fetchone()[0])
 
-    # A refused reading is no point, so no other reading can overwrite it.
+    # A refused reading has no point, so no other reading can overwrite it.
     tally.executescript(
         """
         CREATE TEMP VIEW kept AS SELECT * FROM record WHERE place NOT IN refused;
@@ -368,7 +368,7 @@ def _compare(tally: sqlite3.Connection, result: Audit) -> None:
 
 
 def _nanoseconds(text: str) -> int:
-    """Read InfluxDB's RFC 3339 time, which has up to nine decimals."""
+    """Parse InfluxDB's RFC 3339 time, which has up to nine decimals."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
     return epoch_ns(moment) + int(fraction.ljust(9, "0") or "0")

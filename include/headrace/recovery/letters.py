@@ -1,4 +1,4 @@
-"""Dead letters on their topic, and which of them were sent again."""
+"""Reads the dead-letter topic and finds the letters that were not sent again."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = [
     "unanswered_letters",
 ]
 
-#: The header ``reason`` of an answer: a record that says that a letter was sent again.
+#: Header ``reason`` of an answer, the record that marks a letter as sent again.
 REPLAYED = "replayed"
 _REASONS = frozenset(Reason)
-#: `count_rejected` reads at most so many records; of the rest it counts the offsets.
+#: `count_rejected` reads at most this number of records and counts the offsets of the rest.
 _MOST_READ = 100_000
 
 
@@ -39,7 +39,7 @@ class Letter:
     Parameters
     ----------
     record
-        Its record.
+        Record of the letter.
     reason
         Why the reading was rejected.
     time_ns
@@ -69,14 +69,14 @@ class Letter:
 
 @dataclass(frozen=True)
 class Answer:
-    """A record that says that a letter was sent again.
+    """A record that marks a letter as sent again.
 
     Parameters
     ----------
     place
         Position of the letter.
     source
-        The letter's `Letter.source`: it answers every letter about that raw record.
+        `Letter.source` of the letter. The answer covers every letter about that raw record.
     """
 
     place: str
@@ -89,7 +89,7 @@ def read_dead_letter(record: Record) -> Letter | Answer | LostRecords:
     Raises
     ------
     ForeignRecordError
-        If it is none of the three that Headrace writes there.
+        If it is not one of the three kinds that Headrace writes there.
     """
     headers = record.headers
     reason = _text(headers.get("reason"))
@@ -127,17 +127,17 @@ def unanswered_letters(
 ) -> Iterator[Letter]:
     """Read the dead letters that were not sent again.
 
-    A sink that dies before it commits may write a second letter about the same raw record.
-    Such twins count once, and an answer to one answers all.
+    A sink that dies before a commit can write a second letter about the same raw record. Such
+    duplicates count once, and an answer to one of them covers all.
 
     Parameters
     ----------
     kafka, profile
-        Where the dead letters are.
+        Location of the dead letters.
     skipped
         Counts foreign records.
     lost
-        Receives the reports of lost records that are found on the way.
+        Receives the reports of lost records on the same topic.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def unanswered_letters(
         elif isinstance(item, Letter):
             answered = item.place in places or item.source in sources
             if item.source:
-                # Also of one that is answered: answers of older versions name only the letter.
+                # Also for answered letters: answers of older versions name only the letter.
                 sources.add(item.source)
             if not answered:
                 yield item
@@ -169,8 +169,8 @@ def unanswered_letters(
 def count_rejected(kafka: Kafka, profile: Profile, start: datetime, stop: datetime) -> int:
     """Count the readings whose dead letters arrived in ``[start, stop)``.
 
-    Answers, reports of lost records and foreign records are not rejected readings, and
-    twins count once. At most 100,000 records are read; the rest is counted by offsets.
+    Answers, reports of lost records and foreign records do not count, and duplicates count
+    once. At most 100,000 records are read; the rest is counted by offsets.
 
     Raises
     ------
@@ -203,6 +203,6 @@ def count_rejected(kafka: Kafka, profile: Profile, start: datetime, stop: dateti
 
 
 def replayed_headers(letter: Letter) -> Headers:
-    """Headers of the record that answers a letter."""
+    """Return the headers of the record that answers a letter."""
     headers: Headers = [("reason", REPLAYED), ("source", letter.place)]
     return [*headers, ("record", letter.source)] if letter.source else headers

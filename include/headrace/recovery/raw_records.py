@@ -1,4 +1,4 @@
-"""Raw records of a range of event time."""
+"""Reads the raw records of a range of event time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from headrace.storage.kafka_log import offsets_at, read_topic
 
 __all__ = ["arrival_margin", "record_time_ns", "records_between"]
 
-#: Allowance for the difference between the clocks of a bridge and of Kafka's brokers.
+#: Allowed difference between the clocks of a bridge and of Kafka's brokers.
 _CLOCK_DIFFERENCE = timedelta(hours=1)
 
 
 def arrival_margin(settings: Settings) -> timedelta:
-    """How long before its event time a reading may arrive in Kafka."""
+    """Return how long before its event time a reading can arrive in Kafka."""
     return settings.max_time_ahead + _CLOCK_DIFFERENCE
 
 
@@ -33,8 +33,8 @@ def records_between(
 ) -> Iterator[tuple[Record, int]]:
     """Read the raw records whose event time lies in ``[start, stop)``.
 
-    Kafka finds records by their time of arrival. A reading arrives at most `margin` before
-    its event time, and may arrive any time later, so the topic is read to its end.
+    Kafka finds records by their time of arrival. A reading arrives at most `margin` before its
+    event time, and at any time after it, so the topic is read to its end.
 
     Yields
     ------
@@ -61,6 +61,6 @@ def records_between(
 
 
 def record_time_ns(record: Record) -> int:
-    """Event time of a raw record; its time of arrival if the header is missing or unreadable."""
+    """Return the event time of a raw record, or its arrival time if the header is unreadable."""
     stamp = stamp_of(record.headers.get(TIME_HEADER))
     return record.timestamp_ms * 1_000_000 if stamp is None else stamp

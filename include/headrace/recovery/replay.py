@@ -23,7 +23,7 @@ from headrace.storage.kafka_transaction import OutRecordWithHeaders, Publisher
 __all__ = ["Replayed", "replay_dead_letters", "replay_range"]
 
 _BATCH = 5000
-#: Headers of a letter that its raw record gets as well.
+#: Headers that are copied from a letter to its raw record.
 _KEPT = ("topic", "bridge", "taken_ns")
 
 #: Number of readings by outcome: ``sent``, ``written``, or ``left:`` with the reason.
@@ -42,26 +42,26 @@ def replay_dead_letters(
     """Send dead letters again, with their original time.
 
     A reading that the bridge rejected is sent to the raw topic. A reading that the sink
-    rejected is on the raw topic already, so it is written to InfluxDB from here. A letter
-    that would be rejected again stays where it is.
+    rejected is already on the raw topic, so replay writes it to InfluxDB directly. A letter
+    that would be rejected again is left unchanged.
 
     A raw record and the answer to its letter are published in one transaction. An
-    interrupted replay can therefore be run again: it sends nothing twice and leaves nothing
-    out. A second replay at the same time ends the first.
+    interrupted replay can therefore be repeated: it sends nothing twice and skips nothing. A
+    second replay at the same time ends the first.
 
     Parameters
     ----------
     kafka, influx
         Clients; InfluxDB with the sink's token.
     profile, codec
-        The kind of device, and its limits as they are now.
+        The kind of device, with the current limits.
     reason
-        Only letters of this reason; all if `None`.
+        Only letters with this reason; all if `None`.
     max_ahead
-        How far ahead of the clock a reading's time may be. If a bridge whose clock was
-        further ahead dated a reading, the reading gets the time when its letter arrived.
+        How far ahead of the clock a reading's time may be. A reading that a bridge stamped
+        with a faster clock gets the arrival time of its letter.
     progress
-        Receives how many letters were read since the last call.
+        Receives the number of letters read since the last call.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def replay_dead_letters(
         If a server is unavailable, or another replay began.
     """
     outcome: Replayed = Counter()
-    # Letters are read after the other replay, if any, can't commit any more.
+    # The new producer fences another replay, so read the letters after its creation.
     with Publisher(kafka, f"headrace-replay-{profile.name}") as publisher:
         replay = _LetterReplay(influx, profile, codec, max_ahead, publisher, outcome)
         batch: list[Letter] = []
@@ -142,7 +142,7 @@ class _LetterReplay:
         return replace(letter, time_ns=own_time)
 
     def _within_the_clock(self, letter: Letter) -> Letter:
-        """Date a letter anew if the clock of its bridge was ahead."""
+        """Correct the time of a letter if the clock of its bridge was ahead."""
         now_ns = time.time_ns()
         if letter.source or letter.time_ns <= now_ns + self._max_ahead_ns:
             return letter
@@ -151,7 +151,7 @@ class _LetterReplay:
         return replace(letter, time_ns=arrived_ns + letter.record.offset % 1_000_000)
 
     def _write(self, letters: list[Letter]) -> list[Letter]:
-        """Write readings to InfluxDB, and return the letters of those that it took."""
+        """Write readings to InfluxDB; return the letters of the accepted ones."""
         lines = [self._codec.line(item.record.value, b"%d" % item.time_ns) for item in letters]
         bucket = self._profile.buckets.raw
         refused = write_halving(lambda text: self._influx.write(bucket, text), lines)
@@ -160,10 +160,10 @@ class _LetterReplay:
         return [letter for number, letter in enumerate(letters) if number not in refused]
 
     def _publish(self, letters: list[Letter], done: str) -> None:
-        """Publish answers, and before each the raw record if there is none yet.
+        """Publish the raw record of each letter, if there is none yet, and its answer.
 
-        Kafka refuses a transaction as a whole, so the letters are halved until the refused
-        ones stand alone.
+        Kafka refuses a transaction as a whole, so the batch is halved until each refused letter is
+        alone.
         """
         ranges = [letters]
         while ranges:
@@ -190,7 +190,7 @@ class _LetterReplay:
         kept = letter.record.headers
         headers: Headers = [("time_ns", str(letter.time_ns))]
         headers += [(name, kept[name]) for name in _KEPT if name in kept]
-        # Without the packet id, because the broker does not send this message again.
+        # No packet id, because the broker does not redeliver this message.
         headers += [("packet_id", "0"), ("replayed", letter.place)]
         return [(topics.raw, key, letter.record.value, headers), answer]
 
@@ -207,8 +207,8 @@ def replay_range(
 ) -> Replayed:
     """Write the readings of a range of event time to InfluxDB again, from Kafka.
 
-    A reading that is stored already is written to the same point again, which changes
-    nothing. So an interrupted replay can be run again.
+    A stored reading is written to the same point again, which changes nothing. So an
+    interrupted replay can be repeated.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def replay_range(
         How long before its event time a reading may arrive, see
         `headrace.recovery.raw_records.arrival_margin`.
     progress
-        Receives how many records were read since the last call.
+        Receives the number of records read since the last call.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A simulated fleet in one thread: each device has its own MQTT session."""
+"""A simulated fleet in one thread. Each device has its own MQTT session."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["Device", "Fleet", "FleetPlan"]
 _log = structlog.get_logger(__name__)
 
 _KEEPALIVE_SECONDS = 45
-#: An offline device keeps at most this many readings.
+#: Maximum number of readings that an offline device keeps.
 _BUFFERED_READINGS = 10_000
 _RECONNECT_SECONDS = (2.0, 10.0)
 _MISC_SECONDS = 5.0
@@ -44,7 +44,7 @@ _REPORT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class FleetPlan:
-    """How a fleet behaves.
+    """Size and behaviour of a fleet.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class FleetPlan:
         Probability, at each reading, that a generator loses its connection.
     offline_seconds
         Shortest and longest time offline, in seconds. The generator sends the readings of
-        that time later.
+        this time later.
     qos
         Quality of service of the readings.
     """
@@ -78,7 +78,7 @@ class Device:
     Parameters
     ----------
     number
-        Its number, from 1.
+        Number of the device, from 1.
     plan
         Behaviour of the fleet.
     topics
@@ -109,7 +109,7 @@ class Device:
         self.client = MqttClient(
             CallbackAPIVersion.VERSION2,
             client_id=f"headrace-{name}",
-            # The broker keeps the session, and so which messages it has received.
+            # A persistent session, so that the broker does not store resent messages twice.
             clean_session=False,
             protocol=MQTTv311,
         )
@@ -151,10 +151,10 @@ class Device:
         self.client.disconnect()
 
     def measure(self, now: float) -> int:
-        """Take a reading, and send or keep it. Returns the number of readings sent."""
+        """Take a reading; send or keep it. Returns the number of readings sent."""
         reading = self.generator.read()
         if not self.connected or now < self.offline_until:
-            # It is sent later, so it needs its own time.
+            # The reading is sent later, so it needs its own time.
             self._buffer.append({**reading, "time": rfc3339(datetime.now(UTC))})
             return 0
         self._send(reading)
@@ -270,7 +270,7 @@ class Fleet:
             _log.warning("simulated devices can't connect", problem=str(exc))
 
     def _lost(self, device: Device) -> None:
-        """Close a connection, and schedule the next attempt."""
+        """Close a connection and schedule the next attempt."""
         sock = self._sockets.pop(device, None)
         if sock is not None:
             with suppress(KeyError, ValueError):

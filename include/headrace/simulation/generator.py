@@ -10,7 +10,7 @@ __all__ = ["Generator"]
 
 
 class _Band(NamedTuple):
-    """Ranges of a generator's values from a load on: whole numbers, both ends included."""
+    """Ranges of a generator's values above some load: integers, both ends included."""
 
     from_load: int
     temperature: tuple[int, int]
@@ -18,7 +18,7 @@ class _Band(NamedTuple):
     fuel_used: tuple[int, int]
 
 
-#: From the highest load down: the first band whose `from_load` is reached applies.
+#: In order of falling load. The first band whose `from_load` is reached applies.
 _BANDS = (
     _Band(75, (210, 300), (2000, 2600), (90, 130)),
     _Band(50, (200, 210), (1100, 2000), (75, 90)),
@@ -42,7 +42,7 @@ class Generator:
     device
         Its id.
     random
-        Source of its numbers: the same seed gives the same readings.
+        Source of random numbers. The same seed gives the same readings.
     """
 
     device: str
@@ -57,7 +57,7 @@ class Generator:
         self.fuel = self.random.randint(*_FIRST_FUEL)
 
     def read(self) -> dict[str, Any]:
-        """Take a reading: the load, the values that depend on it, and the remaining fuel."""
+        """Take a reading: the load, the values that depend on it, and the fuel."""
         load = self.random.randint(0, 100)
         band = next(band for band in _BANDS if load >= band.from_load)
         if self.fuel:

@@ -1,4 +1,4 @@
-"""The page in Airflow's UI: the windows of the last day, and the standing alarms."""
+"""The page in Airflow's UI with the windows of the last day and the active alarms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ PREFIX = "/headrace"
 
 
 def page_path() -> str:
-    """Path of the page, below the path of Airflow itself."""
+    """Return the path of the page, below the path of Airflow."""
     base = urlsplit(conf.get("api", "base_url", fallback="") or "")
     return f"{base.path.rstrip('/')}{PREFIX}/"

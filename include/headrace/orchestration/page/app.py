@@ -1,8 +1,8 @@
-"""The page, an application that Airflow's api-server mounts.
+"""The page as an application that Airflow's api-server mounts.
 
 Airflow does not authenticate requests to a mounted application, so every response depends on
-`_may_read`. Device ids reach the page as JSON only, and the page shows them as text. Its
-Content-Security-Policy also blocks all scripts but its own.
+`_may_read`. The page receives device ids only as JSON and shows them as text. Its
+Content-Security-Policy allows only its own scripts.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from headrace.stages.alarm_record import read_standing
 __all__ = ["page_app"]
 
 _FILES = Path(__file__).parent / "files"
-#: A user does not wait longer for a page.
+#: Time limit of the queries for the page.
 _QUERY_LIMIT = timedelta(seconds=15)
-#: Listed alarms; the page also shows how many there are in all.
+#: Maximum number of listed alarms; the page also shows the total.
 _LISTED_ALARMS = 1000
 
 _HEADERS = {
@@ -46,10 +46,10 @@ _HEADERS = {
 
 
 def page_app() -> FastAPI:
-    """Make the application."""
+    """Create the application."""
     app = FastAPI(
         title="Headrace",
-        # FastAPI's own pages would need no login.
+        # FastAPI's documentation pages would not require a login.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -90,7 +90,7 @@ def _file(name: str) -> Callable[[], FileResponse]:
     return lambda: FileResponse(_FILES / name)
 
 
-# These are not coroutines: the clients block, so FastAPI runs them in threads.
+# The clients block, so these are plain functions, which FastAPI runs in threads.
 
 
 def _windows(session: SessionDep, until: AwareDatetime | None = None) -> Response:
@@ -118,7 +118,7 @@ def _windows(session: SessionDep, until: AwareDatetime | None = None) -> Respons
 
 
 def _window_content(window: TimelineWindow, runs: dict[datetime, str]) -> dict[str, Any]:
-    # One that nobody has computed leads to the live run that should have.
+    # An uncomputed window links to its live run.
     marker = window.marker
     run = (marker.run if marker else "") or runs.get(window.start, "")
     return {
@@ -134,7 +134,7 @@ def _window_content(window: TimelineWindow, runs: dict[datetime, str]) -> dict[s
 
 
 def _alarms() -> Response:
-    """The standing alarms, newest first."""
+    """Return the active alarms, newest first."""
     now = datetime.now(UTC)
     with open_pipeline(_QUERY_LIMIT) as pipeline:
         standing = read_standing(now, pipeline)

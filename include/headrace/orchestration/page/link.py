@@ -31,13 +31,13 @@ _NOT_MAPPED = -1
 
 
 class WindowLink(BaseOperatorLink):
-    """Leads to the page, where the windows of the task instance are marked.
+    """Links to the page, which highlights the windows of the task instance.
 
-    The api-server computes it when a user opens the task instance. Tasks do not take part,
-    so the link exists before they run.
+    The api-server computes it when a user opens the task instance, so the link exists before the
+    task runs.
     """
 
-    # The operators of the stages. Tasks of other DAGs get no link.
+    # The operators of the stages. Tasks of other DAGs have no link.
     operators = [AwaitIngest, _PythonDecoratedOperator]  # noqa: RUF012 - Airflow says how
 
     @property
@@ -46,7 +46,7 @@ class WindowLink(BaseOperatorLink):
         return "Windows"
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Path of the page for a task instance; empty for a task of another DAG."""
+        """Return the path of the page for a task instance; empty for other DAGs."""
         del operator
         _, profile = task_settings()
         ours = (windows_dag_id(profile), reconcile_dag_id(profile), quality_dag_id(profile))
@@ -81,14 +81,14 @@ def _windows_of_task(
     try:
         return run_range(context, profile)
     except ConfigurationError:
-        # The task itself fails for this reason, and reports it.
+        # The task fails for the same reason and reports it.
         return None
 
 
 def _windows_of_piece(
     session: Session, ti_key: TaskInstanceKey, profile: Profile
 ) -> WindowRange | None:
-    """Windows of one piece of a reconcile run, from the XCom of its first task."""
+    """Return the windows of one piece of a reconcile run, from the XCom of its first task."""
     pieces = XComModel.get_many(
         run_id=ti_key.run_id, key="return_value", task_ids=_FINDER, dag_ids=ti_key.dag_id, limit=1
     )

@@ -1,4 +1,4 @@
-"""Links to runs in Airflow's UI, and the live run of each window."""
+"""Links to runs in Airflow's UI, and finds the live run of each window."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["live_runs", "run_link"]
 
 
 def run_link(run: str) -> str:
-    """Link to a run, relative to the page.
+    """Return the link to a run, relative to the page.
 
     Parameters
     ----------
     run
-        The run, as markers name it: ``<DAG id>/<run id>``.
+        Name of the run in markers: ``<DAG id>/<run id>``.
     """
     dag_id, _, run_id = run.partition("/")
     return f"../dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
@@ -27,7 +27,7 @@ def run_link(run: str) -> str:
 def live_runs(
     session: Session, dag_id: str, start: datetime, stop: datetime
 ) -> dict[datetime, str]:
-    """Scheduled runs of the live DAG, by their window."""
+    """Return the scheduled runs of the live DAG by window."""
     found = session.execute(
         select(DagRun.data_interval_start, DagRun.run_id).where(
             DagRun.dag_id == dag_id,
