@@ -16,9 +16,9 @@ from benchmarks.filling import fill_influx
 from benchmarks.results import OURS, Measured, Remark, Row, row_with_peer
 from benchmarks.workplace import CountError, Workplace
 from headrace.models.window import WindowRange, floor
-from headrace.stages.downsample import downsample, downsample_params
+from headrace.stages.downsample import downsample
+from headrace.stages.factory import make_pipeline
 from headrace.stages.pipeline import Pipeline
-from headrace.stages.republish import stored_rows
 from headrace.storage.flux_values import FluxValue
 from headrace.storage.influx import Influx, influx_address
 from tests.support.installation import Installation
@@ -91,13 +91,7 @@ def patient_pipeline(installation: Installation) -> Iterator[Pipeline]:
     """Yield the stages' clients, with a timeout for the largest range."""
     settings = installation.settings
     with Influx(influx_address(settings, "airflow"), timeout=_PATIENCE) as influx:
-        yield Pipeline(
-            installation.profile,
-            settings.flux_dir,
-            influx,
-            installation.kafka,
-            settings.raw_retention,
-        )
+        yield make_pipeline(settings, installation.profile, influx, installation.kafka)
 
 
 def measure_downsample(windows: WindowRange, pipeline: Pipeline) -> float:
@@ -115,7 +109,7 @@ def _one_by_one(windows: WindowRange, pipeline: Pipeline) -> float:
     """Measure the seconds of one query per window, in sequence and without markers."""
     begun = time.monotonic()
     for window in windows.pieces(1):
-        pipeline.run("downsample.flux", downsample_params(window, pipeline))
+        pipeline.store.downsample(window)
     return time.monotonic() - begun
 
 
@@ -137,8 +131,8 @@ def _article(windows: WindowRange, installation: Installation) -> float:
 
 def _check_rows(windows: WindowRange, installation: Installation, devices: int) -> None:
     with installation.pipeline() as pipeline:
-        rows = stored_rows(windows, pipeline)
-    readings = sum(row["readings"] for row in rows)
+        rows = pipeline.store.rows(windows)
+    readings = sum(row.values["readings"] for row in rows)
     expected = devices * len(windows)
     per_window = _WINDOW // _EVERY
     if len(rows) != expected or readings != expected * per_window:

@@ -22,9 +22,8 @@ from headrace.kafka_status import ask_kafka, ask_presence
 from headrace.models.window import rfc3339
 from headrace.profile import Profile
 from headrace.settings import Settings
+from headrace.stages.factory import make_pipeline
 from headrace.stages.heal import expected_windows, missing_windows
-from headrace.stages.markers import read_markers
-from headrace.stages.pipeline import Pipeline
 from headrace.stages.ranges import installed_at_problem
 from headrace.storage.broker_statistics import read_broker_statistics
 from headrace.storage.influx import Influx, influx_address
@@ -263,11 +262,11 @@ def _ask_influx(settings: Settings, profile: Profile, kafka: Kafka) -> Answer:
     now = datetime.now(UTC)
     begin = now - settings.heal_horizon
     with Influx(influx_address(settings, "airflow")) as influx:
-        pipeline = Pipeline(profile, settings.flux_dir, influx, kafka, settings.raw_retention)
+        pipeline = make_pipeline(settings, profile, influx, kafka)
         # Also those that ended just now: one of them may be the newest computed.
         ended = expected_windows(begin, now, timedelta(0), pipeline)
         due = expected_windows(begin, now, _SETTLING, pipeline)
-        markers = read_markers(ended, pipeline) if ended else {}
+        markers = pipeline.store.markers(ended) if ended else {}
     computed = [start for start, marker in markers.items() if marker.published >= 0]
     missing = missing_windows(due, settings.installed_at, markers) if due else []
     latest = rfc3339(max(computed)) if computed else None

@@ -10,7 +10,6 @@ from confluent_kafka import TopicPartition
 from headrace.models.reading import epoch_ns
 from headrace.models.window import rfc3339
 from headrace.stages.ingest_progress import end_of_topic
-from headrace.stages.markers import read_markers
 from tests.support.airflow import AirflowStack
 from tests.support.ranges import hours_ago, windows
 
@@ -49,7 +48,7 @@ def test_waiting_for_a_stopped_sink_ends_at_the_time_limit(
     assert task["try_number"] == 1
     assert airflow.mailbox.subjects("await_ingest") == []
     with installation.pipeline() as pipeline:
-        marker = read_markers(range_, pipeline)[range_.start]
+        marker = pipeline.store.markers(range_)[range_.start]
     assert not marker.settled
     assert marker.rows == 1
 

@@ -13,9 +13,7 @@ from headrace.errors import RawDataGoneError
 from headrace.models.window import WindowRange, pieces_of, rfc3339
 from headrace.stages.downsample import downsample
 from headrace.stages.heal import expected_windows, windows_to_heal
-from headrace.stages.markers import read_markers
 from headrace.stages.ranges import PIECE
-from headrace.stages.republish import stored_rows
 from tests.support.devices import Publisher, reading
 from tests.support.installation import Installation
 from tests.support.processes import wait_for
@@ -134,10 +132,10 @@ def test_missed_unsettled_and_unpublished_windows_are_healed(
     with installation.pipeline() as pipeline:
         # and this one was never published.
         downsample(windows(at[31], 1), pipeline, settled=True, run="test/3")
-        # No markers, as if never computed. The first window is before the installation date.
-        quality = pipeline.profile.buckets.quality
+    # No markers, as if never computed. The first window is before the installation date.
+    with installation.admin_influx() as influx:
         for start in (at[5], at[40], at[119]):
-            pipeline.influx.delete(quality, start, start + MINUTE, "window")
+            influx.delete(installation.profile.buckets.quality, start, start + MINUTE, "window")
     found = to_heal(installation, all_windows)
     assert found == [windows(at[30], 11), windows(at[119], 1)]
     for piece in found:
@@ -172,11 +170,11 @@ def test_rows_are_kept_if_their_raw_readings_are_deleted(
     installation.environment["HEADRACE_RAW_RETENTION"] = "1h"
     installation.environment["HEADRACE_HEAL_HORIZON"] = "1h"
     with installation.pipeline() as pipeline:
-        before = read_markers(range_, pipeline)
+        before = pipeline.store.markers(range_)
         with pytest.raises(RawDataGoneError, match=r"the raw readings of .* are gone"):
             downsample(range_, pipeline, settled=True, run="test/2")
-        assert read_markers(range_, pipeline) == before
-        stored = stored_rows(range_, pipeline)
+        assert pipeline.store.markers(range_) == before
+        stored = pipeline.store.rows(range_)
     assert len(stored) == len(kept) == len(range_)
     # Reconcile does not request the range, whatever raw readings remain.
     assert to_heal(installation, windows(begin, 30)) == []

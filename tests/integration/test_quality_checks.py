@@ -114,10 +114,10 @@ def compute_quarter(installation: Installation, quarter: WindowRange, fleet: Fle
         for _ in range(100):
             produce(producer, topics.dead_letter, "", middle, [("reason", reason)])
     assert producer.flush(30) == 0
-    with installation.pipeline() as pipeline:
+    profile = installation.profile
+    with installation.admin_influx() as influx:
         for start in starts[: fleet.broken]:
-            bucket, measurement = pipeline.profile.buckets.downsampled, pipeline.profile.measurement
-            pipeline.influx.delete(bucket, start, start + MINUTE, measurement)
+            influx.delete(profile.buckets.downsampled, start, start + MINUTE, profile.measurement)
 
 
 def produce(

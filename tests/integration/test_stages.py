@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import yaml
@@ -14,8 +15,8 @@ from headrace.models.reading import epoch_ns
 from headrace.models.window import WindowRange, floor, rfc3339
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
-from headrace.stages.markers import read_markers
-from headrace.stages.republish import stored_rows
+from headrace.storage.flux_values import Row
+from headrace.storage.influx import Influx
 from tests.support.installation import PROJECT, Installation
 from tests.support.ranges import MINUTE, hours_ago, windows
 
@@ -71,8 +72,8 @@ def test_a_window_is_half_open(installation: Installation, noon: datetime) -> No
     assert (row["fuel"], row["readings"]) == (3.0, 2)
     # Nothing is stored for the next window.
     with installation.pipeline() as pipeline:
-        stored = stored_rows(windows(noon, 3), pipeline)
-    assert [row["_time"] for row in stored] == [noon]
+        stored = pipeline.store.rows(windows(noon, 3))
+    assert [row.start for row in stored] == [noon]
     installation.compute(windows(noon, 2))
     assert [(row["fuel"], row["readings"]) for row in installation.rows()] == [(3.0, 2), (2.0, 1)]
 
@@ -83,7 +84,7 @@ def test_markers_distinguish_empty_from_missing_windows(
     installation.store(("generator1", noon, {}))
     installation.compute(windows(noon, 2), settled=False)
     with installation.pipeline() as pipeline:
-        markers = read_markers(windows(noon, 3), pipeline)
+        markers = pipeline.store.markers(windows(noon, 3))
     assert sorted(markers) == [noon, noon + MINUTE]
     full, empty = markers[noon], markers[noon + MINUTE]
     assert (full.rows, full.readings, full.published, full.settled) == (1, 1, 1, False)
@@ -114,7 +115,7 @@ def test_a_window_is_not_computed_before_it_ends(installation: Installation) -> 
             wrong = replace(pipeline, clock=lambda ahead=ahead: datetime.now(UTC) + ahead)
             with pytest.raises(RangeNotOverError, match="is not over"):
                 downsample(window, wrong, settled=True, run="test/1")
-        assert read_markers(window, pipeline) == {}
+        assert pipeline.store.markers(window) == {}
         # With a slow clock, the stage waits up to a second for the window to end.
         over = windows(window.start - 5 * MINUTE, 1)
         behind = replace(pipeline, clock=lambda: over.stop - timedelta(seconds=0.2))
@@ -148,6 +149,27 @@ def test_provisioning_sets_the_timestamp_type_of_the_topics(
     installation.compute(window)
     again = installation.compute(window)
     assert (again.rows, again.new, again.corrected, again.changes) == (1, 0, 0, 0)
+
+
+def test_a_live_window_takes_nine_queries(
+    installation: Installation, noon: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock, a count, the rows, two rules, the rows again, two of markers, and neighbours."""
+    devices = [f"generator{number}" for number in range(3)]
+    installation.store(
+        *((device, start, {}) for device in devices for start in windows(noon, 5).starts())
+    )
+    installation.compute(windows(noon, 4))
+    queries: list[str] = []
+    query = Influx.query
+
+    def count(influx: Influx, flux: str, *params: Any, **more: Any) -> Iterator[Row]:
+        queries.append(flux)
+        return query(influx, flux, *params, **more)
+
+    monkeypatch.setattr(Influx, "query", count)
+    assert installation.compute(windows(noon + 4 * MINUTE, 1)).new == 3
+    assert len(queries) == 9
 
 
 def test_a_window_without_readings_publishes_nothing(

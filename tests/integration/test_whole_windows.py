@@ -18,7 +18,6 @@ from headrace.models.window import WindowRange, rfc3339
 from headrace.stages.alarm_record import read_standing
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
-from headrace.stages.markers import read_markers
 from headrace.stages.republish import Republished
 from tests.support.dying import STEPS
 from tests.support.installation import PROJECT, Installation
@@ -113,7 +112,7 @@ def test_a_publisher_killed_at_any_step_publishes_once(
         (device, "fuel") for device in DEVICES
     )
     with installation.pipeline() as pipeline:
-        markers = read_markers(range_, pipeline)
+        markers = pipeline.store.markers(range_)
         standing = read_standing(datetime.now(UTC), pipeline)
     assert {marker.published for marker in markers.values()} == {len(DEVICES)}
     # The record agrees with the consumers, even if it was not written the first time.

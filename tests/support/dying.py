@@ -11,16 +11,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import Producer
 
 from headrace.models.window import WindowRange, parse_time
 from headrace.profile import load_profile
 from headrace.settings import load_settings
-from headrace.stages.pipeline import Pipeline
+from headrace.stages.factory import make_pipeline
 from headrace.stages.republish import republish
 from headrace.storage.influx import Influx, influx_address
 from headrace.storage.kafka import Kafka
@@ -95,11 +94,10 @@ def main() -> None:
     death = when, method, int(number)
     with Influx(influx_address(settings, "airflow"), timeout=timedelta(seconds=60)) as influx:
         kafka = Kafka.from_settings(settings)
-        pipeline = Pipeline(profile, settings.flux_dir, influx, kafka, settings.raw_retention)
         if method == "write":
-            pipeline = replace(pipeline, influx=_Dying(influx, *death))
+            pipeline = make_pipeline(settings, profile, cast("Any", _Dying(influx, *death)), kafka)
         else:
-            pipeline = replace(pipeline, kafka=_DyingKafka(kafka, *death))
+            pipeline = make_pipeline(settings, profile, influx, _DyingKafka(kafka, *death))
         windows = WindowRange(parse_time(start), parse_time(stop), profile.window)
         republish(windows, pipeline, run=run)
 

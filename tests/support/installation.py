@@ -27,6 +27,7 @@ from headrace.profile import Profile, load_profile
 from headrace.settings import Settings, load_settings
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample
+from headrace.stages.factory import make_pipeline
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.republish import Republished, republish
 from headrace.storage.influx import Influx, InfluxAddress, influx_address
@@ -211,9 +212,7 @@ class Installation:
         """Yield the stages' clients as in an Airflow task."""
         settings = self.settings
         with Influx(influx_address(settings, "airflow"), timeout=timedelta(seconds=60)) as influx:
-            yield Pipeline(
-                self.profile, settings.flux_dir, influx, self.kafka, settings.raw_retention
-            )
+            yield make_pipeline(settings, self.profile, influx, self.kafka)
 
     @contextmanager
     def admin_influx(self) -> Iterator[Influx]:

@@ -1,61 +1,87 @@
-"""Raw readings, rows, markers and published changes in memory: a bucket without a server.
-
-It answers the queries for alarm changes as the Flux files do.
-"""
+"""Raw readings, rows, markers and published changes in memory: a store without a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
-from headrace.models.alarm import AlarmState, ChangeKey, PublishedChange
+from headrace.models.alarm import AlarmChange, AlarmState, ChangeKey, PublishedChange
+from headrace.models.alarm_derivation import compare_changes
+from headrace.models.marker import NOT_PUBLISHED, Marker
+from headrace.models.row import READINGS, StoredRow
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
-from headrace.stages.alarm_changes import compare_changes
+from headrace.profile_rules import AlarmRule
+from headrace.stages.alarm_history import read_history
 from headrace.stages.pipeline import Pipeline
+from headrace.stages.window_store import Neighbours, Values
 
-__all__ = ["StoredWindows"]
+__all__ = ["NO_KAFKA", "NO_QUALITY", "StoredWindows"]
 
-#: Levels of a row by the name of their field.
+#: For stages that use neither.
+NO_QUALITY: Any = None
+NO_KAFKA: Any = None
+
+#: Fields of a row: levels by the name of the field they are written to.
 Levels = Mapping[str, str | None]
 
 
 @dataclass
 class StoredWindows:
-    """The state of an installation, as the stages see it.
+    """A `headrace.stages.window_store.WindowStore` that keeps everything in memory.
+
+    The levels of a row come with its readings, so `evaluate` changes nothing.
 
     Parameters
     ----------
     profile
         Rules and windows.
     raw
-        Levels of the raw readings by device and window.
+        By device and window: the levels that its readings give.
+    computed
+        Windows with a marker.
+    claimed
+        By window: the run that computes it, or has computed it last.
+    published
+        Changes that consumers have.
+    recorded
+        Changes in the record of active alarms.
+    queries
+        Every verb that was asked, in order.
     """
 
     profile: Profile
     raw: dict[tuple[str, datetime], Levels] = field(default_factory=dict)
-    rows: dict[tuple[str, datetime], Levels] = field(default_factory=dict)
-    markers: set[datetime] = field(default_factory=set)
+    stored: dict[tuple[str, datetime], Levels] = field(default_factory=dict)
+    computed: set[datetime] = field(default_factory=set)
+    claimed: dict[datetime, str] = field(default_factory=dict)
+    counts: dict[datetime, Marker] = field(default_factory=dict)
     published: dict[ChangeKey, PublishedChange] = field(default_factory=dict)
+    recorded: dict[ChangeKey, PublishedChange] = field(default_factory=dict)
     queries: list[str] = field(default_factory=list)
     raw_retention: timedelta = timedelta(days=30)
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """A pipeline over this store, without Kafka."""
+        return Pipeline(self.profile, self, NO_QUALITY, NO_KAFKA, self.raw_retention)
+
     def compute(self, windows: WindowRange) -> list[PublishedChange]:
         """Downsample a range and publish its changes, as the stages do."""
-        starts = set(windows.starts())
-        self.rows = {key: row for key, row in self.rows.items() if key[1] not in starts}
-        self.rows |= {key: row for key, row in self.raw.items() if key[1] in starts}
-        self.markers |= starts
+        self.downsample(windows)
+        self.computed |= set(windows.starts())
         return self.publish(windows)
 
     def publish(self, windows: WindowRange) -> list[PublishedChange]:
         """Publish the changes of a range."""
-        rows = self._rows_between(windows.start, windows.stop)
-        # The timestamp of a record is at least the end of its window.
+        # No record is stamped earlier than the end of its window, and some are not later.
         told = {key: item for key, item in self.published.items() if key[2] >= windows.start}
-        found = compare_changes(windows, rows, told, cast("Pipeline", self))
+        rows = self._rows_between(windows.start, windows.stop)
+        history = read_history(windows, rows, told, self.pipeline)
+        found = compare_changes(history, told, self.profile)
         for item in found.news:
             known = self.published.get(item.change.key)
             assert item.revision == (0 if known is None else known.revision + 1)
@@ -63,59 +89,121 @@ class StoredWindows:
         return list(found.news)
 
     def standing(self) -> set[tuple[str, str, datetime, str, datetime]]:
-        """Return a consumer's final changes: device, rule, window, state, since."""
+        """What a consumer has in the end: device, rule, window, state, since."""
         return {
             (item.device, item.rule, item.window_start, item.state.value, item.since)
             for item in (known.change for known in self.published.values())
             if item.state is not AlarmState.WITHDRAWN
         }
 
-    def run(self, file: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Answer a query."""
-        self.queries.append(file)
-        answers: dict[str, Callable[[Mapping[str, Any]], list[dict[str, Any]]]] = {
-            "last_before.flux": lambda params: self._edge(params, max),
-            "first_after.flux": lambda params: self._edge(params, min),
-            "windows.flux": self._markers_between,
-            "devices_with_raw.flux": self._devices_with_raw,
+    # As `WindowStore`.
+    def now(self) -> datetime:
+        raise AssertionError
+
+    def count_raw(self, windows: WindowRange) -> dict[datetime, int]:
+        self.queries.append("count_raw")
+        return self._numbers(windows, self.raw)
+
+    def claim(self, windows: WindowRange, run: str) -> None:
+        for start in windows.starts():
+            self.claimed[start] = run
+            marker = self.counts.get(start)
+            if marker is not None:
+                self.counts[start] = replace(
+                    marker, settled=False, published=NOT_PUBLISHED, run=run
+                )
+
+    def downsample(self, windows: WindowRange) -> dict[datetime, int]:
+        self.queries.append("downsample")
+        starts = set(windows.starts())
+        self.stored = {key: row for key, row in self.stored.items() if key[1] not in starts}
+        self.stored |= {key: row for key, row in self.raw.items() if key[1] in starts}
+        return self._numbers(windows, self.stored)
+
+    def evaluate(self, rule: AlarmRule, windows: WindowRange) -> int:
+        self.queries.append("evaluate")
+        rows = self._rows_between(windows.start, windows.stop)
+        return sum(row.values.get(rule.writes) is not None for row in rows)
+
+    def rows(self, windows: WindowRange) -> list[StoredRow]:
+        self.queries.append("rows")
+        return self._rows_between(windows.start, windows.stop)
+
+    def neighbours(
+        self, windows: WindowRange, fields: Sequence[str], since: datetime
+    ) -> Neighbours:
+        self.queries.append("neighbours")
+        return Neighbours(
+            {name: self._edge(name, max, since, windows.start) for name in fields},
+            {name: self._edge(name, min, windows.stop) for name in fields},
+        )
+
+    def last_values(
+        self, fields: Sequence[str], start: datetime, stop: datetime
+    ) -> dict[str, Values]:
+        self.queries.append("last_values")
+        return {name: self._edge(name, max, start, stop) for name in fields}
+
+    def first_values(self, field: str, start: datetime) -> Values:
+        self.queries.append("first_values")
+        return self._edge(field, min, start)
+
+    def devices_with_raw(self, start: datetime, stop: datetime) -> set[str]:
+        self.queries.append("devices_with_raw")
+        return {device for device, window in self.raw if start <= window < stop}
+
+    def markers(self, windows: WindowRange) -> dict[datetime, Marker]:
+        self.queries.append("markers")
+        return {
+            start: self.counts.get(start) or Marker(start, True, 1, 1, "", published=1)
+            for start in windows.starts()
+            if start in self.computed
         }
-        return answers[file](params)
 
-    def range_params(self, windows: WindowRange) -> dict[str, Any]:
-        """Return the parameters that select a range of windows."""
-        return {"start": windows.start, "stop": windows.stop, "window": windows.length}
+    def record_computed(self, markers: Collection[Marker]) -> None:
+        self.counts |= {marker.start: marker for marker in markers}
+        self.computed |= {marker.start for marker in markers}
 
-    def _rows_between(self, start: datetime, stop: datetime) -> list[dict[str, Any]]:
+    def record_published(
+        self, rows: Mapping[datetime, int], revisions: Mapping[datetime, int]
+    ) -> None:
+        for start, number in rows.items():
+            self.counts[start] = replace(
+                self.counts[start], published=number, revision=revisions.get(start, 0)
+            )
+
+    def record_changes(self, changes: Collection[PublishedChange]) -> None:
+        self.recorded |= {item.change.key: item for item in changes}
+
+    def active_alarms(self, start: datetime, stop: datetime) -> list[AlarmChange]:
         return [
-            {"_time": window, self.profile.id_field: device, "readings": 1, **levels}
-            for (device, window), levels in sorted(self.rows.items(), key=lambda item: item[0][1])
-            if start <= window < stop
+            item.change
+            for item in self.recorded.values()
+            if item.change.state is AlarmState.RAISED and start <= item.change.window_start < stop
+        ]
+
+    def _numbers(
+        self, windows: WindowRange, keys: Iterable[tuple[str, datetime]]
+    ) -> dict[datetime, int]:
+        starts = set(windows.starts())
+        return dict(Counter(start for _, start in keys if start in starts))
+
+    def _rows_between(self, start: datetime, stop: datetime | None = None) -> list[StoredRow]:
+        return [
+            StoredRow(device, window, {READINGS: 1, **levels})
+            for (device, window), levels in sorted(self.stored.items(), key=lambda item: item[0][1])
+            if start <= window and (stop is None or window < stop)
         ]
 
     def _edge(
-        self, params: Mapping[str, Any], edge: Callable[[Iterable[datetime]], datetime]
-    ) -> list[dict[str, Any]]:
+        self,
+        name: str,
+        edge: Callable[[Iterable[datetime]], datetime],
+        start: datetime,
+        stop: datetime | None = None,
+    ) -> Values:
         found: dict[str, dict[datetime, Any]] = {}
-        for row in self._rows_between(params["start"], params["stop"]):
-            if (value := row.get(params["field"])) is not None:
-                found.setdefault(row[self.profile.id_field], {})[row["_time"]] = value
-        return [
-            {self.profile.id_field: device, "_time": (time := edge(values)), "_value": values[time]}
-            for device, values in found.items()
-        ]
-
-    def _markers_between(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        known = {"settled": True, "rows": 1, "readings": 1, "published": 1}
-        return [
-            {"_time": start, **known}
-            for start in self.markers
-            if params["start"] <= start < params["stop"]
-        ]
-
-    def _devices_with_raw(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [
-            {self.profile.id_field: device}
-            for device in {
-                device for device, window in self.raw if params["start"] <= window < params["stop"]
-            }
-        ]
+        for row in self._rows_between(start, stop):
+            if (value := row.values.get(name)) is not None:
+                found.setdefault(row.device, {})[row.start] = value
+        return {device: ((time := edge(values)), values[time]) for device, values in found.items()}

@@ -28,7 +28,16 @@ from headrace.models.silence import Gap, gaps_of, silence_changes
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
 
-__all__ = ["Comparison", "Derivation", "DeviceHistory", "Verdict", "compare", "derive"]
+__all__ = [
+    "AlarmHistory",
+    "Comparison",
+    "Derivation",
+    "DeviceHistory",
+    "Verdict",
+    "compare",
+    "compare_changes",
+    "derive",
+]
 
 #: Start of a window, and the level that its row has under a rule.
 Verdict = tuple[datetime, str]
@@ -56,6 +65,26 @@ class DeviceHistory:
     rows: Sequence[datetime] = ()
     is_open: bool = True
     verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AlarmHistory:
+    """What the changes of a range follow from.
+
+    Parameters
+    ----------
+    windows
+        The range.
+    devices
+        The history of each device.
+    computed, late
+        As in `derive`.
+    """
+
+    windows: WindowRange
+    devices: tuple[DeviceHistory, ...]
+    computed: Collection[datetime] = ()
+    late: Collection[tuple[str, datetime]] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +190,27 @@ def _level_changes(
         level = verdict
         state = AlarmState.CLEARED if verdict == normal else AlarmState.RAISED
         yield AlarmChange(device, rule, verdict, state, since=start, window_start=start)
+
+
+def compare_changes(
+    history: AlarmHistory, published: Mapping[ChangeKey, PublishedChange], profile: Profile
+) -> Comparison:
+    """Compare the changes that follow from stored rows with the published ones.
+
+    Parameters
+    ----------
+    history
+        What is stored. It has every device with published changes in the range or later.
+    published
+        The newest revision of each published change.
+    profile
+        The rules.
+    """
+    derivations = {
+        device.device: derive(device, history.windows, profile, history.computed, history.late)
+        for device in history.devices
+    }
+    return compare(derivations, published, profile)
 
 
 def compare(

@@ -14,14 +14,49 @@ from headrace.models.own_json import device_of, integer_of, object_of, time_of
 from headrace.models.window import WindowRange, rfc3339
 from headrace.profile import Profile
 
-__all__ = ["PublishedRow", "RowKey", "read_row", "row_content", "row_value", "starts_within"]
+__all__ = [
+    "READINGS",
+    "PublishedRow",
+    "RowKey",
+    "StoredRow",
+    "read_row",
+    "row_content",
+    "row_value",
+    "starts_within",
+]
 
 #: What identifies a row: the device and the window's start.
 RowKey = tuple[str, datetime]
 
+#: The field that every row has: the number of readings that it was computed from.
+READINGS = "readings"
 _REVISION = "revision"
 _START = b'"window_start":"'
 _START_BYTES = len("2026-01-31T12:00:00Z")
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row as it is stored.
+
+    Parameters
+    ----------
+    device
+        The device.
+    start
+        Start of the window.
+    values
+        Values by name: fields, levels and `READINGS`. What the row lacks is absent or `None`.
+    """
+
+    device: str
+    start: datetime
+    values: Mapping[str, Any]
+
+    @property
+    def key(self) -> RowKey:
+        """What identifies the row."""
+        return self.device, self.start
 
 
 @dataclass(frozen=True)
@@ -43,28 +78,28 @@ class PublishedRow:
     content: Mapping[str, Any]
 
 
-def row_content(profile: Profile, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a row of the bucket to the record of a row, without its revision.
+def row_content(profile: Profile, row: StoredRow) -> dict[str, Any]:
+    """Convert a stored row to the record of a row, without its revision.
 
     Parameters
     ----------
     profile
         The kind of device.
     row
-        A row of the bucket, as ``rows.flux`` returns it: ``_time`` is the window's start.
+        The stored row.
     """
-    start, end = _bounds(row["_time"], profile.window)
+    start, end = _bounds(row.start, profile.window)
     content: dict[str, Any] = {
-        profile.id_field: row[profile.id_field],
+        profile.id_field: row.device,
         "window_start": start,
         "window_end": end,
     }
     for rule in profile.alarms:
-        content[rule.writes] = row.get(rule.writes)
+        content[rule.writes] = row.values.get(rule.writes)
     content.update(profile.tags)
     for name in profile.fields:
-        content[name] = row.get(name)
-    content["readings"] = row.get("readings")
+        content[name] = row.values.get(name)
+    content[READINGS] = row.values.get(READINGS)
     return content
 
 

@@ -17,6 +17,7 @@ from headrace.checks.addresses import url_host
 from headrace.errors import ConfigurationError
 from headrace.profile import Profile, load_profile
 from headrace.settings import Settings, load_settings
+from headrace.stages.factory import make_pipeline
 from headrace.stages.pipeline import Pipeline
 from headrace.storage.influx import Influx, InfluxAddress
 from headrace.storage.kafka import Kafka
@@ -64,9 +65,7 @@ def open_pipeline(timeout: timedelta | Callable[[Profile], timedelta]) -> Iterat
     settings, profile = task_settings()
     limit = timeout if isinstance(timeout, timedelta) else timeout(profile)
     with Influx(_influx_address(), timeout=limit) as influx:
-        yield Pipeline(
-            profile, settings.flux_dir, influx, Kafka(kafka_config()), settings.raw_retention
-        )
+        yield make_pipeline(settings, profile, influx, Kafka(kafka_config()))
 
 
 def kafka_config() -> dict[str, Any]:

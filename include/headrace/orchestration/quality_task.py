@@ -64,12 +64,10 @@ def check_quality() -> list[dict[str, Any]]:
 
 def _await_live_run(windows: WindowRange, pipeline: Pipeline) -> None:
     """Wait for the live run of the last window, because both runs start at the same time."""
-    from headrace.stages.markers import read_markers  # noqa: PLC0415
-
     last = WindowRange(windows.stop - windows.length, windows.stop, windows.length)
     grace = min(pipeline.profile.grace, _LONGEST_GRACE)
     while datetime.now(UTC) < windows.stop + grace + _LIVE_LIMIT:
-        marker = read_markers(last, pipeline).get(last.start)
+        marker = pipeline.store.markers(last).get(last.start)
         if marker is not None and marker.published >= 0:
             return
         time.sleep(1)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from headrace.models.marker import NOT_PUBLISHED, Marker
 from headrace.models.window import WindowRange, whole_windows
-from headrace.stages.markers import NOT_PUBLISHED, Marker, read_markers
 from headrace.stages.pipeline import Pipeline
 
 __all__ = ["DAY", "SETTLING", "TimelineWindow", "WindowState", "read_timeline", "state_of"]
@@ -73,7 +73,7 @@ def read_timeline(
     windows = whole_windows(until - DAY, min(until, now), pipeline.profile.window)
     if windows is None:
         return ()
-    markers = read_markers(windows, pipeline)
+    markers = pipeline.store.markers(windows)
     failed = _failed_checks(windows, pipeline)
     timeline = []
     for start in windows.starts():
@@ -118,10 +118,9 @@ def state_of(
 def _failed_checks(windows: WindowRange, pipeline: Pipeline) -> Mapping[datetime, tuple[str, ...]]:
     """Return the names of the failed checks by window."""
     # A check has the time of its first window, so an earlier check can reach into the range.
-    params = {"start": windows.start - DAY, "stop": windows.stop}
     found: dict[datetime, tuple[str, ...]] = {}
-    for row in pipeline.run("failed_checks.flux", params):
-        for index in range(row["windows"]):
-            start = row["_time"] + index * windows.length
-            found[start] = (*found.get(start, ()), row["check"])
+    for check in pipeline.quality.failed_checks(windows.start - DAY, windows.stop):
+        for index in range(check.windows):
+            start = check.start + index * windows.length
+            found[start] = (*found.get(start, ()), check.name)
     return found

@@ -1,16 +1,11 @@
-"""Alarm levels: InfluxDB evaluates each rule of the profile in Flux."""
+"""Alarm levels: every row gets its level under each rule of the profile."""
 
 from __future__ import annotations
-
-import sys
 
 from headrace.models.window import WindowRange
 from headrace.stages.pipeline import Pipeline
 
 __all__ = ["evaluate_alarms"]
-
-#: Limits that no value reaches, for rules without one of them.
-_UNREACHABLE = {"below": -sys.float_info.max, "above": sys.float_info.max}
 
 
 def evaluate_alarms(windows: WindowRange, pipeline: Pipeline) -> dict[str, int]:
@@ -25,22 +20,7 @@ def evaluate_alarms(windows: WindowRange, pipeline: Pipeline) -> dict[str, int]:
     ------
     BadQueryError
         If the Flux of a rule is wrong; the error names the file.
-    ConfigurationError, AccessDeniedError, MissingResourceError, TransientError
-        As `Pipeline.run`.
+    TransientError, PermanentError
+        As `headrace.stages.window_store.WindowStore`.
     """
-    evaluated = {}
-    for rule in pipeline.profile.alarms:
-        rows = pipeline.run(
-            rule.flux,
-            {
-                **pipeline.range_params(windows),
-                **_UNREACHABLE,
-                **rule.params,
-                "tagged": pipeline.tagged,
-                "writes": rule.writes,
-                "level": rule.level,
-                "normal": rule.normal,
-            },
-        )
-        evaluated[rule.rule] = sum(row["_value"] for row in rows)
-    return evaluated
+    return {rule.rule: pipeline.store.evaluate(rule, windows) for rule in pipeline.profile.alarms}

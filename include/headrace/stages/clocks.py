@@ -44,8 +44,7 @@ class Clocks(NamedTuple):
 
 def read_clocks(pipeline: Pipeline) -> Clocks:
     """Read both clocks; log a warning if they differ by more than a few seconds."""
-    (row,) = pipeline.run("server_time.flux", {})
-    clocks = Clocks(pipeline.clock(), row["_time"])
+    clocks = Clocks(pipeline.clock(), pipeline.store.now())
     if clocks.later - clocks.earlier > _TOLERANCE:
         _log.warning(
             "clocks differ",

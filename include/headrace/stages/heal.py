@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from headrace.models.marker import Marker
 from headrace.models.window import WindowRange, floor, whole_windows
-from headrace.stages.downsample import count_raw
-from headrace.stages.markers import Marker, read_markers
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.ranges import cut_windows
 
@@ -58,7 +57,7 @@ def windows_to_heal(
     """Find windows that are missing, unsettled, unpublished or changed by late readings.
 
     It compares the number of raw readings in each window with the markers. That takes two
-    pushed-down queries, whatever the length of the range.
+    queries, whatever the length of the range.
 
     Parameters
     ----------
@@ -80,8 +79,8 @@ def windows_to_heal(
     if max(windows.start, oldest) >= min(windows.stop, newest):
         return []
     windows = WindowRange(max(windows.start, oldest), min(windows.stop, newest), windows.length)
-    readings = count_raw(windows, pipeline)
-    markers = read_markers(windows, pipeline)
+    readings = pipeline.store.count_raw(windows)
+    markers = pipeline.store.markers(windows)
     wanted = set(missing_windows(windows, installed_at, markers))
     for start in windows.starts():
         marker = markers.get(start)

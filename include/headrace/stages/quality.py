@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from headrace.models.event_time import TIME_HEADER, stamp_of
+from headrace.models.marker import Marker
 from headrace.models.quality import CheckResult, judge
-from headrace.models.reading import epoch_ns
 from headrace.models.window import WindowRange
 from headrace.recovery.letters import count_rejected
-from headrace.stages.downsample import count_raw
-from headrace.stages.markers import Marker, read_markers
 from headrace.stages.pipeline import Pipeline
-from headrace.storage.flux_values import FluxValue
 from headrace.storage.kafka import Record
 from headrace.storage.kafka_log import offsets_at, read_topic
 
@@ -54,8 +50,7 @@ def check_quality(
     pipeline
         Profile and clients.
     """
-    levels = pipeline.profile.quality
-    markers = read_markers(windows, pipeline)
+    markers = pipeline.store.markers(windows)
     judged = judged_windows(windows, installed_at, markers)
     devices = _devices(windows, pipeline)
     note = f"{len(judged)} of {len(windows)} windows judged"
@@ -67,7 +62,7 @@ def check_quality(
         _freshness(windows, pipeline, nothing=nothing),
         _clock_drift(windows, max_drift_seconds, pipeline),
         _dead_letters(windows, devices, pipeline),
-        _adds_up(windows, judged, markers, pipeline, levels.adds_up),
+        _adds_up(windows, judged, markers, pipeline),
     ]
 
 
@@ -85,31 +80,22 @@ def judged_windows(
     ]
 
 
-def write_results(windows: WindowRange, results: Iterable[CheckResult], pipeline: Pipeline) -> None:
-    """Write the results to the bucket of quality data, with the time of the range's start."""
-    stamp = epoch_ns(windows.start)
-    lines = [
-        f"check,check={result.name} value={result.value!r},warn={result.warn!r},"
-        f'fail={result.fail!r},verdict="{result.verdict.value}",detail="{_text(result.detail)}",'
-        f"windows={len(windows)}i {stamp}"
-        for result in results
-    ]
-    pipeline.influx.write(pipeline.profile.buckets.quality, "\n".join(lines).encode())
+def write_results(
+    windows: WindowRange, results: Collection[CheckResult], pipeline: Pipeline
+) -> None:
+    """Store the results of the checks of a range."""
+    pipeline.quality.record_checks(windows, results)
 
 
 def _devices(windows: WindowRange, pipeline: Pipeline) -> _Devices:
-    profile = pipeline.profile
-    device_of = profile.id_field
-    back = {"start": windows.stop - profile.silent.known, "stop": windows.stop}
-    seen = pipeline.run("windows_by_device.flux", back)
-    counted: dict[str, dict[str, int]] = {"windows": {}, "readings": {}}
-    for row in pipeline.run("readings_by_device.flux", pipeline.range_params(windows)):
-        counted[row["result"]][row[device_of]] = row["_value"]
+    since = windows.stop - pipeline.profile.silent.known
+    seen = pipeline.quality.windows_with_rows(since, windows.stop)
+    totals = pipeline.quality.totals_by_device(windows)
     return _Devices(
         # As for silence: an id that appeared once is not a known device.
-        frozenset(row[device_of] for row in seen if row["_value"] > 1),
-        counted["windows"],
-        counted["readings"],
+        frozenset(device for device, number in seen.items() if number > 1),
+        totals.windows,
+        totals.readings,
     )
 
 
@@ -142,14 +128,11 @@ def _out_of_range(windows: WindowRange, devices: _Devices, pipeline: Pipeline) -
     outside: dict[str, int] = {}
     by_field: list[str] = []
     for name, spec in profile.fields.items():
-        low, high = spec.range
-        params = {**pipeline.range_params(windows), "field": name, "low": low, "high": high}
-        rows = pipeline.run("out_of_range.flux", params)
-        if rows:
-            by_field.append(f"{name} {sum(row['_value'] for row in rows)}")
-        for row in rows:
-            device = row[profile.id_field]
-            outside[device] = outside.get(device, 0) + row["_value"]
+        found = pipeline.quality.out_of_range(windows, name, *spec.range)
+        if found:
+            by_field.append(f"{name} {sum(found.values())}")
+        for device, number in found.items():
+            outside[device] = outside.get(device, 0) + number
     values = sum(devices.readings.values()) * len(profile.fields)
     share = sum(outside.values()) / values if values else None
     detail = f"{sum(outside.values())} of {values} values outside their range"
@@ -160,13 +143,9 @@ def _out_of_range(windows: WindowRange, devices: _Devices, pipeline: Pipeline) -
 
 def _freshness(windows: WindowRange, pipeline: Pipeline, *, nothing: bool) -> CheckResult:
     profile = pipeline.profile
-    params: dict[str, FluxValue] = {
-        "start": windows.start - profile.silent.known,
-        "stop": windows.stop,
-        "counted": profile.counted_field,
-    }
-    newest = pipeline.run("newest_raw.flux", params)
-    age = (windows.stop - newest[0]["_time"]).total_seconds() if newest else None
+    since = windows.start - profile.silent.known
+    newest = pipeline.quality.newest_reading(since, windows.stop)
+    age = (windows.stop - newest).total_seconds() if newest else None
     detail = "no readings" if age is None else f"newest reading {age:.1f} s before the end"
     return judge(
         "freshness",
@@ -226,25 +205,19 @@ def _adds_up(
     judged: list[datetime],
     markers: dict[datetime, Marker],
     pipeline: Pipeline,
-    levels: Any,
 ) -> CheckResult:
     """Check that raw readings, downsampled rows and published rows agree in each window."""
-    raw = count_raw(windows, pipeline)
-    stored: dict[str, dict[datetime, int]] = {"rows": {}, "readings": {}}
-    for row in pipeline.run("count_rows.flux", pipeline.range_params(windows)):
-        stored[row["result"]][row["_time"]] = row["_value"]
+    raw = pipeline.store.count_raw(windows)
+    stored = pipeline.quality.totals_by_window(windows)
     late, wrong = 0, 0
     for start in judged:
         marker = markers[start]
-        agree = marker.rows == stored["rows"].get(start, 0) == marker.published
+        agree = marker.rows == stored.rows.get(start, 0) == marker.published
         if raw.get(start, 0) > marker.readings:
             # Not an error: the next reconcile includes them.
             late += 1
         elif raw.get(start, 0) < marker.readings or not agree:
             wrong += 1
     detail = f"{wrong} of {len(judged)} windows do not add up, {late} wait for late readings"
+    levels = pipeline.profile.quality.adds_up
     return judge("adds_up", wrong if judged else None, levels, detail, low_is_bad=False)
-
-
-def _text(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,34 +1,33 @@
 """Republishing: rows and alarm changes to Kafka, each revision once.
 
-What consumers have is read from the output topics themselves. The same transaction writes
-them, so no second store can disagree. A worker that dies leaves either the whole difference
-published or nothing of it, and the next attempt finds out which.
+It reads what is stored and what consumers have, compares the two, publishes the difference,
+and records it. What consumers have is read from the output topics themselves. The same
+transaction writes them, so no second store can disagree. A worker that dies leaves either the
+whole difference published or nothing of it, and the next attempt finds out which.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
-from typing import Any
 
-from headrace.models.alarm import ChangeKey, PublishedChange, change_value
-from headrace.models.alarm_derivation import Comparison
-from headrace.models.row import PublishedRow, RowKey, row_content, row_value
+from headrace.models.alarm import change_value
+from headrace.models.difference import Difference, Published, difference
+from headrace.models.marker import NOT_PUBLISHED
+from headrace.models.row import row_value
 from headrace.models.window import WindowRange, ranges_of
-from headrace.stages.alarm_changes import compare_changes
-from headrace.stages.alarm_record import write_changes
-from headrace.stages.markers import NOT_PUBLISHED, read_markers, write_published
+from headrace.profile import Profile
+from headrace.stages.alarm_history import read_history
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.published import published_changes, published_rows
 from headrace.stages.ranges import PIECE
-from headrace.storage.flux_values import Row
+from headrace.stages.window_store import WindowStore
 from headrace.storage.kafka_transaction import OutRecord, Publisher
 from headrace.storage.records import SkippedRecords
 
-__all__ = ["Republished", "republish", "stored_rows"]
+__all__ = ["Republished", "republish"]
 
 
 @dataclass(frozen=True)
@@ -103,47 +102,38 @@ def republish(windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republis
 def _republish_piece(
     windows: WindowRange, publisher: Publisher, pipeline: Pipeline, run: str
 ) -> Republished:
-    profile = pipeline.profile
+    profile, store = pipeline.profile, pipeline.store
     skipped = SkippedRecords()
-    rows = stored_rows(windows, pipeline)
-    ours = _ours(windows, run, pipeline)
-    rows = [row for row in rows if row["_time"] in ours]
-    contents = {(row[profile.id_field], row["_time"]): row_content(profile, row) for row in rows}
-    known = published_rows(windows, pipeline, skipped)
-    news = list(_news(contents, known))
-    told = published_changes(windows, pipeline, skipped)
-    changes = _changes(ours, rows, told, pipeline)
-    publisher.publish(
-        [*_row_records(news, pipeline), *_change_records(changes.news, pipeline)],
-        # A change may be about a later window than those of the range.
-        max([windows.stop, *(item.change.window_start + windows.length for item in changes.news)]),
+    rows = store.rows(windows)
+    ours = _ours(windows, run, store)
+    published = Published(
+        published_rows(windows, pipeline, skipped), published_changes(windows, pipeline, skipped)
     )
-    # Only what consumers have is recorded. If the process dies before, the windows count as
-    # unpublished, are computed again, and their confirmed changes are recorded then.
-    write_changes([*changes.confirmed, *changes.news], pipeline)
-    published: Counter[datetime] = Counter(dict.fromkeys(ours, 0))
-    published.update(start for _, start in contents)
-    if published:
-        write_published(published, _revisions([*known.values(), *news]), pipeline)
-    new = sum(row.revision == 0 for row in news)
+    found = []
+    # One range, unless another run is about to publish some of the windows.
+    for part in ranges_of(ours, profile.window):
+        # Rows of a profile that had shorter windows are not rows of this range.
+        starts = set(part.starts())
+        inside = [row for row in rows if row.start in starts]
+        history = read_history(part, inside, published.changes, pipeline)
+        news = difference(part, inside, history, published, profile)
+        publisher.publish(list(_records(news, profile)), news.not_before)
+        _record(news, store)
+        # What one part changes may concern windows of the next one.
+        published = published.plus(news)
+        found.append(news)
+    new = sum(row.revision == 0 for news in found for row in news.rows)
     return Republished(
-        rows=len(rows),
+        rows=sum(sum(news.counts.values()) for news in found),
         new=new,
-        corrected=len(news) - new,
-        changes=len(changes.news),
+        corrected=sum(len(news.rows) for news in found) - new,
+        changes=sum(len(news.changes.news) for news in found),
         left=len(windows) - len(ours),
         foreign=skipped.by_topic(),
     )
 
 
-def stored_rows(windows: WindowRange, pipeline: Pipeline) -> list[Row]:
-    """Return the rows of a range from the bucket, by time: ``_time`` is the window's start."""
-    params = {**pipeline.range_params(windows), "id": pipeline.profile.id_field}
-    rows = pipeline.run("rows.flux", params)
-    return sorted(rows, key=itemgetter("_time"))
-
-
-def _ours(windows: WindowRange, run: str, pipeline: Pipeline) -> set[datetime]:
+def _ours(windows: WindowRange, run: str, store: WindowStore) -> set[datetime]:
     """Return the starts of the windows that no other run is about to publish.
 
     Called after the rows were read: a run that claims windows from now on can't have changed
@@ -151,62 +141,31 @@ def _ours(windows: WindowRange, run: str, pipeline: Pipeline) -> set[datetime]:
     """
     return {
         start
-        for start, marker in read_markers(windows, pipeline).items()
+        for start, marker in store.markers(windows).items()
         if marker.run == run or marker.published != NOT_PUBLISHED
     }
 
 
-def _news(
-    contents: Mapping[RowKey, Mapping[str, Any]], known: Mapping[RowKey, PublishedRow]
-) -> Iterator[PublishedRow]:
-    for key, content in contents.items():
-        row = known.get(key)
-        if row is None:
-            yield PublishedRow(key, 0, content)
-        elif row.content != content:
-            yield PublishedRow(key, row.revision + 1, content)
+def _records(found: Difference, profile: Profile) -> Iterator[OutRecord]:
+    for row in found.rows:
+        yield (
+            profile.topics.downsampled,
+            row.key[0].encode(),
+            row_value(row.content, row.revision),
+        )
+    for item in found.changes.news:
+        yield (
+            profile.topics.alarms,
+            item.change.device.encode(),
+            change_value(profile, item.change, item.revision),
+        )
 
 
-def _revisions(rows: Iterable[PublishedRow]) -> dict[datetime, int]:
-    """Return the highest revision of the rows of each window."""
-    revisions: dict[datetime, int] = {}
-    for row in rows:
-        start = row.key[1]
-        revisions[start] = max(row.revision, revisions.get(start, 0))
-    return revisions
+def _record(found: Difference, store: WindowStore) -> None:
+    """Record what was published.
 
-
-def _changes(
-    ours: Iterable[datetime],
-    rows: Collection[Row],
-    told: Mapping[ChangeKey, PublishedChange],
-    pipeline: Pipeline,
-) -> Comparison:
-    told = dict(told)
-    news: dict[ChangeKey, PublishedChange] = {}
-    confirmed: list[PublishedChange] = []
-    for part in ranges_of(ours, pipeline.profile.window):
-        inside = [row for row in rows if part.start <= row["_time"] < part.stop]
-        found = compare_changes(part, inside, told, pipeline)
-        # What one part changes may concern windows of the next one.
-        fresh = {item.change.key: item for item in found.news}
-        told |= fresh
-        news |= fresh
-        confirmed += found.confirmed
-    return Comparison(
-        tuple(news.values()),
-        tuple(item for item in confirmed if item.change.key not in news),
-    )
-
-
-def _row_records(rows: Iterable[PublishedRow], pipeline: Pipeline) -> Iterator[OutRecord]:
-    topic = pipeline.profile.topics.downsampled
-    for row in rows:
-        yield topic, row.key[0].encode(), row_value(row.content, row.revision)
-
-
-def _change_records(changes: Iterable[PublishedChange], pipeline: Pipeline) -> Iterator[OutRecord]:
-    topic = pipeline.profile.topics.alarms
-    for item in changes:
-        value = change_value(pipeline.profile, item.change, item.revision)
-        yield topic, item.change.device.encode(), value
+    Only what consumers have is recorded. If the process dies before, the windows count as
+    unpublished, are computed again, and their confirmed changes are recorded then.
+    """
+    store.record_changes([*found.changes.confirmed, *found.changes.news])
+    store.record_published(found.counts, found.revisions)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.models.foreign import ForeignReason, ForeignRecordError
-from headrace.models.row import read_row, row_content, row_value, starts_within
+from headrace.models.row import StoredRow, read_row, row_content, row_value, starts_within
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
 
@@ -21,7 +21,7 @@ WINDOWS = WindowRange(NOON, NOON + 3 * MINUTE, MINUTE)
 
 
 def value_of(profile: Profile, start: datetime, device: str = "generator1") -> bytes:
-    row = {"_time": start, profile.id_field: device, "fuel": 1.5, "alarm": "refuel", "readings": 4}
+    row = StoredRow(device, start, {"fuel": 1.5, "alarm": "refuel", "readings": 4})
     return row_value(row_content(profile, row), 2)
 
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from headrace.models.marker import NOT_PUBLISHED, Marker
 from headrace.overview.timeline import WindowState, state_of
-from headrace.stages.markers import NOT_PUBLISHED, Marker
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LONG_AGO = timedelta(hours=1)

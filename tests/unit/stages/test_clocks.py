@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
@@ -15,6 +12,7 @@ from headrace.profile import Profile
 from headrace.stages.clocks import await_end, earlier_clock, read_clocks
 from headrace.stages.heal import expected_windows, windows_to_heal
 from headrace.stages.pipeline import Pipeline
+from tests.support.stored_windows import NO_KAFKA, NO_QUALITY, StoredWindows
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -22,22 +20,21 @@ WINDOW = WindowRange(NOON - MINUTE, NOON, MINUTE)
 JUMPS = [MINUTE, timedelta(hours=3), timedelta(days=2), timedelta(days=400)]
 
 
+class EmptyStoreWithAClock(StoredWindows):
+    """Holds nothing, and has a clock of its own."""
+
+    def __init__(self, profile: Profile, clock: datetime) -> None:
+        super().__init__(profile)
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock
+
+
 def clocks_at(profile: Profile, own: datetime, server: datetime) -> Pipeline:
-    """A pipeline with these two clocks, over empty buckets."""
-
-    def run(file: str, _: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [{"_time": server}] if file == "server_time.flux" else []
-
-    return cast(
-        "Pipeline",
-        SimpleNamespace(
-            profile=profile,
-            clock=lambda: own,
-            run=run,
-            raw_retention=timedelta(days=30),
-            range_params=lambda windows: {"start": windows.start, "stop": windows.stop},
-        ),
-    )
+    """A pipeline with these two clocks, over an empty store."""
+    store = EmptyStoreWithAClock(profile, server)
+    return Pipeline(profile, store, NO_QUALITY, NO_KAFKA, timedelta(days=30), clock=lambda: own)
 
 
 @pytest.mark.parametrize("jump", JUMPS, ids=str)

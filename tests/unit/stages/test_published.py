@@ -11,7 +11,7 @@ import pytest
 
 from headrace.models.alarm import AlarmChange, AlarmState, change_value
 from headrace.models.foreign import ForeignReason
-from headrace.models.row import row_content, row_value
+from headrace.models.row import StoredRow, row_content, row_value
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
 from headrace.stages.pipeline import Pipeline
@@ -86,7 +86,7 @@ def test_a_change_from_the_future_is_foreign(
 def test_foreign_records_are_counted_and_skipped(
     profile: Profile, topic: list[Record], pipeline: Pipeline, key: bytes, value: bytes
 ) -> None:
-    row = {"_time": NOON, profile.id_field: "g1", "fuel": 1.0, "readings": 4}
+    row = StoredRow("g1", NOON, {"fuel": 1.0, "readings": 4})
     topic.append(record(key, value))
     topic.append(record(b"g1", row_value(row_content(profile, row), 3)))
     skipped = SkippedRecords()

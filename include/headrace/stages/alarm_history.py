@@ -1,8 +1,8 @@
-"""Which alarm changes have to be published for a range of windows.
+"""Reads what alarm changes follow from, for a range of windows.
 
 A range can't be judged alone. Whether a row is a change depends on the rows before it, and a
-range decides about changes up to the next row with a level. So the changes are derived, and
-compared with the published ones, from the start of the range up to that row.
+range decides about changes up to the next row with a level. So the rows just before and just
+after the range are read as well, and which windows in between are computed.
 """
 
 from __future__ import annotations
@@ -11,24 +11,17 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from headrace.models.alarm import SILENT, AlarmState, ChangeKey, PublishedChange
-from headrace.models.alarm_derivation import (
-    Comparison,
-    DeviceHistory,
-    Verdict,
-    compare,
-    derive,
-)
+from headrace.models.alarm_derivation import AlarmHistory, DeviceHistory, Verdict
+from headrace.models.row import READINGS, StoredRow
 from headrace.models.silence import Gap, gaps_of, windows_of_silence
 from headrace.models.window import WindowRange, pieces_of
-from headrace.stages.markers import read_markers
-from headrace.stages.neighbours import END_OF_TIME, READINGS, Neighbours, find_neighbours
+from headrace.stages.neighbours import find_neighbours
 from headrace.stages.pipeline import Pipeline
-from headrace.storage.flux_values import FluxValue
+from headrace.stages.window_store import Neighbours
 
-__all__ = ["compare_changes"]
+__all__ = ["read_history"]
 
 #: Markers that are read with one query.
 _MARKERS_AT_ONCE = 1440
@@ -44,24 +37,24 @@ class _Rows:
     verdicts: dict[str, list[Verdict]] = field(default_factory=lambda: defaultdict(list))
 
 
-def compare_changes(
+def read_history(
     windows: WindowRange,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[StoredRow],
     published: Mapping[ChangeKey, PublishedChange],
     pipeline: Pipeline,
-) -> Comparison:
-    """Compare the changes that follow from the stored rows with the published ones.
+) -> AlarmHistory:
+    """Read the history of every device that a range can decide about.
 
     Parameters
     ----------
     windows
         The range.
     rows
-        Its rows from the bucket, by time: ``_time`` is the window's start.
+        Its rows, by time.
     published
         The newest revision of every published change of the range and of later windows.
     pipeline
-        Profile and clients.
+        Profile, stores and clients.
     """
     profile = pipeline.profile
     own = _rows_by_device(rows, pipeline)
@@ -74,22 +67,17 @@ def compare_changes(
     computed = _computed(windows, histories, pipeline)
     _look_further_back(windows, histories, computed, pipeline)
     late = _late(windows, histories, computed, pipeline)
-    derivations = {
-        device: derive(history, windows, profile, computed, late)
-        for device, history in histories.items()
-    }
-    return compare(derivations, published, profile)
+    return AlarmHistory(windows, tuple(histories.values()), computed, late)
 
 
-def _rows_by_device(rows: Iterable[Mapping[str, Any]], pipeline: Pipeline) -> dict[str, _Rows]:
-    profile = pipeline.profile
+def _rows_by_device(rows: Iterable[StoredRow], pipeline: Pipeline) -> dict[str, _Rows]:
     found: dict[str, _Rows] = defaultdict(_Rows)
     for row in rows:
-        device = found[row[profile.id_field]]
-        device.starts.append(row["_time"])
-        for rule in profile.alarms:
-            if (level := row.get(rule.writes)) is not None:
-                device.verdicts[rule.rule].append((row["_time"], level))
+        device = found[row.device]
+        device.starts.append(row.start)
+        for rule in pipeline.profile.alarms:
+            if (level := row.values.get(rule.writes)) is not None:
+                device.verdicts[rule.rule].append((row.start, level))
     return found
 
 
@@ -149,17 +137,10 @@ def _look_further_ahead(
         if history.device in own or stands:
             asked[first].append(history)
     for first, group in asked.items():
-        params: dict[str, FluxValue] = {
-            "start": first + windows.length,
-            "stop": END_OF_TIME,
-            "field": READINGS,
-        }
-        found = {
-            row[profile.id_field]: row["_time"] for row in pipeline.run("first_after.flux", params)
-        }
+        found = pipeline.store.first_values(READINGS, first + windows.length)
         for history in group:
             second = found.get(history.device)
-            rows = [*history.rows, *([second] if second else [])]
+            rows = [*history.rows, *([second[0]] if second else [])]
             histories[history.device] = replace(history, rows=rows, is_open=second is None)
 
 
@@ -174,7 +155,7 @@ def _computed(
     length = windows.length
     around = windows_of_silence(pipeline.profile) * length
     near = WindowRange(windows.start - around, windows.stop + around, length)
-    computed = {*windows.starts(), *read_markers(near, pipeline)}
+    computed = {*windows.starts(), *pipeline.store.markers(near)}
     further = {
         start
         for history in histories.values()
@@ -184,7 +165,7 @@ def _computed(
         if not near.start <= start < near.stop
     }
     for part in pieces_of(further, length, _MARKERS_AT_ONCE):
-        computed |= read_markers(part, pipeline).keys()
+        computed |= pipeline.store.markers(part).keys()
     return computed
 
 
@@ -205,17 +186,10 @@ def _look_further_back(
         if shows and all(start in computed for start in gap.without):
             asked[gap.last].append(history)
     for last, group in asked.items():
-        params: dict[str, FluxValue] = {
-            "start": last - profile.silent.known,
-            "stop": last,
-            "field": READINGS,
-        }
-        found = {
-            row[profile.id_field]: row["_time"] for row in pipeline.run("last_before.flux", params)
-        }
+        found = pipeline.store.last_values([READINGS], last - profile.silent.known, last)[READINGS]
         for history in group:
             if previous := found.get(history.device):
-                histories[history.device] = replace(history, rows=[previous, *history.rows])
+                histories[history.device] = replace(history, rows=[previous[0], *history.rows])
 
 
 def _late(
@@ -240,14 +214,8 @@ def _late(
                 and all(start in computed for start in gap.without)
             ):
                 asked.setdefault(gap.last, (gap, set()))[1].add(history.device)
-    late = set()
+    late: set[tuple[str, datetime]] = set()
     for last, (gap, devices) in asked.items():
-        params: dict[str, FluxValue] = {
-            "start": gap.without[0],
-            "stop": gap.without[-1] + windows.length,
-            "counted": profile.counted_field,
-        }
-        for row in pipeline.run("devices_with_raw.flux", params):
-            if row[profile.id_field] in devices:
-                late.add((row[profile.id_field], last))
+        found = pipeline.store.devices_with_raw(gap.without[0], gap.without[-1] + windows.length)
+        late |= {(device, last) for device in found & devices}
     return late
