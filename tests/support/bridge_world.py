@@ -51,6 +51,10 @@ class Broker:
         self.subscribed = True
         self.packet_id = 0
         self.receive_maximum = 100
+        #: Whether it sets DUP on what it sends again.
+        self.marks = True
+        #: Whether it takes the lowest free packet id, again and again.
+        self.reuses_ids = False
         #: The connected client.
         self.holder: Session | None = None
         self.connects = 0
@@ -68,14 +72,18 @@ class Broker:
     def send(self) -> list[Publish]:
         sent: list[Publish] = []
         while self.queue and len(self.unacknowledged) < self.receive_maximum and len(sent) < _CHUNK:
+            self.packet_id = 0 if self.reuses_ids else self.packet_id
             self.packet_id = self.packet_id % 65_535 + 1
+            while self.packet_id in self.unacknowledged:
+                self.packet_id += 1
             payload = self.unacknowledged[self.packet_id] = self.queue.pop(0)
             sent.append((_AT_QOS_1, self.packet_id, b"emergency_generator/generator1", payload))
         return sent
 
     def send_again(self) -> list[Publish]:
+        dup = DUP if self.marks else 0
         return [
-            (_AT_QOS_1 | DUP, packet_id, b"emergency_generator/generator1", payload)
+            (_AT_QOS_1 | dup, packet_id, b"emergency_generator/generator1", payload)
             for packet_id, payload in self.unacknowledged.items()
         ]
 
@@ -250,7 +258,7 @@ class World:
     #: Called with number and name of each call to a server.
     on_call: Callable[[int, str], None] | None = None
     #: Called after each move of the clock.
-    on_wait: Callable[[], None] | None = None
+    on_wait: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         clock = SimpleNamespace(monotonic=self.clock)

@@ -27,6 +27,7 @@ from headrace.ingest.recall import Recall
 from headrace.ingest.redelivery import RecentPackets
 from headrace.ingest.retirement import Retirement
 from headrace.ingest.session_recovery import SessionRecovery
+from headrace.ingest.unmarked import UNMARKED
 from headrace.storage.mqtt import MqttSession
 from headrace.storage.mqtt_stream import Publish
 
@@ -218,10 +219,17 @@ class Bridge:
             # What it had queued is gone, and only the broker knows how much that was.
             _log.error("broker lost the session", bridge=self._bridge)
         self._had_session = True
+        self._intake.connected(resumed=resumed)
         for shortfall in self._session.shortfalls:
             _log.warning("broker grants less than requested", shortfall=shortfall)
-        self._health.note("shortfalls", list(self._session.shortfalls))
+        self._note_shortfalls()
         return resumed
+
+    def _note_shortfalls(self) -> None:
+        unmarked = [UNMARKED] if self._intake.unmarked.marks is False else []
+        for shortfall in unmarked:
+            _log.warning("broker grants less than requested", shortfall=shortfall)
+        self._health.note("shortfalls", [*self._session.shortfalls, *unmarked])
 
     def _turn(self) -> None:
         """Go round once: receive, produce, acknowledge."""
@@ -261,7 +269,10 @@ class Bridge:
     def _take(self, published: list[Publish]) -> None:
         if self._retirement is not None:
             self._retirement.received()
+        marks = self._intake.unmarked.marks
         self._intake.take(published)
+        if marks is not False and self._intake.unmarked.marks is False:
+            self._note_shortfalls()
 
     def _acknowledge(self) -> None:
         """Acknowledge what Kafka has."""

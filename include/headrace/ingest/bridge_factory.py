@@ -98,6 +98,7 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
             metrics,
             bridge=settings.bridge_id,
             max_clock_drift=settings.max_clock_drift,
+            receive_maximum=settings.mqtt_receive_maximum,
             devices=devices,
         )
         address = MqttAddress.from_settings(settings)

@@ -88,6 +88,8 @@ class InFlight:
         self.bytes = 0
         self.delivered = 0
         self.undelivered: deque[Undelivered] = deque()
+        #: Packet ids that were not acknowledged when the connection ended.
+        self.unanswered: set[int] = set()
         #: Offset in each partition up to which all messages are acknowledged.
         self.acknowledged_to: dict[Place, int] = {}
 
@@ -156,10 +158,12 @@ class InFlight:
     def discard(self) -> None:
         """Discard all messages in flight. No delivery report may arrive afterwards."""
         self._order.clear()
+        self.unanswered.clear()
         self.undelivered.clear()
         self._added = self.delivered
         self.bytes = 0
 
     def connection_lost(self) -> None:
         """Forget the order: the broker will send everything unacknowledged again."""
+        self.unanswered |= {message.packet_id for message in self._order}
         self._order.clear()

@@ -17,6 +17,7 @@ from headrace.ingest.presence import PresenceRegistry
 from headrace.ingest.redelivery import RecentPackets
 from headrace.ingest.routing import Route, Router
 from headrace.ingest.stamps import ClockJump, StampClock
+from headrace.ingest.unmarked import UnmarkedRedeliveries
 from headrace.models.deadletter import (
     MAX_DEAD_LETTER_BYTES,
     Reason,
@@ -35,6 +36,7 @@ __all__ = ["Intake"]
 _log = structlog.get_logger(__name__)
 
 _DETAIL_CHARACTERS = 500
+_RECEIVE_MAXIMUM = 1000
 
 
 class Intake:
@@ -60,6 +62,8 @@ class Intake:
         Name of the bridge, for the header.
     max_clock_drift
         A device whose clock is off by more counts as drifting.
+    receive_maximum
+        How many unacknowledged messages the broker may send.
     devices
         Limits the number of new devices.
     clock
@@ -67,6 +71,8 @@ class Intake:
 
     Attributes
     ----------
+    unmarked
+        Recognises what the broker sends again without DUP.
     last_jump
         The newest jump of the system clock; `None` if there was none.
     """
@@ -83,6 +89,7 @@ class Intake:
         *,
         bridge: str,
         max_clock_drift: timedelta,
+        receive_maximum: int = _RECEIVE_MAXIMUM,
         devices: DeviceLimits | None = None,
         clock: StampClock | None = None,
     ) -> None:
@@ -107,15 +114,24 @@ class Intake:
         self._rejected = {reason: metrics.rejected.labels(reason.value) for reason in Reason}
         self._ignored = metrics.ignored.labels("empty")
         self.last_jump: ClockJump | None = None
+        self.unmarked = UnmarkedRedeliveries(recent, receive_maximum)
 
     @property
     def problem(self) -> str | None:
         """Why Kafka does not accept some records until a person acts, and on which topic."""
         return self._delivery.problem
 
-    def take(self, published: list[Publish]) -> None:  # noqa: C901 - the hot path, in one piece
-        """Process messages in their order."""
+    def take(self, published: list[Publish]) -> None:  # noqa: C901, PLR0912 - hot, in one piece
+        """Process messages in their order.
+
+        Raises
+        ------
+        TransientError
+            If the connection has to end: the broker must send some of them again.
+        """
         received = 0
+        if self.unmarked.active:
+            published = self.unmarked.sort_out(published)
         routes, in_flight, recent = self._routes, self._in_flight, self._recent
         # They have arrived together; a nanosecond tells one from the next.
         first_ns = self._clock.take(len(published))
@@ -162,6 +178,13 @@ class Intake:
                 self._drift.observe(route.device, time_ns, now_ns)
             self._produce(message, Outgoing(self._topics.raw, payload, route.key, headers))
         self._metrics.received.inc(received)
+        if self.unmarked.question is not None:
+            raise self.unmarked.question
+
+    def connected(self, *, resumed: bool) -> None:
+        """Note that a connection begins, and whether the broker still had the session."""
+        self.unmarked.connected(self._in_flight.unanswered, resumed=resumed)
+        self._in_flight.unanswered.clear()
 
     def settle(self) -> None:
         """Deal with records that Kafka did not accept, and retry those that are due.

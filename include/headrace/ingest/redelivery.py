@@ -149,6 +149,10 @@ class RecentPackets:
         known = self._messages[packet_id]
         return known or InFlightMessage(packet_id, 0, _UNCOUNTED, done=True)
 
+    def sequence_of(self, packet_id: int) -> int:
+        """Return the number of the newest message that had a packet id."""
+        return self._sequences[packet_id]
+
     def forget(self) -> None:
         """Forget every message: the broker has lost the session and starts its ids anew."""
         self._messages: list[InFlightMessage | None] = [None] * _PACKET_IDS

@@ -87,6 +87,8 @@ class RedeliveringBroker(LyingBroker):
 
     steps: list[Step] = field(default_factory=list)
     piece: int = 0
+    #: Whether it sets DUP on what it sends again.
+    marks: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +103,7 @@ class RedeliveringBroker(LyingBroker):
             if step.packet_id in acknowledged if step.packet_id else number in self.done:
                 continue
             data = step.data
-            if step.packet_id in self.sent:
+            if step.packet_id in self.sent and self.marks:
                 data = bytes([data[0] | _DUP]) + data[1:]
             self.done.add(number)
             if step.packet_id:
@@ -341,11 +343,13 @@ def scripts(draw: st.DrawFn) -> list[Step]:
     return [*steps, Step(publish_packet(GOOD, good, 1, number), number, 1)]
 
 
-def check(steps: list[Step], piece: int, profile: Profile, codec: ReadingCodec) -> None:
+def check(
+    steps: list[Step], piece: int, profile: Profile, codec: ReadingCodec, *, marks: bool
+) -> None:
     """Let a bridge meet a broker, and check what became of each message."""
     kafka = InstantKafka()
     wanted = {step.packet_id for step in steps if step.packet_id}
-    with RedeliveringBroker(steps=steps, piece=piece) as broker:
+    with RedeliveringBroker(steps=steps, piece=piece, marks=marks) as broker:
         with running_bridge(broker, kafka, profile, codec) as raised:
             deadline = time.monotonic() + _PATIENCE
             while missing := wanted - {packet_id for _, packet_id in broker.acknowledged}:
@@ -381,20 +385,21 @@ def test_the_bridge_survives_any_broker(profile: Profile, codec: ReadingCodec) -
     examples = 0
     held: list[int] = []
 
-    def any_broker(steps: list[Step], piece: int) -> None:
+    def any_broker(steps: list[Step], piece: int, *, marks: bool) -> None:
         nonlocal examples
         if time.monotonic() > deadline:
             return
         if sum(len(step.data) for step in steps) > 100_000:
             # Byte by byte it would take minutes.
             piece = piece and 50_000
-        check(steps, piece, profile, codec)
+        check(steps, piece, profile, codec, marks=marks)
         examples += 1
 
     # What hypothesis itself keeps goes after each round.
     for number in count(start):
         print(f"HOSTILE_SEED={number}")  # noqa: T201 - runs it again
-        made = given(steps=scripts(), piece=st.sampled_from([0, 0, 1, 7, 50_000]))(any_broker)
+        pieces = st.sampled_from([0, 0, 1, 7, 50_000])
+        made = given(steps=scripts(), piece=pieces, marks=st.booleans())(any_broker)
         seed(number)(ROUND(made))()
         held.append(memory())
         if time.monotonic() > deadline:

@@ -1,0 +1,152 @@
+"""Recognising messages that a broker sends again without the flag DUP.
+
+MQTT requires DUP, and most brokers set it. Without it, a message that comes again looks like a
+new one with the same packet id and the same payload. A broker that hands out low ids again and
+again sends such new messages, too: a device's reading may be the same twice. So the bridge has
+to know which kind of broker it is before it decides. Where it does not know, it asks: it leaves
+a message unacknowledged and connects again. The broker has to send that message again, with DUP
+or without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from headrace.errors import ServerUnavailableError
+from headrace.ingest.redelivery import RecentPackets
+from headrace.storage.mqtt_stream import DUP, Publish
+
+__all__ = ["UNMARKED", "UnmarkedRedeliveries"]
+
+_log = structlog.get_logger(__name__)
+
+#: What is missing, and what it costs.
+UNMARKED = (
+    "the broker sends messages again without the flag DUP: the bridge recognises them by packet "
+    "id and payload. A reading without a time of its own that follows a reconnect and equals an "
+    "earlier one byte for byte may be taken for it"
+)
+
+
+class UnmarkedRedeliveries:
+    """Finds messages that come again without DUP at the beginning of a resumed connection.
+
+    Parameters
+    ----------
+    recent
+        Recognises messages by packet id and payload.
+    window
+        How many messages the broker may leave unacknowledged: only so many can come again, and
+        they are the newest.
+
+    Attributes
+    ----------
+    marks
+        Whether the broker sets DUP; `None` if that is not known yet.
+    question
+        Why the connection has to end: to find out whether the broker sets DUP.
+    """
+
+    def __init__(self, recent: RecentPackets, window: int) -> None:
+        self._recent = recent
+        self._window = window
+        self.marks: bool | None = None
+        self.question: ServerUnavailableError | None = None
+        self._left = 0
+        self._newest_before: int | None = None
+        self._seen: set[int] = set()
+        self._unanswered: frozenset[int] = frozenset()
+        #: Packet id of the message that was left unacknowledged, and of those after it.
+        self._asked: int | None = None
+        self._passed_over: set[int] = set()
+
+    def connected(self, unanswered: Iterable[int], *, resumed: bool) -> None:
+        """Note that a connection begins.
+
+        Parameters
+        ----------
+        unanswered
+            Packet ids of messages of the last connection that were not acknowledged.
+        resumed
+            Whether the broker still had the session; if not, nothing comes again.
+        """
+        self._left = self._window if resumed else 0
+        self._newest_before = None
+        self._seen.clear()
+        self._unanswered = frozenset(unanswered)
+        self.question = None
+        if not resumed:
+            self._asked = None
+            self._passed_over.clear()
+
+    @property
+    def active(self) -> bool:
+        """Whether messages have to be passed through `sort_out`."""
+        return self._left > 0 and (self.marks is not True or bool(self._passed_over))
+
+    def sort_out(self, published: list[Publish]) -> list[Publish]:
+        """Set the flag DUP where it is missing.
+
+        Returns
+        -------
+        list
+            The messages to process. If there is a `question`, those are missing that the broker
+            has to send again.
+        """
+        if self._newest_before is None:
+            # Kafka was read after the connection was made.
+            self._newest_before = self._recent.sequence
+        sorted_out: list[Publish] = []
+        for number, (flags, packet_id, topic, payload) in enumerate(published):
+            if packet_id and self._left > 0:
+                self._left -= 1
+                flags = self._judge(flags, packet_id, payload)  # noqa: PLW2901
+            if self.question is not None:
+                self._passed_over = {item[1] for item in published[number:] if not item[0] & DUP}
+                break
+            sorted_out.append((flags, packet_id, topic, payload))
+        if self._left <= 0:
+            self._asked = None
+            self._passed_over.clear()
+        return sorted_out
+
+    def _judge(self, flags: int, packet_id: int, payload: bytes) -> int:
+        """Return the flags as they should be."""
+        first = packet_id not in self._seen
+        self._seen.add(packet_id)
+        if packet_id == self._asked:
+            self._asked = None
+            self._learn(marks=bool(flags & DUP))
+        if flags & DUP:
+            self._learn(marks=True)
+            # It was new when it came for the first time: no DUP, from a broker that sets it.
+            return flags & ~DUP if first and packet_id in self._passed_over else flags
+        if not first or not self._may_be_again(packet_id, payload):
+            return flags
+        if packet_id in self._unanswered:
+            # No broker may use this id for another message.
+            self._learn(marks=False)
+        if self.marks is None:
+            self._ask(packet_id)
+        return flags | DUP if self.marks is False else flags
+
+    def _may_be_again(self, packet_id: int, payload: bytes) -> bool:
+        if self._recent.find(packet_id, payload) is None:
+            return False
+        newest = self._newest_before or 0
+        return 0 <= newest - self._recent.sequence_of(packet_id) < self._window
+
+    def _ask(self, packet_id: int) -> None:
+        self._asked = packet_id
+        self.question = ServerUnavailableError(
+            "the bridge connects again to find out whether the broker marks messages that it "
+            "sends again (flag DUP)"
+        )
+
+    def _learn(self, *, marks: bool) -> None:
+        if self.marks is None:
+            _log.info("broker marks redeliveries" if marks else "broker marks no redeliveries")
+        if marks or self.marks is None:
+            self.marks = marks
