@@ -169,9 +169,9 @@ class KafkaSettings(BaseModel):
 
     kafka_port: Port = Field(9092, description="Port of the bundled Kafka, on loopback.")
     kafka_bootstrap: Annotated[str, Bootstrap()] = Field(
-        default_factory=lambda given: f"127.0.0.1:{given['kafka_port']}",
+        "127.0.0.1:9092",
         description="Addresses of Kafka's brokers, comma-separated, each with its port; the "
-        "bundled Kafka if not set.",
+        "bundled Kafka at HEADRACE_KAFKA_PORT if not set.",
     )
     kafka_protocol: Annotated[KafkaProtocol, OneOf(KafkaProtocol)] = Field(
         KafkaProtocol.PLAINTEXT,
@@ -208,6 +208,16 @@ class KafkaSettings(BaseModel):
     kafka_retention: Annotated[timedelta, Lasting("1m", "36500d")] = Field(
         timedelta(days=7), description="How long Kafka keeps raw readings and dead letters."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bootstrap_follows_port(cls, given: object) -> object:
+        if isinstance(given, dict) and not given.get("kafka_bootstrap"):
+            port = str(given.get("kafka_port", ""))
+            # The check of the port itself refuses all others.
+            if port.isdecimal() and 1 <= int(port[:6]) <= 65535:  # noqa: PLR2004
+                return {**given, "kafka_bootstrap": f"127.0.0.1:{port}"}
+        return given
 
 
 class InfluxSettings(BaseModel):

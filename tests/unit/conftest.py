@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests: the shipped profile, and a codec for it."""
+"""Fixtures of the unit tests: the shipped profile, a codec for it, and unchanged logging."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cli import app
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile, load_profile
 
@@ -26,3 +27,9 @@ def codec(profile: Profile) -> ReadingCodec:
         max_age=timedelta(days=30),
         max_ahead=timedelta(minutes=5),
     )
+
+
+@pytest.fixture(autouse=True)
+def logging_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise later tests would log to the output of a command that has finished."""
+    monkeypatch.setattr(app, "configure_logging", lambda *_: None)
