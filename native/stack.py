@@ -205,6 +205,8 @@ def login_lines(settings: Settings) -> tuple[str, ...]:
     if settings.mqtt_login is MqttLogin.ANONYMOUS:
         return ("allow_anonymous true",)
     provision_logins(settings, load_profile(settings.profile))
+    # Only mosquitto's own user may read them.
+    servers.hand_over(settings.logins_dir, servers.service_user())
     return (
         "allow_anonymous false",
         f"password_file {settings.logins_dir / 'passwords'}",

@@ -1,7 +1,8 @@
 """Logins and access rules of the local MQTT broker, in mosquitto's file formats.
 
 The login of a device is its id. The rules restrict each login to the topics of that device, so
-that no device can publish for another.
+that no device can publish for another. mosquitto demands that its files are its own and that
+nobody else reads them.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
             fleet[device] = secrets.token_urlsafe(12)
         if device not in logins.users:
             logins.set(device, fleet[device])
-    _write(folder / "fleet.json", json.dumps(fleet), mode=0o600)
+    _write(folder / "fleet.json", json.dumps(fleet))
     logins.save()
     return {"MQTT logins": f"{len(logins.users)} in {folder}"}
 
@@ -170,11 +171,15 @@ def _hashed(password: str) -> str:
     return f"$7${_ROUNDS}${encoded[0]}${encoded[1]}"
 
 
-def _write(path: Path, text: str, mode: int = 0o644) -> None:
+def _write(path: Path, text: str) -> None:
+    """Write a file that only the owner of its folder can read, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(partial, owner.st_uid, owner.st_gid)
     partial.replace(path)

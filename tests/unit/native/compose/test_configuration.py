@@ -27,13 +27,9 @@ def test_shared_configuration_reaches_the_servers(compose: Compose) -> None:
         "native/config/kafka.env": {"kafka"},
     }
     for name in compose.services:
-        for source, read_only in compose.mounts(name).values():
-            if source.startswith("."):
-                # mosquitto reads it as root, whoever may read the checkout.
-                assert (name, source) == ("mosquitto", "./native/config/mosquitto.conf")
-                assert read_only
-            else:
-                assert source in compose.volumes, source
+        for source, _ in compose.mounts(name).values():
+            # Nothing of the checkout is mounted, which other users may be unable to read.
+            assert source in compose.volumes, source
     shared = {path.name for path in (PROJECT / "native/config").iterdir()}
     assert shared == {"airflow.env", "influxdb.env", "kafka.env", "mosquitto.conf", "pools.json"}
 
@@ -109,19 +105,22 @@ def test_mosquitto_has_the_same_lines(
     env_file.write_text(f"{env_file.read_text()}\nHEADRACE_MQTT_LOGIN={login}\n")
     compose: Compose = request.getfixturevalue("compose")
     native_servers: Mapping[str, Server] = request.getfixturevalue("native_servers")
-    (config,) = compose.services["mosquitto"]["configs"]
-    assert config["target"] == "/mosquitto/config/mosquitto.conf"
-    own = compose.configs[config["source"]]["content"].splitlines()
+    configs = {
+        config["target"]: compose.configs[config["source"]]["content"].splitlines()
+        for config in compose.services["mosquitto"]["configs"]
+    }
+    own = configs["/mosquitto/config/mosquitto.conf"]
     mounts = compose.mounts("mosquitto")
-    (shared,) = [target for target, (source, _) in mounts.items() if source.startswith(".")]
     logins = next(target for target, (source, _) in mounts.items() if source == "mqtt-logins")
     for line in own:
         if line.startswith(("password_file", "acl_file")):
             assert str(Path(line.split(" ")[1]).parent) == logins
-    assert own[0] == f"include_dir {Path(shared).parent}"
-    assert shared.endswith(".conf"), "mosquitto reads nothing else in that folder"
+    included = own[0].removeprefix("include_dir ")
+    (shared,) = [text for target, text in configs.items() if target.startswith(f"{included}/")]
+    source = (PROJECT / "native/config/mosquitto.conf").read_text()
+    assert shared == [line for line in source.splitlines() if line and not line.startswith("#")]
     native = (native_servers["mosquitto"].folder / "mosquitto.conf").read_text()
-    lines = native.removeprefix((PROJECT / "native/config/mosquitto.conf").read_text())
+    lines = native.removeprefix(source)
     assert [line.partition(" ")[0] for line in own[1:]] == [
         line.partition(" ")[0] for line in lines.split("\n") if line
     ]
@@ -134,11 +133,27 @@ def test_mosquitto_has_the_same_lines(
 
 
 def test_mosquitto_logins_follow_the_setting(compose: Compose) -> None:
-    made = {name.removeprefix("mosquitto-") for name in compose.configs}
-    assert made == set(MqttLogin)
-    (config,) = compose.raw["services"]["mosquitto"]["configs"]
+    assert {f"mosquitto-{login}" for login in MqttLogin} <= set(compose.configs)
+    config = compose.raw["services"]["mosquitto"]["configs"][0]
     default = Settings.model_fields["mqtt_login"].default
     assert config["source"] == f"mosquitto-${{HEADRACE_MQTT_LOGIN:-{default}}}"
+
+
+def test_changed_configuration_recreates_the_broker(compose: Compose) -> None:
+    """Compose compares labels, but not the content of configs."""
+    label = compose.services["mosquitto"]["labels"]["headrace.configuration"]
+    assert label == compose.configs["mosquitto-shared"]["content"]
+
+
+def test_mosquitto_owns_its_login_files(compose: Compose) -> None:
+    """The files belong to the user of the containers that write them."""
+    dockerfile = (PROJECT / "Dockerfile").read_text()
+    user = re.findall(r"(?m)^USER (\d+:\d+)$", dockerfile)[-1]
+    assert f"mosquitto:x:{user}:" in compose.configs["mosquitto-user"]["content"]
+    targets = {
+        config["source"]: config["target"] for config in compose.services["mosquitto"]["configs"]
+    }
+    assert targets["mosquitto-user"] == "/etc/passwd"
 
 
 def test_the_executor_can_be_changed(compose: Compose) -> None:

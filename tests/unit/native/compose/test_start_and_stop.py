@@ -92,6 +92,24 @@ def test_every_server_keeps_its_data(compose: Compose) -> None:
     assert used == compose.volumes
 
 
+def test_permanent_services_have_a_memory_limit(compose: Compose) -> None:
+    for name, service in compose.services.items():
+        if name not in ONE_SHOTS | TOOLS:
+            assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+
+
+def test_no_anonymous_volumes_are_left(compose: Compose) -> None:
+    """Folders that the official images declare as volumes."""
+    declared = {
+        "mosquitto": {"/mosquitto/data", "/mosquitto/log"},
+        "kafka": {"/etc/kafka/secrets", "/mnt/shared/config", "/var/lib/kafka/data"},
+        "influxdb": {"/etc/influxdb2", "/var/lib/influxdb2"},
+        "postgres": {"/var/lib/postgresql/data"},
+    }
+    for name, folders in declared.items():
+        assert folders <= {*compose.mounts(name), *compose.services[name].get("tmpfs", [])}, name
+
+
 def _all_before(compose: Compose, name: str) -> set[str]:
     found: set[str] = set()
     for other in compose.services[name].get("depends_on", {}):
