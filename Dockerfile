@@ -16,12 +16,12 @@ COPY include include
 RUN /opt/venv/bin/python -m compileall -q include/headrace
 
 FROM python:3.11.14-slim-bookworm AS workers
-# The folders give new volumes their owner.
+# The folders give new volumes their owner. Files with logins get the group of mosquitto.
 RUN useradd --uid 50000 --gid 0 --home-dir /opt/headrace --no-create-home \
         --shell /usr/sbin/nologin headrace \
     && install --directory --owner 50000 --group 0 --mode 0750 /var/lib/headrace \
         /var/lib/headrace/tokens /var/lib/headrace-sink /var/lib/headrace-airflow \
-    && install --directory --owner 50000 --group 0 --mode 0755 /var/lib/headrace/mqtt
+    && install --directory --owner 50000 --group 1883 --mode 2750 /var/lib/headrace/mqtt
 COPY --from=workers-build /opt/venv /opt/venv
 COPY --from=workers-build --chown=50000:0 /opt/headrace /opt/headrace
 COPY --chown=50000:0 docker/healthcheck.py /opt/headrace/docker/

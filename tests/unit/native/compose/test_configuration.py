@@ -148,8 +148,11 @@ def test_changed_configuration_recreates_the_broker(compose: Compose) -> None:
 def test_mosquitto_owns_its_login_files(compose: Compose) -> None:
     """The files belong to the user of the containers that write them."""
     dockerfile = (PROJECT / "Dockerfile").read_text()
-    user = re.findall(r"(?m)^USER (\d+:\d+)$", dockerfile)[-1]
-    assert f"mosquitto:x:{user}:" in compose.configs["mosquitto-user"]["content"]
+    folder = re.search(
+        r"--owner (\d+) --group (\d+) --mode 2750 /var/lib/headrace/mqtt", dockerfile
+    )
+    assert folder is not None
+    assert f"mosquitto:x:{folder[1]}:{folder[2]}:" in compose.configs["mosquitto-user"]["content"]
     targets = {
         config["source"]: config["target"] for config in compose.services["mosquitto"]["configs"]
     }
