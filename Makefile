@@ -52,12 +52,16 @@ SPREAD := --numprocesses 2 --no-loadscope-reorder
 .PHONY: test
 test: $(INSTALLED) ## Run the tests on servers of their own (under 12 minutes)
 	@$(BIN)/python -m native programs
-	$(BIN)/pytest $(SPREAD) -m "not long"
+	$(BIN)/pytest $(SPREAD) -m "not long and not compose"
 
 .PHONY: test-all
-test-all: $(INSTALLED) ## Run all tests, including the long ones
+test-all: $(INSTALLED) ## Run all tests but those of Compose, including the long ones
 	@$(BIN)/python -m native programs
-	$(BIN)/pytest $(SPREAD)
+	$(BIN)/pytest $(SPREAD) -m "not compose"
+
+.PHONY: test-compose
+test-compose: $(INSTALLED) ## Run the tests of Compose on this machine's Docker engine, or on a private one
+	@$(BIN)/python -m tests.compose
 
 .PHONY: chaos
 chaos: $(INSTALLED) ## Kill processes at random, then count readings (MINUTES=30, CHAOS_SEED=...)
