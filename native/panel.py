@@ -6,6 +6,7 @@ from headrace.checks.addresses import url_host
 from headrace.profile import load_profile
 from headrace.settings import BundledServer, Settings
 from native.bundled import bundled_servers
+from native.outside import shown_addresses
 from native.servers import LOOPBACK
 
 __all__ = ["server_rows"]
@@ -44,7 +45,7 @@ def server_rows(settings: Settings) -> list[tuple[str, str, str]]:
             shown.append((name, address, f"your server; {purpose}"))
         elif server in bundled:
             shown.append(bundled[server])
-    return shown
+    return [*shown, *shown_addresses(settings)]
 
 
 def _address(host: str, port: int) -> str:

@@ -17,6 +17,7 @@ from headrace.storage.mqtt_logins import provision_logins
 from native import programs, servers
 from native.airflow import airflow_environment, airflow_servers
 from native.bundled import bundled_servers, local_kafka_port, refuse_unlike_bundled
+from native.outside import broker_lines, kafka_properties, refuse_servers_of_others
 from native.postgres import postgres
 from native.programs import Program, Progress
 from native.servers import Server
@@ -111,25 +112,31 @@ class Stack:
         password = settings.postgres_password
         chosen = []
         kafka_port = local_kafka_port(settings)
+        refuse_servers_of_others(settings, bundled)
         if kafka_port is not None:
+            folder, controller_port = self.folder / "kafka", settings.kafka_controller_port
             chosen.append(
                 servers.kafka(
                     found.kafka,
-                    self.folder / "kafka",
+                    folder,
                     port=kafka_port,
-                    controller_port=settings.kafka_controller_port,
+                    controller_port=controller_port,
+                    extra=kafka_properties(
+                        settings, folder, port=kafka_port, controller_port=controller_port
+                    ),
                 )
             )
         if BundledServer.INFLUXDB in bundled:
             folder = self.folder / "influxdb"
             chosen.append(servers.influxdb(found.influxd, folder, port=settings.influx_port))
         if BundledServer.MOSQUITTO in bundled:
+            folder = self.folder / "mosquitto"
             chosen.append(
                 servers.mosquitto(
                     found.mosquitto,
-                    self.folder / "mosquitto",
+                    folder,
                     port=settings.mqtt_port,
-                    lines=login_lines(settings),
+                    lines=(*login_lines(settings), *broker_lines(settings, folder)),
                 )
             )
         if BundledServer.POSTGRES in bundled:

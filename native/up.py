@@ -27,6 +27,7 @@ from headrace.storage.records import SkippedRecords, own_records
 from native.airflow import init_commands
 from native.bundled import local_kafka_port
 from native.dotenv import ENV_FILE, write_env
+from native.outside import outside_ports
 from native.panel import server_rows
 from native.programs import run_step
 from native.servers import Server, port_is_free, wait_until_ready
@@ -98,10 +99,14 @@ def _check_ports(stack: Stack, starting: set[str]) -> None:
     has_bootstrap = "kafka_bootstrap" in settings.model_fields_set
     kafka_setting = "HEADRACE_KAFKA_BOOTSTRAP" if has_bootstrap else "HEADRACE_KAFKA_PORT"
     needed = {
-        "mosquitto": {"HEADRACE_MQTT_PORT": settings.mqtt_port},
+        "mosquitto": {
+            "HEADRACE_MQTT_PORT": settings.mqtt_port,
+            **outside_ports(settings, "HEADRACE_MQTT_LISTEN", "HEADRACE_MQTT_WEBSOCKET_LISTEN"),
+        },
         "kafka": {
             kafka_setting: local_kafka_port(settings) or 0,
             "HEADRACE_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
+            **outside_ports(settings, "HEADRACE_KAFKA_LISTEN"),
         },
         "influxdb": {"HEADRACE_INFLUX_PORT": settings.influx_port},
         "postgres": {"HEADRACE_POSTGRES_PORT": settings.postgres_port},

@@ -58,6 +58,7 @@ def _port_problem(settings: Settings) -> str | None:
     kafka_ports = {port for _, port in endpoints(settings.kafka_bootstrap)}
     plain = {
         **dict.fromkeys(kafka_ports, "HEADRACE_KAFKA_BOOTSTRAP"),
+        settings.kafka_port: "HEADRACE_KAFKA_PORT",
         settings.kafka_controller_port: "HEADRACE_KAFKA_CONTROLLER_PORT",
         settings.mqtt_port: "HEADRACE_MQTT_PORT",
     }

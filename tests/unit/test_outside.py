@@ -32,7 +32,7 @@ def test_a_broker_without_logins_stays_on_loopback(name: str) -> None:
     [
         ("mqtt_listen", "0.0.0.0:1883", "HEADRACE_MQTT_PORT"),
         ("mqtt_websocket_listen", "[::]:1883", "HEADRACE_MQTT_PORT"),
-        ("kafka_listen", "192.0.2.7:9092", "HEADRACE_KAFKA_BOOTSTRAP"),
+        ("kafka_listen", "192.0.2.7:9092", "HEADRACE_KAFKA_PORT"),
         ("kafka_listen", "192.0.2.7:9093", "HEADRACE_KAFKA_CONTROLLER_PORT"),
     ],
 )

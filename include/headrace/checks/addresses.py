@@ -183,11 +183,6 @@ def is_loopback(host: str) -> bool:
         return host.lower().removesuffix(".") == "localhost"
 
 
-def is_everywhere(host: str) -> bool:
-    """Return whether a server listens on all addresses with this one; no client can use it."""
-    return host in ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
-
-
 def url_host(host: str) -> str:
     """Write a host for a URL: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
