@@ -144,6 +144,7 @@ class MqttSession:
         """
         self._reset()
         self._client.use_certificates_of(self._address)
+        self._client.vary_packet_ids()
         try:
             code = self._client.connect(
                 self._address.host,

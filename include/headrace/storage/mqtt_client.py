@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import ssl
 from contextlib import suppress
@@ -23,6 +24,7 @@ __all__ = ["MqttClient", "StreamClient", "Subscription", "unreachable"]
 #: A small receive buffer keeps the backlog in the broker: unread messages are sent again
 #: after a lost connection, and packet ids (65,535) must not be reused among them.
 _RECEIVE_BUFFER_BYTES = 256 * 1024
+_PACKET_IDS = 65_535
 #: The connection ends if the other side does not answer TCP for so long.
 _TCP_USER_TIMEOUT_MS = 60_000
 
@@ -109,6 +111,15 @@ class StreamClient(MqttClient):
         super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5)
         self._keep_bytes = keep_bytes
         self._malformed = MalformedPackets()
+
+    def vary_packet_ids(self) -> None:
+        """Continue with any packet id for what this client sends.
+
+        The ids of both sides are independent in MQTT. mochi-mqtt refuses a SUBSCRIBE all the same
+        if its id is that of a message which the client has not acknowledged. A client that begins
+        with 1 each time would never get in again.
+        """
+        self._last_mid = secrets.randbelow(_PACKET_IDS)
 
     def use_certificates_of(self, address: MqttAddress) -> None:
         """Read the certificates again: they may have been renewed.

@@ -417,6 +417,33 @@ def test_a_flood_before_an_answer_neither_ends_the_connection_nor_fills_the_memo
         session.leave(1.0)
 
 
+def test_a_broker_that_confuses_packet_ids_with_its_own_lets_the_session_in_again() -> None:
+    """So does mochi-mqtt with a client that has messages left to acknowledge."""
+
+    class BrokerThatConfusesPacketIds(LyingBroker):
+        def serve(self, client: Client) -> None:
+            client.packets()
+            client.send(b"\x20\x03\x01\x00\x00")
+            _, body = client.packets() or (0, b"")
+            in_use = int.from_bytes(body[:2], "big") <= 5000
+            client.send(packet(0x90, body[:2] + b"\x00" + (b"\x91" if in_use else b"\x01") * 2))
+            client.packets()
+
+    def gets_in(broker: LyingBroker) -> bool:
+        session = session_at(broker.port)
+        try:
+            return session.connect()
+        except ServerUnavailableError as exc:
+            assert "packet identifier in use" in str(exc)
+            return False
+        finally:
+            session.leave(0.0)
+
+    with BrokerThatConfusesPacketIds() as broker:
+        # As many processes, one after the other: a few may have bad luck.
+        assert sum(gets_in(broker) for _ in range(10)) >= 5
+
+
 def test_filters_that_overlap_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"fleet/\+.*fleet/gov"):
         MqttSession(
