@@ -1,6 +1,7 @@
 """Clean-up: deletes Airflow's records and logs that are older than 30 days.
 
-It needs the address of Airflow's database in the Connection `airflow_metadata`.
+It concerns all DAGs of this Airflow, and needs the address of Airflow's database in the Connection
+`airflow_metadata`. Without the Connection it deletes nothing.
 """
 
 from __future__ import annotations

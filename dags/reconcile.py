@@ -15,9 +15,9 @@ from __future__ import annotations
 from airflow.sdk import task_group
 
 from headrace.orchestration.factory import reconcile_dag
+from headrace.orchestration.pools import HEAL_POOL
 from headrace.orchestration.spans import Span
 from headrace.orchestration.stage_tasks import (
-    HEAL_POOL,
     await_ingest,
     compute,
     find_windows,

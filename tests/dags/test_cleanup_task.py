@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
 
 from headrace.errors import ConfigurationError, TransientError
 from headrace.orchestration import cleanup_task, connections
@@ -131,7 +131,9 @@ def test_the_command_uses_the_database_of_the_connection(
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     monkeypatch.setenv("AIRFLOW__CORE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     monkeypatch.setattr(subprocess, "run", run)
-    assert cleanup_task._clean_database(BEFORE) == 15
+    url = connections.metadata_url()
+    assert url is not None
+    assert cleanup_task._clean_database(BEFORE, url) == 15
     (environment,) = calls
     assert "airflow-db-not-allowed:///" not in environment.values()
     assert (
@@ -148,19 +150,22 @@ def test_a_failed_command_is_retried_and_its_output_reported(
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(TransientError, match="ended with 1: connection refused") as info:
-        cleanup_task._clean_database(BEFORE)
+        cleanup_task._clean_database(BEFORE, "postgresql+psycopg2://airflow@db/airflow")
     assert connection.password not in str(info.value)
 
 
-def test_the_error_about_a_missing_connection_explains_what_to_create(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_the_connection_nothing_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     def get_connection(name: str) -> None:
         raise AirflowNotFoundException(name)
 
+    def never(*_: Any) -> None:
+        pytest.fail("nothing may be deleted")
+
     monkeypatch.setattr(connections.BaseHook, "get_connection", get_connection)
-    with pytest.raises(ConfigurationError, match="airflow_metadata is missing: create it"):
-        connections.metadata_url()
+    monkeypatch.setattr(cleanup_task, "delete_old_logs", never)
+    monkeypatch.setattr(cleanup_task, "_clean_database", never)
+    with pytest.raises(AirflowSkipException, match=r"airflow_metadata is missing.*create it"):
+        cleanup_task.cleanup.function()
 
 
 def test_a_database_of_an_unknown_kind_is_refused(connection: SimpleNamespace) -> None:

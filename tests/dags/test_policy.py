@@ -24,6 +24,7 @@ from headrace.errors import (
 from headrace.orchestration.alerts import on_failure, on_success
 from headrace.orchestration.factory import reconcile_dag
 from headrace.orchestration.policies import call_limit
+from headrace.orchestration.pools import POOLS
 from headrace.profile import load_profile
 from headrace.profile_retries import Retries
 from tests.dags.conftest import PROJECT
@@ -142,10 +143,15 @@ def test_calls_to_influxdb_take_a_share_of_the_limit() -> None:
 
 
 def test_every_pool_is_created(dag_bag: DagBag) -> None:
-    pools = json.loads((PROJECT / "native/config/pools.json").read_text())
     used = {task.pool for _, task in every_task(dag_bag)} - {"default_pool"}
-    assert used == set(pools)
-    assert pools["headrace_publish"]["slots"] == 1
+    assert used == set(POOLS)
+    assert POOLS["headrace_publish"].slots == 1
+    # What is created before Airflow starts is the same.
+    pools = json.loads((PROJECT / "native/config/pools.json").read_text())
+    assert pools == {
+        name: {"slots": pool.slots, "description": pool.description, "include_deferred": False}
+        for name, pool in POOLS.items()
+    }
 
 
 def test_live_windows_and_healing_share_the_stages(dag_bag: DagBag) -> None:

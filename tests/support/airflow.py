@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,21 +11,19 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-import urllib3
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from headrace.models.window import parse_time, rfc3339
+from headrace.models.window import parse_time
 from native.airflow import airflow_environment, airflow_servers, init_commands
 from native.postgres import postgres
 from native.servers import LOOPBACK
+from tests.support.airflow_api import AirflowApi
 from tests.support.backbone import Backbone
 from tests.support.installation import Installation
 from tests.support.processes import Process, free_port, wait_for
 
 __all__ = ["AirflowStack", "Mailbox"]
-
-_FINAL = ("success", "failed")
 
 
 class Mailbox:
@@ -55,7 +52,7 @@ class Mailbox:
 
 
 @dataclass
-class AirflowStack:
+class AirflowStack(AirflowApi):
     """An installation with Airflow.
 
     Parameters
@@ -117,12 +114,7 @@ class AirflowStack:
             server.name.removeprefix("airflow-"): Process(server, log / f"{server.name}.log", {})
             for server in airflow_servers(settings, home, self.environment)
         }
-        self._token: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Prefix of the ids of the installation's DAGs."""
-        return self.installation.name
+        super().__init__(self.port, self.installation.name, ("admin", "the-password"))
 
     def start(self) -> None:
         """Start everything, and wait until the DAGs exist."""
@@ -161,100 +153,3 @@ class AirflowStack:
             process.kill()
         self.installation.close()
         self.mailbox.close()
-
-    # The REST API
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        *,
-        expect: tuple[int, ...] = (200, 201),
-        **query: str,
-    ) -> dict[str, Any]:
-        """Call Airflow's API, as the UI does."""
-        if self._token is None:
-            answer = urllib3.request(
-                "POST",
-                f"http://{LOOPBACK}:{self.port}/auth/token",
-                json={"username": "admin", "password": "the-password"},
-            )
-            self._token = answer.json()["access_token"]
-        response = urllib3.request(
-            method,
-            f"http://{LOOPBACK}:{self.port}/api/v2{path}",
-            fields=query or None,
-            json=body,
-            headers={"Authorization": f"Bearer {self._token}"},
-            timeout=30,
-        )
-        assert response.status in expect, f"{method} {path}: {response.status} {response.data!r}"
-        return dict(response.json()) if response.data else {}
-
-    def trigger(self, dag: str, **conf: Any) -> str:
-        """Start a manual run with parameters; return its id."""
-        run = self.request(
-            "POST", f"/dags/{self.name}_{dag}/dagRuns", {"logical_date": None, "conf": conf}
-        )
-        return str(run["dag_run_id"])
-
-    def heal(self, start: datetime, stop: datetime) -> dict[str, Any]:
-        """Compute a range with the reconcile DAG, as an operator does in the UI."""
-        run = self.trigger("reconcile", start=rfc3339(start), stop=rfc3339(stop))
-        return self.wait_for_run("reconcile", run)
-
-    def run(self, dag: str, run_id: str) -> dict[str, Any]:
-        return self.request("GET", f"/dags/{self.name}_{dag}/dagRuns/{run_id}")
-
-    def runs(self, dag: str, **query: str) -> list[dict[str, Any]]:
-        """Return the runs of a DAG, newest first."""
-        found = self.request(
-            "GET", f"/dags/{self.name}_{dag}/dagRuns", order_by="-run_after", **query
-        )
-        return list(found["dag_runs"])
-
-    def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-        path = f"/dags/{self.name}_{dag}/dagRuns/{run_id}/taskInstances"
-        return list(self.request("GET", path)["task_instances"])
-
-    def wait_for_run(self, dag: str, run_id: str, seconds: float = 120) -> dict[str, Any]:
-        """Wait until a run has ended; return it."""
-        return wait_for(
-            lambda: run if (run := self.run(dag, run_id))["state"] in _FINAL else {}, seconds
-        )
-
-    def wait_for_task(
-        self, dag: str, run_id: str, task_id: str, states: tuple[str, ...], seconds: float = 120
-    ) -> dict[str, Any]:
-        """Wait until a task has one of the states."""
-
-        def found() -> dict[str, Any]:
-            for task in self.tasks(dag, run_id):
-                if task["task_id"] == task_id and task["state"] in states:
-                    return task
-            return {}
-
-        return wait_for(found, seconds)
-
-    def log(
-        self, dag: str, run_id: str, task_id: str, attempt: int = 1, map_index: int = -1
-    ) -> str:
-        """Return the log of one try of a task. The map index is the number of the piece."""
-        path = f"/dags/{self.name}_{dag}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
-        content = self.request("GET", path, map_index=str(map_index))["content"]
-        return "\n".join(str(line) for line in content)
-
-    def next_live_window(self, seconds: float = 150) -> dict[str, Any]:
-        """Wait until the next live run has ended."""
-        newest = self.runs("windows", limit="1")
-        before = newest[0]["dag_run_id"] if newest else ""
-        deadline = time.monotonic() + seconds
-
-        def ended() -> dict[str, Any]:
-            for run in self.runs("windows", limit="2"):
-                if run["dag_run_id"] > before and run["state"] in _FINAL:
-                    return run
-            return {}
-
-        return wait_for(ended, deadline - time.monotonic())

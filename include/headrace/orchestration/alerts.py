@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import html
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -103,7 +104,10 @@ def on_success(context: Any) -> None:
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
     """Lock out other tasks on this machine, because pieces of a range fail at the same time."""
-    folder = Path(conf.get("logging", "base_log_folder", fallback="") or tempfile.gettempdir())
+    folder = Path(conf.get("logging", "base_log_folder", fallback=""))
+    if not os.access(folder, os.W_OK):
+        # Where logs go elsewhere, there may be no such folder.
+        folder = Path(tempfile.gettempdir())
     with (folder / "alerts.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -2,7 +2,8 @@
 
 Airflow hides its database from tasks: their environment has an unusable URL. So the task takes the
 address from the Connection `airflow_metadata`, which an operator provides for this purpose, and
-runs Airflow's command with it.
+runs Airflow's command with it. Without the Connection it deletes nothing, because records and
+logs may belong to other DAGs.
 """
 
 from __future__ import annotations
@@ -17,15 +18,23 @@ from pathlib import Path
 
 import structlog
 from airflow.sdk import conf, task
+from airflow.sdk.exceptions import AirflowSkipException
 
 from headrace.errors import HeadraceError, TransientError
 from headrace.models.window import rfc3339
-from headrace.orchestration.connections import metadata_url
-from headrace.orchestration.stage_tasks import HEAL_POOL, stage_args
+from headrace.orchestration.connections import METADATA_CONN_ID, metadata_url
+from headrace.orchestration.pools import HEAL_POOL
+from headrace.orchestration.stage_tasks import stage_args
 
 __all__ = ["cleanup"]
 
 _log = structlog.get_logger(__name__)
+
+_SKIPPED = (
+    f"nothing is deleted, because the Airflow Connection {METADATA_CONN_ID} is missing. To have "
+    "the records and logs of all DAGs deleted after 30 days, create it with type postgres or "
+    "mysql, and with host, port, login, password and schema of Airflow's own database"
+)
 
 #: Age at which records and logs are deleted.
 KEPT = timedelta(days=30)
@@ -49,17 +58,23 @@ def cleanup() -> dict[str, int]:
 
     Live windows alone create about six thousand task instances a day. The records are
     deleted by `airflow db clean`. It needs the address of Airflow's database in the
-    Connection `airflow_metadata`.
+    Connection `airflow_metadata`. Without it the task is skipped, and nothing is deleted.
+
+    The clean-up concerns all DAGs of this Airflow.
     """
+    # Asked first: whoever creates the Connection agrees to the deletion.
+    url = metadata_url()
+    if url is None:
+        raise AirflowSkipException(_SKIPPED)
     before = datetime.now(UTC) - KEPT
     # Delete logs first, because that works even if the database is unavailable.
     files = delete_old_logs(Path(conf.get("logging", "base_log_folder")), before)
-    records = _clean_database(before)
+    records = _clean_database(before, url)
     _log.info("deleted old records and logs", records=records, log_files=files)
     return {"records": records, "log_files": files}
 
 
-def _clean_database(before: datetime) -> int:
+def _clean_database(before: datetime, url: str) -> int:
     command = [
         *(sys.executable, "-m", "airflow", "db", "clean"),
         *("--clean-before-timestamp", rfc3339(before)),
@@ -67,7 +82,7 @@ def _clean_database(before: datetime) -> int:
         *("--skip-archive", "--yes", "--error-on-cleanup-failure"),
     ]
     environment = {name: value for name, value in os.environ.items() if name not in _TASK_ONLY}
-    environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = metadata_url()
+    environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
     done = subprocess.run(  # noqa: S603
         command, env=environment, capture_output=True, text=True, check=False
     )

@@ -78,22 +78,23 @@ def kafka_config() -> dict[str, Any]:
     return config
 
 
-def metadata_url() -> str:
+def metadata_url() -> str | None:
     """Return the SQLAlchemy URL of Airflow's database from the Connection `airflow_metadata`.
+
+    Returns
+    -------
+    str or None
+        `None` if there is no such Connection.
 
     Raises
     ------
     ConfigurationError
-        If the Connection is missing or names another kind of database.
+        If the Connection names another kind of database.
     """
     try:
         connection = BaseHook.get_connection(METADATA_CONN_ID)
-    except AirflowNotFoundException as exc:
-        msg = (
-            f"the Airflow Connection {METADATA_CONN_ID} is missing: create it with type "
-            "postgres, and with host, port, login, password and schema of Airflow's own database"
-        )
-        raise ConfigurationError(msg) from exc
+    except AirflowNotFoundException:
+        return None
     extra = connection.extra_dejson
     driver = extra.get("sqlalchemy_scheme") or _DATABASES.get(connection.conn_type or "")
     if driver is None:

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
 from headrace.errors import ConfigurationError
-from headrace.models.window import floor
+from headrace.models.window import floor, rfc3339
 from headrace.orchestration.connections import task_settings
 from headrace.orchestration.policies import CLEANUP, longest_run, longest_wait, retry_table
 from headrace.profile import Profile
@@ -152,7 +152,10 @@ def _start_date(settings: Settings, now: datetime) -> datetime:
     until then.
     """
     if "installed_at" not in settings.model_fields_set:
-        msg = "HEADRACE_INSTALLED_AT is not set: `make env` writes it into a new .env"
+        msg = (
+            "HEADRACE_INSTALLED_AT is not set: `make env` writes it into a new .env. In an Airflow "
+            f"of your own, set it once to the current time, {rfc3339(now.replace(microsecond=0))}"
+        )
         raise ConfigurationError(msg)
     return min(settings.installed_at, floor(now, _DAY))
 

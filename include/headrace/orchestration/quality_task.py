@@ -15,6 +15,7 @@ from headrace.models.quality import Verdict, report_table
 from headrace.models.window import WindowRange
 from headrace.orchestration.connections import open_pipeline, task_settings
 from headrace.orchestration.policies import call_limit
+from headrace.orchestration.pools import LIVE_POOL
 from headrace.orchestration.ranges import given_range, run_range
 from headrace.orchestration.stage_tasks import stage_args
 from headrace.stages.pipeline import Pipeline
@@ -29,7 +30,7 @@ _LONGEST_GRACE = timedelta(minutes=3)
 _LIVE_LIMIT = timedelta(seconds=45)
 
 
-@task(**stage_args("check_quality"), pool="default_pool")
+@task(**stage_args("check_quality"), pool=LIVE_POOL)
 def check_quality() -> list[dict[str, Any]]:
     """Run the profile's checks over the run's windows. Fail if a check is at its fail level.
 

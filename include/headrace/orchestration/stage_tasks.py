@@ -14,12 +14,11 @@ from headrace.orchestration.await_ingest import AwaitIngest
 from headrace.orchestration.connections import open_pipeline, task_settings
 from headrace.orchestration.heal_progress import heal_from, set_healed_until
 from headrace.orchestration.policies import call_limit, stage_policy
+from headrace.orchestration.pools import HEAL_POOL, LIVE_POOL, PUBLISH_POOL
 from headrace.orchestration.ranges import given_range
 from headrace.orchestration.spans import Span, span_of, windows_of
 
 __all__ = [
-    "HEAL_POOL",
-    "PUBLISH_POOL",
     "await_ingest",
     "compute",
     "downsample",
@@ -31,12 +30,6 @@ __all__ = [
 ]
 
 _log = structlog.get_logger(__name__)
-
-#: The pool has one slot, so one task publishes at a time.
-PUBLISH_POOL = "headrace_publish"
-#: Pool of everything except live windows, which therefore always find a slot.
-HEAL_POOL = "headrace_heal"
-LIVE_POOL = "default_pool"
 
 #: Time after a window's end during which it is left to its live run.
 _LIVE = timedelta(seconds=30)
