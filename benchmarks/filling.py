@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from benchmarks.readings import device, lines, payload
-from headrace.models.reading import epoch_ns
+from headrace.models.device_time import epoch_ns
 from tests.support.installation import Installation
 
 __all__ = ["fill_influx", "fill_kafka", "prepared_lines"]

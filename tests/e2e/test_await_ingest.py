@@ -7,7 +7,7 @@ import time
 
 from confluent_kafka import TopicPartition
 
-from headrace.models.reading import epoch_ns
+from headrace.models.device_time import epoch_ns
 from headrace.models.window import rfc3339
 from headrace.stages.ingest_progress import end_of_topic
 from tests.support.airflow import AirflowStack

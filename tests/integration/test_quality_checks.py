@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import pytest
 import yaml
 
+from headrace.models.device_time import epoch_ns
 from headrace.models.quality import CheckResult, Verdict, report_table
-from headrace.models.reading import epoch_ns
 from headrace.models.window import WindowRange, floor
 from headrace.stages.quality import check_quality, write_results
 from tests.support.installation import PROJECT, Installation

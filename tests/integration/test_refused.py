@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from confluent_kafka import OFFSET_END, TopicPartition
 
-from headrace.models.reading import epoch_ns
+from headrace.models.device_time import epoch_ns
 from headrace.models.window import rfc3339
 from headrace.stages.ingest_progress import sink_lag
 from tests.support.devices import Publisher, reading

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from headrace.errors import BadQueryError, RangeNotOverError, RawDataGoneError
-from headrace.models.reading import epoch_ns
+from headrace.models.device_time import epoch_ns
 from headrace.models.window import WindowRange, floor, rfc3339
 from headrace.stages.alarms import evaluate_alarms
 from headrace.stages.downsample import downsample

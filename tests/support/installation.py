@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from headrace.errors import TransientError
-from headrace.models.reading import epoch_ns
+from headrace.models.device_time import epoch_ns
 from headrace.models.window import WindowRange, rfc3339
 from headrace.profile import Profile, load_profile
 from headrace.settings import Settings, load_settings

@@ -189,11 +189,12 @@ class StoredWindows:
         return dict(Counter(start for _, start in keys if start in starts))
 
     def _rows_between(self, start: datetime, stop: datetime | None = None) -> list[StoredRow]:
-        return [
+        found = [
             StoredRow(device, window, {READINGS: 1, **levels})
-            for (device, window), levels in sorted(self.stored.items(), key=lambda item: item[0][1])
+            for (device, window), levels in self.stored.items()
             if start <= window and (stop is None or window < stop)
         ]
+        return sorted(found, key=lambda row: row.start)
 
     def _edge(
         self,

@@ -15,9 +15,11 @@ import pytest
 import headrace.cli
 from headrace.cli.app import app
 from headrace.errors import ConfigurationError
-from headrace.models.reading import ReadingCodec, epoch_ns
+from headrace.models.device_time import epoch_ns
+from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile, load_profile
 from headrace.settings import ENV_PREFIX, GROUPS, SECRETS, Settings
+from headrace.storage.reading_lines import LineEncoder
 from native import docs, docs_logs, docs_profile, docs_tables
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -167,7 +169,7 @@ def test_the_example_profile_accepts_the_example_reading(pumps: Profile) -> None
     codec = ReadingCodec(pumps, max_payload_bytes=1000, max_age=limit, max_ahead=limit)
     time_ns = codec.check(payload.encode(), reading["pumpID"], epoch_ns(taken.astimezone(UTC)))
     assert time_ns is not None
-    line = codec.line(payload.encode(), b"%d" % time_ns)
+    line = LineEncoder(pumps).line(payload.encode(), b"%d" % time_ns)
     assert line.startswith(b"pump,pumpID=p17 flow=412.5,pressure=6.1,motor_temperature=58.0 ")
     template = pumps.mqtt.topic.replace("+", "[^/]+").replace("{id}", reading["pumpID"])
     assert re.search(f"`{template}`", text_of("docs/connect-a-fleet.md"))

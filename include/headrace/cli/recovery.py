@@ -115,6 +115,7 @@ def replay(
     from headrace.recovery.raw_records import arrival_margin
     from headrace.recovery.replay import replay_dead_letters, replay_range
     from headrace.storage.influx import Influx, influx_address
+    from headrace.storage.influx_readings import InfluxReadingStore
     from headrace.storage.kafka import Kafka
     from headrace.storage.kafka_log import held_records
 
@@ -135,13 +136,14 @@ def replay(
         Influx(influx_address(settings, "sink")) as influx,
         counting("records", held_records(kafka, topic)) as tell,
     ):
+        store = InfluxReadingStore(influx, profile)
         if between is None:
             outcome = replay_dead_letters(
-                kafka, influx, profile, codec, reason, settings.max_time_ahead, tell
+                kafka, store, profile, codec, reason, settings.max_time_ahead, tell
             )
         else:
             margin = arrival_margin(settings)
-            outcome = replay_range(kafka, influx, profile, codec, *between, margin, tell)
+            outcome = replay_range(kafka, store, profile, *between, margin, tell)
     _show_outcome(outcome)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 from confluent_kafka import Message
 
+from headrace.ingest.reading_store import ReadingBatch, ReadingStore
 from headrace.models.deadletter import RejectedReadingError, Rejection
 from headrace.models.event_time import TIME_HEADER, event_time
 from headrace.models.lost import LostRecords
-from headrace.models.reading import ReadingCodec
 from headrace.storage.kafka import Record, headers_of
 
 __all__ = ["Batch", "OpenBatches"]
@@ -20,10 +22,8 @@ __all__ = ["Batch", "OpenBatches"]
 _BATCH_BYTES = 4 << 20
 #: All open batches together hold no more readings than this number of full ones.
 _OPEN_BATCHES = 2
-#: Number of records whose lines are made together. If one of them is unusual, fewer are tried
-#: together, and those that still contain it are handled one by one.
+#: Number of records whose headers are read together.
 _AT_ONCE = 100
-_FEW = 10
 #: Digits of a time in nanoseconds until the year 2286; `event_time` decides about others.
 _MAX_DIGITS = 19
 
@@ -31,19 +31,22 @@ _MAX_DIGITS = 19
 class Batch:
     """Readings of one partition that are written together, and their offsets.
 
-    Only their lines are kept. A reading that InfluxDB refuses is read from Kafka again:
-    that is rare, and costs less memory than keeping all records.
+    Their records are not kept. A reading that the store refuses is read from Kafka again: that
+    is rare, and costs less memory than keeping all records.
 
-    Attributes
+    Parameters
     ----------
     partition
         The partition.
     start
         Offset of the first record.
+    readings
+        An empty batch of the store.
+
+    Attributes
+    ----------
     stop
         One past the last record that is in the batch or was skipped.
-    lines
-        Line protocol, one line a reading.
     rejected
         Records without a reading that can be stored.
     lost
@@ -54,48 +57,79 @@ class Batch:
         When the batch was created, on the monotonic clock.
     """
 
-    def __init__(self, partition: int, start: int) -> None:
+    def __init__(self, partition: int, start: int, readings: ReadingBatch) -> None:
         self.partition = partition
         self.start = self.stop = start
-        self.lines: list[bytes] = []
+        self.readings = readings
         self.rejected: list[tuple[Record, Rejection]] = []
         self.lost: list[LostRecords] = []
         self.payload_bytes = 0
         self.begun = time.monotonic()
+        # Runs of readings with consecutive offsets: the index of the first in the batch, and its
+        # offset. An offset of its own for each reading would cost time and memory.
+        self._indices: list[int] = []
+        self._offsets: list[int] = []
 
     def __len__(self) -> int:
         """Number of its records."""
-        return len(self.lines) + len(self.rejected)
+        return len(self.readings) + len(self.rejected)
 
-    def extend(self, messages: Sequence[Message], codec: ReadingCodec) -> None:
+    def extend(self, messages: Sequence[Message]) -> None:
         """Add records of the partition, in their order."""
-        self._add(messages, codec, _AT_ONCE)
+        for begin in range(0, len(messages), _AT_ONCE):
+            some = messages[begin : begin + _AT_ONCE]
+            times = _header_times(some)
+            if times is not None:
+                self._add(some, times)
+            else:
+                self._add_dated(some)
         self.payload_bytes += sum(map(len, messages))
         self.stop = (messages[-1].offset() or 0) + 1
 
-    def _add(self, messages: Sequence[Message], codec: ReadingCodec, at_once: int) -> None:
-        for begin in range(0, len(messages), at_once):
-            some = messages[begin : begin + at_once]
-            times = _header_times(some)
-            lines = (
-                codec.lines([message.value() or b"" for message in some], times) if times else None
-            )
-            if lines is not None:
-                self.lines += lines
-            elif at_once > _FEW:
-                # One of them is unusual: most of the others still fit into groups.
-                self._add(some, codec, _FEW)
-            else:
-                self._add_each(some, codec)
+    def offset_of(self, index: int) -> int:
+        """Return the offset of a reading, by its index among the readings of the batch."""
+        run = bisect_right(self._indices, index) - 1
+        return self._offsets[run] + index - self._indices[run]
 
-    def _add_each(self, messages: Iterable[Message], codec: ReadingCodec) -> None:
+    def _add_dated(self, messages: Iterable[Message]) -> None:
+        """Add records whose headers are unusual."""
+        dated: list[Message] = []
+        times: list[bytes] = []
+        undated: list[tuple[Record, Rejection]] = []
         for message in messages:
             try:
                 header = headers_of(message).get(TIME_HEADER)
-                time_ns = event_time(header, message.timestamp()[1])
-                self.lines.append(codec.line(message.value() or b"", time_ns))
+                times.append(event_time(header, message.timestamp()[1]))
+                dated.append(message)
             except RejectedReadingError as exc:
-                self.rejected.append((Record.of(message), exc.rejection))
+                undated.append((Record.of(message), exc.rejection))
+        first = len(self.rejected)
+        self.rejected += undated
+        if dated:
+            self._add(dated, times)
+        self.rejected[first:] = sorted(self.rejected[first:], key=lambda item: item[0].offset)
+
+    def _add(self, messages: Sequence[Message], times: Sequence[bytes]) -> None:
+        index = len(self.readings)
+        payloads = [message.value() or b"" for message in messages]
+        rejected = self.readings.add(payloads, times)
+        first, last = messages[0].offset() or 0, messages[-1].offset() or 0
+        if not rejected and last - first == len(messages) - 1:
+            self._note(index, first)
+            return
+        for number, message in enumerate(messages):
+            if number in rejected:
+                self.rejected.append((Record.of(message), rejected[number]))
+            else:
+                self._note(index, message.offset() or 0)
+                index += 1
+
+    def _note(self, index: int, offset: int) -> None:
+        """Note that the readings from an index on have consecutive offsets, from this one on."""
+        if self._indices and self.offset_of(index) == offset:
+            return
+        self._indices.append(index)
+        self._offsets.append(offset)
 
 
 def _header_times(messages: Iterable[Message]) -> tuple[bytes, ...] | None:
@@ -123,16 +157,16 @@ class OpenBatches:
 
     Parameters
     ----------
-    codec
-        Writes readings as lines.
+    store
+        Makes the batches that hold the readings.
     limit
         Most readings of a write.
     linger_seconds
         Longest time that a batch is kept open.
     """
 
-    def __init__(self, codec: ReadingCodec, limit: int, linger_seconds: float) -> None:
-        self._codec = codec
+    def __init__(self, store: ReadingStore[Any], limit: int, linger_seconds: float) -> None:
+        self._store = store
         self._limit = limit
         self._linger_seconds = linger_seconds
         self._batches: dict[int, Batch] = {}
@@ -152,7 +186,7 @@ class OpenBatches:
         """Add records, each to the batch of its partition."""
         for partition, run in groupby(messages, Message.partition):
             records = list(run)
-            self._batch(partition or 0, records[0].offset() or 0).extend(records, self._codec)
+            self._batch(partition or 0, records[0].offset() or 0).extend(records)
 
     def reached(self, partition: int, offset: int) -> None:
         """Note that everything in the partition before this offset was read."""
@@ -207,7 +241,7 @@ class OpenBatches:
     def _batch(self, partition: int, offset: int) -> Batch:
         batch = self._batches.get(partition)
         if batch is None:
-            batch = self._batches[partition] = Batch(partition, offset)
+            batch = self._batches[partition] = Batch(partition, offset, self._store.new_batch())
         return batch
 
     def _take(self, batches: list[Batch]) -> list[Batch]:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    retry_if_not_exception_type,
-    stop_when_event_set,
-    wait_exponential_jitter,
-)
-from tenacity.nap import sleep_using_event
 
-from headrace.errors import FatalError, HeadraceError, MissingResourceError, ServerTimeoutError
+from headrace.errors import HeadraceError, MissingResourceError, ServerTimeoutError
 from headrace.ingest.health import Health
 from headrace.ingest.metrics import SinkMetrics
 from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES, Rejection
@@ -27,8 +19,9 @@ from headrace.models.lost import LostRecords
 from headrace.profile import Profile
 from headrace.storage.kafka import FatalErrors, Headers, Kafka, Record, error_of
 from headrace.storage.lost_ledger import LostLedger
+from headrace.storage.retries import until_it_works
 
-__all__ = ["DeadLetters", "Rejected", "Unstored", "until_it_works"]
+__all__ = ["DeadLetters", "Rejected", "Unstored"]
 
 _log = structlog.get_logger(__name__)
 
@@ -100,38 +93,6 @@ class _Letter:
         return cls(record.key[:_KEPT_BYTES], value, headers, reason)
 
 
-def until_it_works(
-    health: Health, condition: str, stop: threading.Event, *never: type[HeadraceError]
-) -> Retrying:
-    """Make a caller that retries until a call succeeds, and reports why it does not.
-
-    Parameters
-    ----------
-    health
-        Where to report.
-    condition
-        The condition of the worker that the problem belongs to.
-    stop
-        When set, the next failure is raised.
-    never
-        Errors that are raised at once, besides `FatalError`.
-    """
-
-    def report(attempt: RetryCallState) -> None:
-        if attempt.outcome is not None:
-            health.problem(condition, str(attempt.outcome.exception()))
-
-    return Retrying(
-        retry=retry_if_exception_type(HeadraceError)
-        & retry_if_not_exception_type((FatalError, *never)),
-        wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2),
-        stop=stop_when_event_set(stop),
-        sleep=sleep_using_event(stop),
-        before_sleep=report,
-        reraise=True,
-    )
-
-
 class DeadLetters:
     """Sends rejected readings, and reports of lost records, to the dead-letter topic.
 
@@ -158,7 +119,7 @@ class DeadLetters:
         self._health = health
         self._lost: list[LostRecords] = []
         self._given_up = threading.Event()
-        self._attempts = until_it_works(health, "dead_letters", self._given_up)
+        self._attempts = until_it_works(partial(health.problem, "dead_letters"), self._given_up)
         health.fine("dead_letters")
 
     def send(self, unstored: Unstored) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from headrace.models.reading import MAX_ID_CHARACTERS
+from headrace.models.device_id import MAX_ID_CHARACTERS
 
 __all__ = ["DeviceLimits"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from confluent_kafka import KafkaError
@@ -21,6 +22,7 @@ from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile, load_profile
 from headrace.settings import Settings
 from headrace.storage.influx import Influx, influx_address
+from headrace.storage.influx_readings import InfluxReadingStore, Patience
 from headrace.storage.kafka import FatalErrors, Kafka, error_of
 
 __all__ = ["make_codec", "run_sink"]
@@ -77,18 +79,19 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
         fetch_wait_max_ms=_FETCH_WAIT_MS,
         **({"group_instance_id": settings.sink_id} if settings.sink_id else {}),
     )
-    codec = make_codec(settings, profile)
     server = serve_health(
         health, metrics.registry, settings.metrics_host, settings.sink_metrics_port
     )
-    writer = BatchWriter(influx, kafka, profile, codec, health)
+    patience = Patience(partial(health.problem, "influxdb"), partial(health.fine, "influxdb"))
+    store = InfluxReadingStore(influx, profile, patience)
+    writer = BatchWriter(store, kafka, profile, health)
     dead_letters = DeadLetters(kafka, profile, metrics, health)
     Sink(
         consumer,
         fatal,
         commits,
         profile,
-        OpenBatches(codec, settings.sink_batch_readings, settings.sink_linger.total_seconds()),
+        OpenBatches(store, settings.sink_batch_readings, settings.sink_linger.total_seconds()),
         writer,
         Writes(writer, dead_letters, settings.sink_writes_in_flight),
         metrics,

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from headrace.errors import ConfigurationError
+from headrace.models.device_id import is_unwritable
 from headrace.models.foreign import ForeignReason, ForeignRecordError
-from headrace.models.reading import is_unwritable
 from headrace.models.window import parse_time
 
 __all__ = ["device_of", "integer_of", "object_of", "text_of", "time_of"]

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from headrace.models.device_time import epoch_ns
 from headrace.models.lost import LostRecords, merged
-from headrace.models.reading import epoch_ns
 from headrace.models.window import rfc3339
 from headrace.profile import Profile
 from headrace.recovery.letters import unanswered_letters

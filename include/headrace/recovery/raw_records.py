@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
+from headrace.models.device_time import epoch_ns
 from headrace.models.event_time import TIME_HEADER, stamp_of
-from headrace.models.reading import epoch_ns
 from headrace.profile import Profile
 from headrace.settings import Settings
 from headrace.storage.kafka import Kafka, Record

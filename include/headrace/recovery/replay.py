@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from headrace.errors import RefusedError
-from headrace.ingest.batch_writer import write_halving
-from headrace.models.deadletter import Reason, RejectedReadingError
+from headrace.ingest.reading_store import ReadingStore, Refused
+from headrace.models.deadletter import Reason, RejectedReadingError, Rejection
 from headrace.models.event_time import TIME_HEADER, event_time
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.recovery.letters import Letter, replayed_headers, unanswered_letters
 from headrace.recovery.raw_records import records_between
-from headrace.storage.influx import Influx
 from headrace.storage.kafka import Headers, Kafka
 from headrace.storage.kafka_transaction import OutRecordWithHeaders, Publisher
 
@@ -32,7 +32,7 @@ Replayed = Counter[str]
 
 def replay_dead_letters(
     kafka: Kafka,
-    influx: Influx,
+    store: ReadingStore[Any],
     profile: Profile,
     codec: ReadingCodec,
     reason: str | None,
@@ -51,8 +51,10 @@ def replay_dead_letters(
 
     Parameters
     ----------
-    kafka, influx
-        Clients; InfluxDB with the sink's token.
+    kafka
+        The cluster.
+    store
+        The store of readings, with the sink's rights.
     profile, codec
         The kind of device, with the current limits.
     reason
@@ -76,7 +78,7 @@ def replay_dead_letters(
     outcome: Replayed = Counter()
     # The new producer fences another replay, so read the letters after its creation.
     with Publisher(kafka, f"headrace-replay-{profile.name}") as publisher:
-        replay = _LetterReplay(influx, profile, codec, max_ahead, publisher, outcome)
+        replay = _LetterReplay(store, profile, codec, max_ahead, publisher, outcome)
         batch: list[Letter] = []
         for letter in unanswered_letters(kafka, profile):
             progress(1)
@@ -94,14 +96,14 @@ class _LetterReplay:
 
     def __init__(
         self,
-        influx: Influx,
+        store: ReadingStore[Any],
         profile: Profile,
         codec: ReadingCodec,
         max_ahead: timedelta,
         publisher: Publisher,
         outcome: Replayed,
     ) -> None:
-        self._influx = influx
+        self._store = store
         self._profile = profile
         self._codec = codec
         self._max_ahead_ns = max_ahead // timedelta(microseconds=1) * 1000
@@ -152,12 +154,14 @@ class _LetterReplay:
 
     def _write(self, letters: list[Letter]) -> list[Letter]:
         """Write readings to InfluxDB; return the letters of the accepted ones."""
-        lines = [self._codec.line(item.record.value, b"%d" % item.time_ns) for item in letters]
-        bucket = self._profile.buckets.raw
-        refused = write_halving(lambda text: self._influx.write(bucket, text), lines)
-        if refused:
-            self._outcome[f"left: {Reason.INFLUX_REFUSED}"] += len(refused)
-        return [letter for number, letter in enumerate(letters) if number not in refused]
+        batch = self._store.new_batch()
+        rejected = batch.add(
+            [item.record.value for item in letters], [b"%d" % item.time_ns for item in letters]
+        )
+        letters = [item for number, item in enumerate(letters) if number not in rejected]
+        (refused,) = self._store.write([batch])
+        _count_left(self._outcome, rejected, refused)
+        return [item for number, item in enumerate(letters) if number not in refused]
 
     def _publish(self, letters: list[Letter], done: str) -> None:
         """Publish the raw record of each letter, if there is none yet, and its answer.
@@ -197,9 +201,8 @@ class _LetterReplay:
 
 def replay_range(
     kafka: Kafka,
-    influx: Influx,
+    store: ReadingStore[Any],
     profile: Profile,
-    codec: ReadingCodec,
     start: datetime,
     stop: datetime,
     margin: timedelta,
@@ -226,22 +229,31 @@ def replay_range(
         ``written``, or left, by reason.
     """
     outcome: Replayed = Counter()
-    lines: list[bytes] = []
+    readings: list[tuple[bytes, bytes]] = []
 
     def flush() -> None:
-        refused = write_halving(lambda text: influx.write(profile.buckets.raw, text), lines)
-        outcome["written"] += len(lines) - len(refused)
-        if refused:
-            outcome[f"left: {Reason.INFLUX_REFUSED}"] += len(refused)
-        lines.clear()
+        batch = store.new_batch()
+        rejected = batch.add(*zip(*readings, strict=True)) if readings else {}
+        (refused,) = store.write([batch])
+        outcome["written"] += len(batch) - len(refused)
+        _count_left(outcome, rejected, refused)
+        readings.clear()
 
     for record, _ in records_between(kafka, profile, start, stop, margin, progress):
         try:
             time_ns = event_time(record.headers.get(TIME_HEADER), record.timestamp_ms)
-            lines.append(codec.line(record.value, time_ns))
+            readings.append((record.value, time_ns))
         except RejectedReadingError as exc:
             outcome[f"left: {exc.reason.value}"] += 1
-        if len(lines) >= _BATCH:
+        if len(readings) >= _BATCH:
             flush()
     flush()
     return +outcome
+
+
+def _count_left(
+    outcome: Replayed, rejected: Mapping[int, Rejection], refused: Mapping[int, Refused]
+) -> None:
+    outcome.update(f"left: {item.reason.value}" for item in rejected.values())
+    if refused:
+        outcome[f"left: {Reason.INFLUX_REFUSED}"] += len(refused)

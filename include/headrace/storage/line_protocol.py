@@ -14,7 +14,7 @@ def escape_tag(value: str) -> str:
     """Escape the value of a tag.
 
     Some texts cannot be the value of a tag, escaped or not: see
-    `headrace.models.reading.is_unwritable`.
+    `headrace.models.device_id.is_unwritable`.
     """
     return value.translate(_TAG_ESCAPES)
 

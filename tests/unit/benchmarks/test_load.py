@@ -8,6 +8,7 @@ from benchmarks.load.packets import publish
 from benchmarks.readings import FIRST_NUMBER, device, lines, payload
 from headrace.models.reading import ReadingCodec
 from headrace.storage.mqtt_stream import QOS, PublishStream
+from headrace.storage.reading_lines import LineEncoder
 
 
 def test_readings_are_valid_and_of_one_length(codec: ReadingCodec) -> None:
@@ -18,9 +19,9 @@ def test_readings_are_valid_and_of_one_length(codec: ReadingCodec) -> None:
         assert str(FIRST_NUMBER + number).encode() in item
 
 
-def test_a_line_equals_what_the_sink_writes(codec: ReadingCodec) -> None:
+def test_a_line_equals_what_the_sink_writes(encoder: LineEncoder) -> None:
     line = lines("genData", "generatorID")(3, 4, 1_700_000_000 * 10**9)
-    assert line.encode() == codec.line(payload(3, 4), b"%d" % (1_700_000_000 * 10**9))
+    assert line.encode() == encoder.line(payload(3, 4), b"%d" % (1_700_000_000 * 10**9))
 
 
 def test_packets_are_valid_mqtt() -> None:

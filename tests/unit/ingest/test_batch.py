@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import Message
 
 from headrace.ingest.batch import Batch, OpenBatches
 from headrace.models.deadletter import Reason
-from headrace.models.reading import ReadingCodec
+from headrace.storage.influx_readings import InfluxReadingStore, LineBatch
 from tests.support.devices import reading
 
 STAMP = ("time_ns", b"1700000000000000001")
@@ -38,25 +38,30 @@ def filled(batches: OpenBatches, **counts: int) -> OpenBatches:
     return batches
 
 
+def lines_of(batch: Batch) -> list[bytes]:
+    """What the store would write of a batch."""
+    return cast("LineBatch", batch.readings).lines
+
+
 def held(batches: list[Batch]) -> list[tuple[int, int]]:
     """Return partition and size of each batch."""
     return [(batch.partition, len(batch)) for batch in batches]
 
 
-def test_each_partition_has_its_own_batch(codec: ReadingCodec) -> None:
-    batches = OpenBatches(codec, 100, 60)
+def test_each_partition_has_its_own_batch(unconnected_store: InfluxReadingStore) -> None:
+    batches = OpenBatches(unconnected_store, 100, 60)
     batches.add([message(1, 7), message(1, 8), message(0, 3), message(1, 9)])
     assert {(item.partition, item.start, item.stop) for item in batches} == {(1, 7, 10), (0, 3, 4)}
     (one,) = (item for item in batches if item.partition == 1)
-    assert [line.rpartition(b"fuel=")[2] for line in one.lines] == [
+    assert [line.rpartition(b"fuel=")[2] for line in lines_of(one)] == [
         b"7 1700000000000000001",
         b"8 1700000000000000001",
         b"9 1700000000000000001",
     ]
 
 
-def test_a_full_batch_is_written_alone(codec: ReadingCodec) -> None:
-    batches = filled(OpenBatches(codec, 5, 60), p0=3, p1=4)
+def test_a_full_batch_is_written_alone(unconnected_store: InfluxReadingStore) -> None:
+    batches = filled(OpenBatches(unconnected_store, 5, 60), p0=3, p1=4)
     assert batches.take_due() == []
     assert batches.room == 1
     batches.add([message(1, 4)])
@@ -65,8 +70,10 @@ def test_a_full_batch_is_written_alone(codec: ReadingCodec) -> None:
     assert held(list(batches)) == [(0, 3)]
 
 
-def test_many_partitions_buffer_at_most_two_full_batches(codec: ReadingCodec) -> None:
-    batches = filled(OpenBatches(codec, 5, 60), p0=2, p1=2, p2=3, p3=2)
+def test_many_partitions_buffer_at_most_two_full_batches(
+    unconnected_store: InfluxReadingStore,
+) -> None:
+    batches = filled(OpenBatches(unconnected_store, 5, 60), p0=2, p1=2, p2=3, p3=2)
     assert batches.full() is None
     batches.add([message(0, 2)])
     # The first of the largest batches is written.
@@ -74,8 +81,8 @@ def test_many_partitions_buffer_at_most_two_full_batches(codec: ReadingCodec) ->
     assert batches.full() is None
 
 
-def test_few_large_payloads_fill_a_batch(codec: ReadingCodec) -> None:
-    batches = OpenBatches(codec, 100, 60)
+def test_few_large_payloads_fill_a_batch(unconnected_store: InfluxReadingStore) -> None:
+    batches = OpenBatches(unconnected_store, 100, 60)
     large = json.dumps(reading("generator0", note="x" * 3_000_000)).encode()
     batches.add([message(0, 0, large)])
     assert batches.full() is None
@@ -83,33 +90,35 @@ def test_few_large_payloads_fill_a_batch(codec: ReadingCodec) -> None:
     assert held(batches.take_due()) == [(0, 2)]
 
 
-def test_old_batches_are_written_together(codec: ReadingCodec) -> None:
+def test_old_batches_are_written_together(unconnected_store: InfluxReadingStore) -> None:
     """A slow fleet needs one write, however many partitions it uses."""
-    batches = filled(OpenBatches(codec, 5, 0), p0=1, p1=2, p2=1)
+    batches = filled(OpenBatches(unconnected_store, 5, 0), p0=1, p1=2, p2=1)
     assert held(batches.take_due()) == [(0, 1), (1, 2), (2, 1)]
     assert not batches
 
 
-def test_no_write_is_larger_than_the_limit(codec: ReadingCodec) -> None:
-    batches = filled(OpenBatches(codec, 5, 0), p0=4, p1=2, p2=3)
+def test_no_write_is_larger_than_the_limit(unconnected_store: InfluxReadingStore) -> None:
+    batches = filled(OpenBatches(unconnected_store, 5, 0), p0=4, p1=2, p2=3)
     assert held(batches.take_due()) == [(0, 4)]
     assert held(batches.take_due()) == [(1, 2), (2, 3)]
 
 
-def test_rejected_readings_count_towards_the_limit(codec: ReadingCodec) -> None:
+def test_rejected_readings_count_towards_the_limit(unconnected_store: InfluxReadingStore) -> None:
     """Otherwise a flood of rejected readings would fill the memory."""
-    batches = OpenBatches(codec, 3, 60)
+    batches = OpenBatches(unconnected_store, 3, 60)
     batches.add([message(0, offset, b"rubbish") for offset in range(3)])
     (batch,) = batches.take_due()
-    assert (batch.lines, batch.stop) == ([], 3)
+    assert (lines_of(batch), batch.stop) == ([], 3)
     assert [(record.offset, error.reason) for record, error in batch.rejected] == [
         (offset, Reason.NOT_JSON) for offset in range(3)
     ]
 
 
-def test_an_unusual_reading_does_not_hold_back_others(codec: ReadingCodec) -> None:
+def test_an_unusual_reading_does_not_hold_back_others(
+    unconnected_store: InfluxReadingStore,
+) -> None:
     """Lines are encoded a hundred at a time; order and offsets are kept."""
-    batches = OpenBatches(codec, 1000, 60)
+    batches = OpenBatches(unconnected_store, 1000, 60)
     odd: dict[int, dict[str, Any]] = {
         120: {"value": b"rubbish"},
         130: {"headers": [("time_ns", b"soon")]},
@@ -119,14 +128,14 @@ def test_an_unusual_reading_does_not_hold_back_others(codec: ReadingCodec) -> No
     batches.add([message(0, offset, **odd.get(offset, {})) for offset in range(250)])
     (batch,) = batches
     assert [record.offset for record, _ in batch.rejected] == [120, 130]
-    written = [float(line.rpartition(b" ")[0].rpartition(b"fuel=")[2]) for line in batch.lines]
+    written = [float(line.rpartition(b" ")[0].rpartition(b"fuel=")[2]) for line in lines_of(batch)]
     assert written == [offset for offset in range(250) if offset not in {120, 130}]
-    assert batch.lines[138].endswith(b" 1700000000000000000")
+    assert lines_of(batch)[138].endswith(b" 1700000000000000000")
     assert (batch.start, batch.stop) == (0, 250)
 
 
-def test_the_end_of_a_partition_advances_the_offset(codec: ReadingCodec) -> None:
-    batches = filled(OpenBatches(codec, 5, 0), p0=2)
+def test_the_end_of_a_partition_advances_the_offset(unconnected_store: InfluxReadingStore) -> None:
+    batches = filled(OpenBatches(unconnected_store, 5, 0), p0=2)
     batches.reached(0, 4)
     batches.reached(1, 9)
     assert [(item.partition, item.stop, len(item)) for item in batches.take_due()] == [
@@ -135,8 +144,8 @@ def test_the_end_of_a_partition_advances_the_offset(codec: ReadingCodec) -> None
     ]
 
 
-def test_revoked_partitions_are_dropped(codec: ReadingCodec) -> None:
-    batches = filled(OpenBatches(codec, 5, 0), p0=2, p1=1)
+def test_revoked_partitions_are_dropped(unconnected_store: InfluxReadingStore) -> None:
+    batches = filled(OpenBatches(unconnected_store, 5, 0), p0=2, p1=1)
     batches.drop([0, 7])
     assert held(batches.take_due()) == [(1, 1)]
 
@@ -151,19 +160,40 @@ def test_revoked_partitions_are_dropped(codec: ReadingCodec) -> None:
     ],
 )
 def test_event_time_comes_from_the_header_or_from_kafka(
-    codec: ReadingCodec, headers: list[tuple[str, bytes]], time_ns: bytes
+    unconnected_store: InfluxReadingStore, headers: list[tuple[str, bytes]], time_ns: bytes
 ) -> None:
-    batches = OpenBatches(codec, 5, 0)
+    batches = OpenBatches(unconnected_store, 5, 0)
     batches.add([message(0, 0, headers=headers)])
     (batch,) = batches.take_due()
-    assert batch.lines[0].rpartition(b" ")[2] == time_ns
+    assert lines_of(batch)[0].rpartition(b" ")[2] == time_ns
 
 
 @pytest.mark.parametrize("value", [b"", b"soon", b"-5", b"1e3", None])
 def test_a_header_without_a_valid_time_is_rejected(
-    codec: ReadingCodec, value: bytes | None
+    unconnected_store: InfluxReadingStore, value: bytes | None
 ) -> None:
-    batches = OpenBatches(codec, 5, 0)
+    batches = OpenBatches(unconnected_store, 5, 0)
     batches.add([message(0, 0, headers=[("time_ns", value)])])
     (batch,) = batches.take_due()
     assert [error.reason for _, error in batch.rejected] == [Reason.TIME_INVALID]
+
+
+def test_the_offset_of_every_reading_is_known(unconnected_store: InfluxReadingStore) -> None:
+    """Transaction markers leave gaps, and rejected records are no readings."""
+    offsets = [*range(250), 255, 256, 260, *range(300, 420)]
+    unusual: dict[int, dict[str, Any]] = {
+        3: {"value": b"rubbish"},
+        130: {"headers": [("time_ns", b"soon")]},
+        131: {"headers": []},
+        256: {"value": b"{}"},
+        310: {"value": json.dumps(reading("generator0", note=1, fuel=310)).encode()},
+    }
+    batches = OpenBatches(unconnected_store, 1000, 60)
+    for begin, stop in ((0, 120), (120, len(offsets))):
+        batches.add([message(0, item, **unusual.get(item, {})) for item in offsets[begin:stop]])
+    (batch,) = batches
+    kept = [item for item in offsets if item not in {3, 130, 256}]
+    assert [batch.offset_of(index) for index in range(len(batch.readings))] == kept
+    fuel = [line.rpartition(b" ")[0].rpartition(b"fuel=")[2] for line in lines_of(batch)]
+    assert [float(value) for value in fuel] == kept
+    assert [record.offset for record, _ in batch.rejected] == [3, 130, 256]

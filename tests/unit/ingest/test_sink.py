@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -20,8 +21,8 @@ from headrace.ingest.health import Health
 from headrace.ingest.metrics import SinkMetrics
 from headrace.ingest.sink import Sink
 from headrace.ingest.writes import Writes
-from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
+from headrace.storage.influx_readings import InfluxReadingStore, Patience
 from headrace.storage.kafka import FatalErrors, Record
 from tests.support.sink_world import TOPIC, Cluster, Database, raw_message, run_until
 
@@ -33,7 +34,6 @@ class World:
     """A sink and its servers."""
 
     profile: Profile
-    codec: ReadingCodec
     cluster: Cluster = field(default_factory=Cluster)
     database: Database = field(default_factory=Database)
     metrics: SinkMetrics = field(default_factory=SinkMetrics)
@@ -51,14 +51,18 @@ class World:
         cluster, database = cast("Any", self.cluster), cast("Any", self.database)
         commits = Commits(TOPIC)
         cluster.report = commits.report
-        writer = BatchWriter(database, cluster, self.profile, self.codec, self.health)
+        patience = Patience(
+            partial(self.health.problem, "influxdb"), partial(self.health.fine, "influxdb")
+        )
+        store = InfluxReadingStore(database, self.profile, patience)
+        writer = BatchWriter(store, cluster, self.profile, self.health)
         letters = DeadLetters(cluster, self.profile, self.metrics, self.health)
         return Sink(
             cluster,
             self.fatal,
             commits,
             self.profile,
-            OpenBatches(self.codec, batch, 0.01),
+            OpenBatches(store, batch, 0.01),
             writer,
             Writes(writer, letters, 2),
             self.metrics,
@@ -79,8 +83,8 @@ class World:
 
 
 @pytest.fixture
-def world(profile: Profile, codec: ReadingCodec) -> World:
-    return World(profile, codec)
+def world(profile: Profile) -> World:
+    return World(profile)
 
 
 def test_everything_is_written_and_committed(world: World) -> None:
@@ -181,7 +185,7 @@ def test_deleted_records_are_reported_before_later_commits(
     assert world.committed() == 5
     assert world.cluster.letters == []
 
-    again = World(world.profile, world.codec, cluster=world.cluster)
+    again = World(world.profile, cluster=world.cluster)
     again.cluster._callbacks = {}
     again.cluster.committed_offsets[0] = 5
     again.cluster.letter_topic_missing = False

@@ -40,8 +40,6 @@ def spelled(name: str, value: str) -> bytes:
 def test_a_byte_order_mark_is_skipped(codec: ReadingCodec) -> None:
     marked = b"\xef\xbb\xbf" + encoded()
     assert codec.check(marked, "generator1", NOW_NS) is None
-    assert codec.line(marked, b"1").startswith(b"genData,generatorID=generator1 lat=40.7,")
-    assert codec.lines([encoded(), marked], [b"1", b"2"]) is None
     assert rejection(codec, b"\xef\xbb\xbf{").reason is Reason.NOT_JSON
 
 

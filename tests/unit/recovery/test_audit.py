@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import pytest
 
+from headrace.models.device_time import epoch_ns
 from headrace.models.lost import LostRecords
-from headrace.models.reading import epoch_ns
 from headrace.profile import Profile
 from headrace.recovery import audit as module
 from headrace.recovery.audit import Audit, audit

@@ -20,6 +20,7 @@ from headrace.recovery import letters as letters_module
 from headrace.recovery import replay as module
 from headrace.recovery.replay import replay_dead_letters, replay_range
 from headrace.storage.influx import Influx
+from headrace.storage.influx_readings import InfluxReadingStore
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_transaction import OutRecordWithHeaders
 from tests.support.devices import reading
@@ -117,9 +118,9 @@ def add_letter(world: World, fuel: int, *, source: str = "", time_ns: int | None
 
 
 def replay(world: World, codec: ReadingCodec) -> Counter[str]:
-    influx = cast("Influx", world)
+    store = InfluxReadingStore(cast("Influx", world), world.profile)
     return replay_dead_letters(
-        cast("Kafka", world), influx, world.profile, codec, None, AHEAD, lambda _: None
+        cast("Kafka", world), store, world.profile, codec, None, AHEAD, lambda _: None
     )
 
 
@@ -167,7 +168,7 @@ def test_a_replay_repeated_after_any_interruption_is_complete(
 
 
 def test_a_range_replayed_after_any_interruption_is_complete(
-    profile: Profile, codec: ReadingCodec, world: World, monkeypatch: pytest.MonkeyPatch
+    profile: Profile, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = profile.topics.raw
 
@@ -180,9 +181,8 @@ def test_a_range_replayed_after_any_interruption_is_complete(
         now = datetime.now(UTC)
         return replay_range(
             cast("Kafka", world),
-            cast("Influx", world),
+            InfluxReadingStore(cast("Influx", world), profile),
             profile,
-            codec,
             now,
             now,
             AHEAD,

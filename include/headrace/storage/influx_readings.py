@@ -1,0 +1,206 @@
+"""The store of raw readings in InfluxDB 2.7, which is told one bad reading from all others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headrace.errors import RefusedError
+from headrace.ingest.reading_store import Refused
+from headrace.models.deadletter import RejectedReadingError, Rejection
+from headrace.profile import Profile
+from headrace.storage.influx import Influx
+from headrace.storage.reading_lines import LineEncoder
+from headrace.storage.retries import until_it_works
+
+__all__ = ["InfluxReadingStore", "LineBatch", "Patience", "write_halving"]
+
+#: Number of readings whose lines are made together. If one of them is unusual, fewer are tried
+#: together, and those that still contain it are handled one by one.
+_AT_ONCE = 100
+_FEW = 10
+
+
+class LineBatch:
+    """Readings as lines of line protocol.
+
+    Only the lines are kept: they take less memory than the readings.
+
+    Attributes
+    ----------
+    lines
+        One line a reading.
+    """
+
+    def __init__(self, encoder: LineEncoder) -> None:
+        self.lines: list[bytes] = []
+        self._encoder = encoder
+
+    def __len__(self) -> int:
+        """Number of readings."""
+        return len(self.lines)
+
+    def add(self, payloads: Sequence[bytes], times_ns: Sequence[bytes]) -> dict[int, Rejection]:
+        """Add readings; see `headrace.ingest.reading_store.ReadingBatch`."""
+        rejected: dict[int, Rejection] = {}
+        self._add(payloads, times_ns, 0, _AT_ONCE, rejected)
+        return rejected
+
+    def _add(
+        self,
+        payloads: Sequence[bytes],
+        times_ns: Sequence[bytes],
+        first: int,
+        at_once: int,
+        rejected: dict[int, Rejection],
+    ) -> None:
+        for begin in range(0, len(payloads), at_once):
+            some, times = payloads[begin : begin + at_once], times_ns[begin : begin + at_once]
+            lines = self._encoder.lines(some, times)
+            if lines is not None:
+                self.lines += lines
+            elif at_once > _FEW:
+                # One of them is unusual: most of the others still fit into groups.
+                self._add(some, times, first + begin, _FEW, rejected)
+            else:
+                self._add_each(some, times, first + begin, rejected)
+
+    def _add_each(
+        self,
+        payloads: Sequence[bytes],
+        times_ns: Sequence[bytes],
+        first: int,
+        rejected: dict[int, Rejection],
+    ) -> None:
+        for index, (payload, time_ns) in enumerate(zip(payloads, times_ns, strict=True), first):
+            try:
+                self.lines.append(self._encoder.line(payload, time_ns))
+            except RejectedReadingError as exc:
+                rejected[index] = exc.rejection
+
+
+def write_halving(
+    write: Callable[[bytes], None], lines: Sequence[bytes]
+) -> dict[int, RefusedError]:
+    """Write all lines except those that InfluxDB refuses.
+
+    A refusal names one point, or none. So the lines are halved until each refused line is
+    alone. Lines that are written twice on the way become the same point.
+
+    Parameters
+    ----------
+    write
+        Writes lines, and raises `RefusedError` if InfluxDB refuses some or all of them.
+    lines
+        Line protocol.
+
+    Returns
+    -------
+    dict
+        InfluxDB's reason by the index of the refused line.
+    """
+    refused: dict[int, RefusedError] = {}
+    # Ranges still to be written. A recursive inner function would keep the lines in a
+    # reference cycle, and so in memory until the next garbage collection.
+    ranges = [(0, len(lines))] if lines else []
+    while ranges:
+        start, stop = ranges.pop()
+        try:
+            write(b"\n".join(lines[start:stop]))
+        except RefusedError as exc:
+            if stop - start == 1:
+                # Its traceback holds this frame, and so all the lines.
+                refused[start] = exc.with_traceback(None)
+            else:
+                middle = (start + stop) // 2
+                ranges += [(middle, stop), (start, middle)]
+    return refused
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Whom to tell while a write waits for InfluxDB, and once InfluxDB has taken it.
+
+    Parameters
+    ----------
+    problem
+        Receives what is wrong, before each retry.
+    fine
+        Called after each write that InfluxDB took.
+    """
+
+    problem: Callable[[str], None]
+    fine: Callable[[], None]
+
+
+class InfluxReadingStore:
+    """Implements `headrace.ingest.reading_store.ReadingStore`.
+
+    Parameters
+    ----------
+    influx
+        InfluxDB. It is closed with the store.
+    profile
+        The kind of device.
+    patience
+        If given, a write waits for as long as it takes. An unavailable InfluxDB, a wrong token,
+        a missing bucket and a full disk are not caused by a reading. Otherwise the first such
+        error is raised.
+    """
+
+    def __init__(self, influx: Influx, profile: Profile, patience: Patience | None = None) -> None:
+        self._influx = influx
+        self._bucket = profile.buckets.raw
+        self._encoder = LineEncoder(profile)
+        self._patience = patience
+        self._given_up = threading.Event()
+        # A refused line is never accepted.
+        self._attempts = (
+            until_it_works(patience.problem, self._given_up, RefusedError) if patience else None
+        )
+
+    def new_batch(self) -> LineBatch:
+        """Make an empty batch."""
+        return LineBatch(self._encoder)
+
+    def write(self, batches: Sequence[LineBatch]) -> list[dict[int, Refused]]:
+        """Write batches together; see `headrace.ingest.reading_store.ReadingStore`."""
+        lines = [line for batch in batches for line in batch.lines]
+        errors = write_halving(self._write_lines, lines)
+        refused: list[dict[int, Refused]] = []
+        first = 0
+        for batch in batches:
+            stop = first + len(batch)
+            refused.append(
+                {
+                    number - first: Refused(str(error), lines[number].decode("utf-8", "replace"))
+                    for number, error in errors.items()
+                    if first <= number < stop
+                }
+            )
+            first = stop
+        return refused
+
+    def check(self) -> None:
+        """Ask InfluxDB whether it is up."""
+        self._influx.ping()
+
+    def give_up(self) -> None:
+        """Make waiting writes end with an error."""
+        self._given_up.set()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._influx.close()
+
+    def _write_lines(self, lines: bytes) -> None:
+        if self._attempts is None:
+            self._influx.write(self._bucket, lines)
+        else:
+            self._attempts(self._write_once, lines)
+
+    def _write_once(self, lines: bytes) -> None:
+        self._influx.write(self._bucket, lines)
+        if self._patience is not None:
+            self._patience.fine()
