@@ -126,12 +126,20 @@ class MqttTopics(_Model):
     @cached_property
     def readings_filter(self) -> str:
         """Subscription that matches every device's readings."""
-        return self.topic.replace(PLACEHOLDER, "+")
+        return self.readings_of("+")
 
     @cached_property
     def status_filter(self) -> str:
         """Subscription that matches every device's presence."""
-        return self.status_topic.replace(PLACEHOLDER, "+")
+        return self.status_of("+")
+
+    def readings_of(self, device: str) -> str:
+        """Topic of a device's readings, with its id or with what stands for one."""
+        return self.topic.replace(PLACEHOLDER, device)
+
+    def status_of(self, device: str) -> str:
+        """Topic of a device's presence, with its id or with what stands for one."""
+        return self.status_topic.replace(PLACEHOLDER, device)
 
 
 class KafkaTopics(_Model):

@@ -66,7 +66,7 @@ def _next_steps(settings: Settings, name: str, ca_file: Path, *, new: bool) -> l
     from headrace.profile import load_profile
 
     opened = outside_addresses(settings)
-    topic = load_profile(settings.profile).mqtt.topic.replace("{id}", "DEVICE")
+    topic = load_profile(settings.profile).mqtt.readings_of("DEVICE")
     port = endpoints(settings.mqtt_listen)[0][1] if settings.mqtt_listen else 8883
     steps = []
     if not opened:

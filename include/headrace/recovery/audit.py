@@ -26,7 +26,7 @@ from headrace.stages.ingest_progress import committed_offsets, end_of_topic
 from headrace.storage.flux_values import FluxValue
 from headrace.storage.influx import Influx
 from headrace.storage.kafka import Kafka, Record
-from headrace.storage.kafka_log import Offsets, end_offsets, read_topic
+from headrace.storage.kafka_log import Offsets, end_offsets, read_topic, reader
 from headrace.storage.lost_ledger import unreported_losses
 from headrace.storage.records import SkippedRecords
 
@@ -186,11 +186,8 @@ def _prepare(tally: sqlite3.Connection) -> None:
 def _note_what_is_gone(result: Audit, kafka: Kafka, profile: Profile, arrival: datetime) -> None:
     """Set the note if Kafka may have deleted records that arrived after this time."""
     topic = profile.topics.raw
-    consumer = kafka.consumer("headrace-reader")
-    try:
+    with reader(kafka) as consumer:
         first, end = end_offsets(consumer, topic)
-    finally:
-        consumer.close()
     earliest = int(arrival.timestamp() * 1000)
     gone = []
     for partition, offset in first.items():
@@ -237,11 +234,8 @@ def _count_letters(
 
 def _unreported(kafka: Kafka, profile: Profile, committed: Offsets) -> list[LostRecords]:
     """Return the records that Kafka deleted since the sink stopped; it reports them later."""
-    consumer = kafka.consumer("headrace-reader")
-    try:
+    with reader(kafka) as consumer:
         first, _ = end_offsets(consumer, profile.topics.raw)
-    finally:
-        consumer.close()
     return unreported_losses(profile.topics.raw, first, committed)
 
 

@@ -12,7 +12,7 @@ from headrace.models.foreign import ForeignReason, ForeignRecordError
 from headrace.models.lost import KAFKA_DELETED, LostRecords
 from headrace.profile import Profile
 from headrace.storage.kafka import Headers, Kafka, Record
-from headrace.storage.kafka_log import offsets_at, read_topic
+from headrace.storage.kafka_log import offsets_at, read_topic, reader
 from headrace.storage.records import SkippedRecords, own_records
 
 __all__ = [
@@ -178,11 +178,8 @@ def count_rejected(kafka: Kafka, profile: Profile, start: datetime, stop: dateti
         As `headrace.storage.kafka_log.read_topic`.
     """
     topic = profile.topics.dead_letter
-    consumer = kafka.consumer("headrace-reader")
-    try:
+    with reader(kafka) as consumer:
         begin, end = offsets_at(consumer, topic, start), offsets_at(consumer, topic, stop)
-    finally:
-        consumer.close()
     rejected = read = 0
     left = sum(max(0, end[partition] - offset) for partition, offset in begin.items())
     sources: set[str] = set()

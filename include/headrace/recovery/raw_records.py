@@ -10,7 +10,7 @@ from headrace.models.event_time import TIME_HEADER, stamp_of
 from headrace.profile import Profile
 from headrace.settings import Settings
 from headrace.storage.kafka import Kafka, Record
-from headrace.storage.kafka_log import offsets_at, read_topic
+from headrace.storage.kafka_log import offsets_at, read_topic, reader
 
 __all__ = ["arrival_margin", "record_time_ns", "records_between"]
 
@@ -47,11 +47,8 @@ def records_between(
         As `headrace.storage.kafka_log.read_topic`.
     """
     topic = profile.topics.raw
-    consumer = kafka.consumer("headrace-reader")
-    try:
+    with reader(kafka) as consumer:
         begin = offsets_at(consumer, topic, start - margin)
-    finally:
-        consumer.close()
     first, last = epoch_ns(start), epoch_ns(stop)
     for record in read_topic(kafka, topic, begin):
         progress(1)

@@ -22,7 +22,6 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from headrace.checks.topics import PLACEHOLDER
 from headrace.errors import HeadraceError
 from headrace.models.window import rfc3339
 from headrace.profile import MqttTopics
@@ -103,8 +102,8 @@ class Device:
         self.connected = False
         self._plan = plan
         self._address = address
-        self._topic = topics.topic.replace(PLACEHOLDER, name)
-        self._status_topic = topics.status_topic.replace(PLACEHOLDER, name)
+        self._topic = topics.readings_of(name)
+        self._status_topic = topics.status_of(name)
         self._buffer: deque[dict[str, Any]] = deque(maxlen=_BUFFERED_READINGS)
         self.client = MqttClient(
             CallbackAPIVersion.VERSION2,

@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from headrace.storage.kafka import Kafka, kafka_errors
-from headrace.storage.kafka_log import Offsets, end_offsets
+from headrace.storage.kafka_log import Offsets, end_offsets, reader
 
 __all__ = ["catches_up", "caught_up", "committed_offsets", "end_of_topic", "sink_lag"]
 
@@ -19,11 +19,8 @@ _LOOK_SECONDS = 0.1
 
 def end_of_topic(kafka: Kafka, topic: str) -> Offsets:
     """Return one past the last offset of every partition."""
-    consumer = kafka.consumer("headrace-reader")
-    try:
+    with reader(kafka) as consumer:
         return end_offsets(consumer, topic)[1]
-    finally:
-        consumer.close()
 
 
 def committed_offsets(kafka: Kafka, topic: str, group: str, partitions: list[int]) -> Offsets:
@@ -58,10 +55,7 @@ def catches_up(kafka: Kafka, topic: str, group: str, ends: Offsets, within: time
 
 def sink_lag(kafka: Kafka, topic: str, group: str) -> int:
     """Return how many records of a topic a group has not committed yet."""
-    consumer = kafka.consumer("headrace-reader")
-    try:
+    with reader(kafka) as consumer:
         first, ends = end_offsets(consumer, topic)
-    finally:
-        consumer.close()
     committed = committed_offsets(kafka, topic, group, sorted(ends))
     return sum(max(0, end - committed.get(part, first[part])) for part, end in ends.items())

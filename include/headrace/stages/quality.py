@@ -13,7 +13,7 @@ from headrace.models.window import WindowRange
 from headrace.recovery.letters import count_rejected
 from headrace.stages.pipeline import Pipeline
 from headrace.storage.kafka import Record
-from headrace.storage.kafka_log import offsets_at, read_topic
+from headrace.storage.kafka_log import offsets_at, read_topic, reader
 
 __all__ = ["check_quality", "judged_windows", "write_results"]
 
@@ -181,12 +181,9 @@ def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipel
 def _sample(windows: WindowRange, pipeline: Pipeline) -> Iterable[Record]:
     """Read the newest of the raw records that arrived during the range."""
     topic = pipeline.profile.topics.raw
-    consumer = pipeline.kafka.consumer("headrace-reader")
-    try:
+    with reader(pipeline.kafka) as consumer:
         begin = offsets_at(consumer, topic, windows.start)
         end = offsets_at(consumer, topic, windows.stop)
-    finally:
-        consumer.close()
     start = {part: max(begin[part], stop - _CLOCK_SAMPLE) for part, stop in end.items()}
     return read_topic(pipeline.kafka, topic, start, end)
 

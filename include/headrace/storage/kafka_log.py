@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
@@ -19,6 +21,7 @@ __all__ = [
     "offsets_at",
     "partitions_of",
     "read_topic",
+    "reader",
 ]
 
 #: Partition number to offset.
@@ -29,6 +32,25 @@ _BATCH = 5000
 _POLL_SECONDS = 0.2
 #: Kafka is considered hung if it sends nothing for this long although there is more to read.
 _SILENCE_SECONDS = 30.0
+
+
+@contextmanager
+def reader(kafka: Kafka, **overrides: Any) -> Iterator[Consumer]:
+    """Open a consumer that joins no group, and close it after the block.
+
+    Parameters
+    ----------
+    kafka
+        The cluster.
+    overrides
+        As for `headrace.storage.kafka.Kafka.consumer`.
+    """
+    # The library requires the name of a group. Nobody joins this one.
+    consumer = kafka.consumer("headrace-reader", **overrides)
+    try:
+        yield consumer
+    finally:
+        consumer.close()
 
 
 def partitions_of(consumer: Consumer, topic: str) -> list[int]:
@@ -123,15 +145,13 @@ def read_topic(
     TransientError
         If Kafka is unavailable or stops sending.
     """
-    consumer = kafka.consumer(
-        # The library requires a group. Nobody joins this one.
-        "headrace-reader",
+    with reader(
+        kafka,
         queued_max_messages_kbytes=buffer_kilobytes,
         # Fetch as soon as there is room; librdkafka's default is a second.
         fetch_queue_backoff_ms=10,
         fetch_wait_max_ms=10,
-    )
-    try:
+    ) as consumer:
         first, end = end_offsets(consumer, topic)
         if since is not None:
             start = _offsets_at(consumer, topic, since, end)
@@ -148,8 +168,6 @@ def read_topic(
                 [TopicPartition(topic, part, offset) for part, offset in unread.items()]
             )
             yield from _read_to(consumer, end, set(unread), wanted)
-    finally:
-        consumer.close()
 
 
 def _read_to(
@@ -206,11 +224,8 @@ def _fetch(consumer: Consumer) -> list[Message]:
 
 def held_records(kafka: Kafka, topic: str) -> int:
     """Return the number of offsets that a topic holds: at least its number of records."""
-    consumer = kafka.consumer("headrace-reader")
-    try:
+    with reader(kafka) as consumer:
         first, end = end_offsets(consumer, topic)
-    finally:
-        consumer.close()
     return sum(stop - first[partition] for partition, stop in end.items())
 
 

@@ -87,8 +87,8 @@ def access_rules(profile: Profile, bridges: Iterable[str]) -> str:
     lines = [
         "# Written by `headrace provision`.",
         # %u is the login.
-        f"pattern write {topics.topic.replace('{id}', '%u')}",
-        f"pattern write {topics.status_topic.replace('{id}', '%u')}",
+        f"pattern write {topics.readings_of('%u')}",
+        f"pattern write {topics.status_of('%u')}",
     ]
     for bridge in sorted(bridges):
         lines += [
