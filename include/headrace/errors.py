@@ -1,8 +1,8 @@
-"""Errors by what can be done about them.
+"""Error types, by how callers handle them.
 
-Whoever retries decides by type: a worker waits out a `TransientError`, Airflow's
-retry rules name these classes, and nobody reads a message to find out. Errors of
-third-party clients become one of these at the edge, in `headrace.storage`.
+The type decides whether to retry: a worker retries after a `TransientError`, and Airflow's
+retry rules name these classes. No code parses messages. `headrace.storage` converts errors of
+third-party clients to these types.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class HeadraceError(Exception):
 
 
 class TransientError(HeadraceError):
-    """Asking again may help: the other side is away, slow or overloaded."""
+    """A retry can help: the server is unavailable, slow or overloaded."""
 
 
 class ServerUnavailableError(TransientError):
-    """A server refused the connection, broke it, or said that it can't serve now."""
+    """A server refused or broke the connection, or reported that it is unavailable."""
 
 
 class ConnectionClosedError(ServerUnavailableError):
@@ -45,31 +45,31 @@ class ConnectionClosedError(ServerUnavailableError):
 
 
 class ServerTimeoutError(TransientError):
-    """A server accepted the call and did not answer within the time limit."""
+    """A server accepted a call and did not answer within the time limit."""
 
 
 class RangeNotOverError(TransientError):
-    """A range of windows is not over by the clocks of the task and of InfluxDB."""
+    """A range of windows has not ended by the clocks of the task and of InfluxDB."""
 
 
 class SessionTakenOverError(TransientError):
-    """Another MQTT client connected under this client id and now receives the messages."""
+    """Another MQTT client connected with this client id and now receives the messages."""
 
 
 class PermanentError(HeadraceError):
-    """Asking again gives the same answer until somebody changes something."""
+    """A retry gives the same result until a person changes something."""
 
 
 class FatalError(HeadraceError):
     """The process cannot continue, but a new one can.
 
-    Neither transient nor permanent: no call may be retried, and nothing more
-    is delivered or acknowledged. The process ends, and its supervisor starts another.
+    It is neither transient nor permanent: no call may be retried, and nothing more is delivered
+    or acknowledged. The process exits, and its supervisor starts another.
     """
 
 
 class ConfigurationError(PermanentError):
-    """A setting or a profile is wrong; the message names it and what to write instead."""
+    """A setting or profile is wrong. The message names it and what to write instead."""
 
 
 class AccessDeniedError(PermanentError):
@@ -77,27 +77,27 @@ class AccessDeniedError(PermanentError):
 
 
 class MissingResourceError(PermanentError):
-    """A bucket, topic or organisation is not there; ``headrace provision`` makes them."""
+    """A bucket, topic or organisation is missing; ``headrace provision`` creates it."""
 
 
 class NotRetiredError(PermanentError):
-    """A bridge's session was not removed from the broker; the message says what to do."""
+    """A bridge's session was not removed from the broker. The message has the next step."""
 
 
 class BadQueryError(PermanentError):
-    """InfluxDB can't run a Flux query as it is written."""
+    """A Flux query is wrong."""
 
 
 class RefusedError(PermanentError):
-    """A server refuses the data themselves: what was sent is at fault, not the server."""
+    """A server refuses data because the data are wrong."""
 
 
 class RawDataGoneError(PermanentError):
-    """The raw readings of a range are older than they are kept, so it can't be recomputed."""
+    """The raw readings of a range are deleted, so it can't be computed again."""
 
 
 class QualityError(PermanentError):
-    """A quality check has measured something worse than its fail level."""
+    """A quality check has reached its fail level."""
 
     def __init__(self, message: str, checks: tuple[str, ...] = ()) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What ``headrace status`` asks Kafka: a fixed number of requests, whatever the topics hold."""
+"""Requests of ``headrace status`` to Kafka. Their number does not depend on the data."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from headrace.storage.records import SkippedRecords, own_records
 
 __all__ = ["ask_kafka", "ask_presence"]
 
-#: What arrived in this time may still wait for the sink.
+#: Records that arrived within this time may still wait for the sink.
 _LAG_ALLOWED = timedelta(minutes=1)
 
-#: Topic to partition to offset.
+#: Offsets by topic and partition.
 _Offsets = dict[str, dict[int, int]]
 
 
 def ask_kafka(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, dict[str, Any]]:
-    """Count records by their offsets, and ask how far the sink is.
+    """Count records by offsets and read the committed offsets of the sink.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def ask_kafka(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, dic
         "downsampled": topics.downsampled,
         "alarms": topics.alarms,
     }
-    # One client for all requests: each new one would look for the partitions' leaders again.
+    # Use one client for all requests, because each new one looks up the partitions' leaders.
     admin = kafka.admin()
     partitions = _partitions(admin, list(names.values()), limit)
     first, end = (
@@ -66,7 +66,7 @@ def ask_kafka(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, dic
     recent = _offsets(
         admin, {topics.raw: partitions[topics.raw]}, OffsetSpec.for_timestamp(since), limit
     )[topics.raw]
-    # Without a record that is so recent, Kafka answers -1.
+    # Without a record this recent, Kafka answers -1.
     arrived = sum(raw_end[part] - offset for part, offset in recent.items() if offset >= 0)
     recorded = recorded_losses(kafka, profile, sorted(raw_end))
     lost = merged([*recorded, *unreported_losses(topics.raw, raw_first, committed)])
@@ -108,7 +108,7 @@ def _offsets(
 
 
 def ask_presence(profile: Profile, kafka: Kafka, limit: timedelta) -> dict[str, dict[str, Any]]:
-    """Read which devices are online, as far as the time limit allows.
+    """Read which devices are online, within a time limit.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Log lines: a constant message with bound fields, for people or for machines."""
+"""Configures logging: constant messages with fields, as text or JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["configure_logging"]
 
 
 def configure_logging(level: str, log_format: LogFormat) -> None:
-    """Send log lines to standard error, in the format and from the level that is set."""
+    """Write log lines to standard error in a format, from a level."""
     renderer: structlog.typing.Processor
     if log_format is LogFormat.JSON:
         renderer = structlog.processors.JSONRenderer()

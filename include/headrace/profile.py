@@ -1,7 +1,7 @@
-"""The device profile: what one kind of device reports, and how it is processed.
+"""The device profile describes the readings of one kind of device and their processing.
 
-A profile is one YAML file, such as ``include/profiles/generators.yaml``. It holds everything
-about a kind of device, so that another fleet needs another file and no other change.
+A profile is one YAML file, such as ``include/profiles/generators.yaml``. Another kind of device
+needs another file and no other change.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _SILENT_RULE = "silent"
-#: Names that rows, records or InfluxDB's results already use.
+#: Reserved names, which rows, records or InfluxDB's results use.
 _RESERVED = frozenset(
     {
         "time",
@@ -61,12 +61,12 @@ _RESERVED = frozenset(
         "since",
         "result",
         "table",
-        # Columns of the Flux that matches an optional field with the last reading.
+        # Columns of the Flux file that matches an optional field with the last reading.
         "whole",
         "part",
     }
 )
-#: A record of an alarm has this entry beside the device's id.
+#: Entry of an alarm record besides the device's id.
 _ALARM_ENTRY = "alarm"
 
 
@@ -108,7 +108,7 @@ class _Model(BaseModel):
 
 
 class MqttTopics(_Model):
-    """Where the devices publish. ``{id}`` is the level that carries a device's id."""
+    """Topics of the devices. ``{id}`` is the level with a device's id."""
 
     topic: Annotated[str, DeviceTopic()]
     status_topic: Annotated[str, DeviceTopic()]
@@ -125,12 +125,12 @@ class MqttTopics(_Model):
 
     @cached_property
     def readings_filter(self) -> str:
-        """Subscription that matches every device's readings."""
+        """Filter that matches every device's readings."""
         return self.readings_of("+")
 
     @cached_property
     def status_filter(self) -> str:
-        """Subscription that matches every device's presence."""
+        """Filter that matches every device's presence."""
         return self.status_of("+")
 
     def readings_of(self, device: str) -> str:
@@ -161,7 +161,7 @@ class Buckets(_Model):
 
 
 class FieldSpec(_Model):
-    """One number that a device reports."""
+    """A numeric field of a device's readings."""
 
     unit: Annotated[str, Text("text of 1 to 40 printable characters", longest=40)]
     required: Annotated[bool, Switch(from_text=False)] = True
@@ -169,7 +169,7 @@ class FieldSpec(_Model):
 
 
 class _TagValue(Text):
-    """Text that line protocol can carry."""
+    """Text that line protocol can represent."""
 
     def __init__(self) -> None:
         super().__init__("text of 1 to 200 printable characters that ends with no backslash")
@@ -183,7 +183,7 @@ class _TagValue(Text):
 
 
 class Silence(_Model):
-    """When a device that used to report counts as silent."""
+    """Times after which a known device counts as silent."""
 
     after: Annotated[timedelta, Lasting("1m", "7d")]
     known: Annotated[timedelta, Lasting("1m", "366d")]
@@ -230,7 +230,7 @@ class Profile(_Model):
     @classmethod
     def _destinations_differ(cls, value: KafkaTopics | Buckets) -> KafkaTopics | Buckets:
         for (one, mine), (other, yours) in combinations(dict(value).items(), 2):
-            # Kafka's metrics don't tell the two characters apart, so it refuses such pairs.
+            # Kafka's metrics do not distinguish the two characters, so Kafka refuses such pairs.
             if mine.replace(".", "_") == yours.replace(".", "_"):
                 msg = f"{one} ({mine}) and {other} ({yours}) must differ in more than . and _"
                 raise ValueError(msg)
@@ -278,12 +278,12 @@ class Profile(_Model):
 
     @cached_property
     def required_fields(self) -> tuple[str, ...]:
-        """Names of the fields that every reading carries, in the profile's order."""
+        """Names of the required fields, in the profile's order."""
         return tuple(name for name, spec in self.fields.items() if spec.required)
 
     @cached_property
     def counted_field(self) -> str:
-        """The field by which raw readings are counted: one that every reading has."""
+        """A required field, by which raw readings are counted."""
         return self.required_fields[0]
 
     @property

@@ -30,7 +30,7 @@ class _OrderedThresholds(Thresholds):
     @model_validator(mode="after")
     def _fail_is_worse(self) -> Self:
         low, high = (self.fail, self.warn) if self.low_is_bad else (self.warn, self.fail)
-        # Both are of one type: each subclass says which.
+        # Both have the same type, which each subclass defines.
         if low > high:  # type: ignore[operator]
             more = "less" if self.low_is_bad else "more"
             msg = f"fail must be {more} than warn, or equal to it"
@@ -39,14 +39,14 @@ class _OrderedThresholds(Thresholds):
 
 
 class ShareThresholds(_OrderedThresholds):
-    """Levels of a share that is bad if it is high."""
+    """Levels of a share for which high values are bad."""
 
     warn: Annotated[float, Number(0, 1)]
     fail: Annotated[float, Number(0, 1)]
 
 
 class LowShareThresholds(ShareThresholds):
-    """Levels of a share that is bad if it is low."""
+    """Levels of a share for which low values are bad."""
 
     low_is_bad: ClassVar[bool] = True
 

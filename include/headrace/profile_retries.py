@@ -1,4 +1,4 @@
-"""How often and how soon each stage is retried: the defaults, and what a profile may change."""
+"""Retries of each stage: the defaults, which a profile can change."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class _Model(BaseModel):
 
 
 class StageRetries(_Model):
-    """How often and how soon a stage is retried, and how long one try may take.
+    """Retries of one stage.
 
     Attributes
     ----------
     tries
-        Number of tries in all.
+        Total number of tries.
     delay
         Wait before the second try.
     backoff
-        Factor by which each further wait is longer.
+        Ratio of each wait to the one before.
     max_delay
         Longest wait.
     limit
@@ -52,17 +52,17 @@ class StageRetries(_Model):
 
     @property
     def longest_wait(self) -> timedelta:
-        """Sum of the waits between all tries, if each is as long as it can be."""
+        """Longest possible sum of the waits between all tries."""
         total, wait = timedelta(0), self.delay
         for _ in range(self.tries - 1):
-            # With a backoff, Airflow makes each wait up to twice as long, at random.
+            # With a backoff, Airflow lengthens each wait at random, up to a factor of two.
             total += min(2 * wait, self.max_delay) if self.backoff > 1 else wait
             wait = min(wait * self.backoff, self.max_delay)
         return total
 
 
 class Retries(_Model):
-    """Retries of each stage. A profile names what it changes; the rest keeps its default."""
+    """Retries of each stage. A profile contains only changes; other values are the defaults."""
 
     await_ingest: StageRetries = StageRetries(
         tries=4,
@@ -116,7 +116,7 @@ class Retries(_Model):
         return {**dict(default), **value}
 
 
-#: Retries of Airflow's clean-up, which belongs to no profile.
+#: Retries of Airflow's clean-up, which is independent of profiles.
 CLEANUP_RETRIES = StageRetries(
     tries=3,
     delay=timedelta(minutes=5),

@@ -1,4 +1,4 @@
-"""Alarm rules of a profile, and the parameters that their Flux files expect."""
+"""Alarm rules of a profile and the parameters of their Flux files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from headrace.errors import ConfigurationError
 
 __all__ = ["THRESHOLD_FLUX", "AlarmRule", "Name", "check_flux_files", "check_params"]
 
-#: The rule that comes with Headrace: a field is below or above a limit.
+#: The built-in rule: a field is below or above a limit.
 THRESHOLD_FLUX = "alarm_threshold.flux"
 _LIMITS = ("below", "above")
-#: Parameters that every Flux file receives; a rule must not replace them.
+#: Parameters that every Flux file receives and a rule must not replace.
 _GIVEN = frozenset(
     {
         "downsampled",
@@ -38,13 +38,13 @@ NameText = Text(
     "a letter, then letters, digits and underscores, at most 64 in all",
     r"[A-Za-z][A-Za-z0-9_]{0,63}",
 )
-#: A name of a field, tag, rule or parameter. Line protocol and Flux carry it without escapes.
+#: Name of a field, tag, rule or parameter, which line protocol and Flux need not escape.
 Name = Annotated[str, NameText]
 _LevelText = Text("text of 1 to 200 printable characters", longest=200)
 
 
 class Params(Check):
-    """Parameters of a Flux file: texts and finite numbers by name."""
+    """Parameters of a Flux file: text or finite numbers, by name."""
 
     def __init__(self) -> None:
         super().__init__("names with texts or finite numbers, such as {field: fuel, below: 500}")
@@ -91,9 +91,9 @@ class AlarmRule(BaseModel):
 
 
 def check_params(rule: AlarmRule, fields: Iterable[str]) -> None:
-    """Check the parameters of a rule that uses the built-in threshold.
+    """Check the parameters of a rule that uses the built-in Flux file.
 
-    What a Flux file of the user's own expects is not known here.
+    The parameters of other Flux files are unknown.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def check_flux_files(rules: Iterable[AlarmRule], folder: Path) -> None:
     Raises
     ------
     ConfigurationError
-        If one does not; the message names the rule and the file.
+        If a file is missing. The message names the rule and the file.
     """
     for rule in rules:
         if not (folder / rule.flux).is_file():

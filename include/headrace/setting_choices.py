@@ -1,4 +1,4 @@
-"""Settings that are one of several words."""
+"""Settings with a fixed set of values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class KafkaProtocol(StrEnum):
 
 
 class SaslMechanism(StrEnum):
-    """Mechanism by which Kafka checks a login."""
+    """SASL mechanism of a Kafka login."""
 
     PLAIN = "PLAIN"
     SCRAM_SHA_256 = "SCRAM-SHA-256"
@@ -58,7 +58,7 @@ class BundledServer(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """Lowest level of the log lines that are written."""
+    """Lowest level of written log lines."""
 
     DEBUG = "debug"
     INFO = "info"

@@ -1,4 +1,4 @@
-"""Rules about settings that only make sense together."""
+"""Rules about combinations of settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SSL = (KafkaProtocol.SSL, KafkaProtocol.SASL_SSL)
 def contradictions(settings: Settings) -> Iterator[str]:
     """Yield one sentence for each combination of settings that can't work.
 
-    The sentences name settings and never quote a secret.
+    The sentences name settings and never contain a secret.
     """
     if settings.heal_horizon > settings.raw_retention:
         yield (

@@ -1,7 +1,7 @@
-"""One frozen settings object, read from the environment (``HEADRACE_*``) and ``.env``.
+"""The settings, one frozen object from the environment (``HEADRACE_*``) and ``.env``.
 
-It is made in ``main()`` or inside a task, never at import. `headrace.setting_groups` holds
-the settings themselves.
+It is created in ``main()`` or in a task, never at import. `headrace.setting_groups` defines the
+single settings.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 ENV_PREFIX = "HEADRACE_"
-#: Addresses that a server listens on, and that nobody can connect to elsewhere.
+#: Addresses to listen on that are not usable as a destination.
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104
 
 
@@ -87,7 +87,7 @@ class Settings(
         env_file_encoding="utf-8",
         frozen=True,
         extra="ignore",
-        # A setting left empty in .env is one that was not set.
+        # An empty setting in .env counts as not set.
         env_ignore_empty=True,
     )
 
@@ -128,12 +128,12 @@ class Settings(
 
     @property
     def public_airflow_url(self) -> str:
-        """URL of Airflow's UI for links that people follow, without a slash at the end."""
+        """URL of Airflow's UI for links, without a slash at the end."""
         return (self.airflow_url or self.local_airflow_url).rstrip("/")
 
     @property
     def tokens_dir(self) -> Path:
-        """Folder of the tokens that `headrace provision` creates, one file each."""
+        """Folder of the token files that `headrace provision` creates."""
         return self.state_dir / "tokens"
 
     @property
@@ -167,7 +167,7 @@ GROUPS = tuple(
     if issubclass(base, BaseModel) and not issubclass(base, BaseSettings)
 )
 
-#: Settings that may also be given as the path of a file, in ``<NAME>_FILE``.
+#: Settings that can also be read from a file, named in ``<NAME>_FILE``.
 SECRETS = tuple(
     name
     for name, field in Settings.model_fields.items()
@@ -176,20 +176,20 @@ SECRETS = tuple(
 
 
 def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
-    """Read the settings from the environment, and from ``.env`` in the current folder.
+    """Read the settings from the environment and from ``.env`` in the current folder.
 
     Parameters
     ----------
     env_file
-        Another file instead of ``.env``. The environment wins over either.
+        Another file instead of ``.env``. The environment has priority over the file.
     **overrides
-        Settings by their name in lower case, over everything else.
+        Settings by lower-case name, with priority over everything else.
 
     Raises
     ------
     ConfigurationError
-        If a setting is wrong or unknown; the message names it. It never holds a value
-        of a secret.
+        If a setting is wrong or unknown. The message names it and never contains the value of a
+        secret.
     """
     if env_file is None:
         env_file = Path(".env")
@@ -208,7 +208,7 @@ def _variable(path: Iterable[str]) -> str:
 
 
 def _names_given(env_file: Path) -> dict[str, str]:
-    """All ``HEADRACE_*`` names that are set to something, and their values."""
+    """Return all ``HEADRACE_*`` variables with a value."""
     try:
         _refuse_odd_lines(env_file)
         in_file = DotEnvSettingsSource(Settings, env_file=env_file).env_vars
@@ -224,7 +224,7 @@ def _names_given(env_file: Path) -> dict[str, str]:
 
 
 def _refuse_odd_lines(env_file: Path) -> None:
-    """Refuse lines that are no setting, which the reader of ``.env`` passes over."""
+    """Refuse lines that are not settings, which the parser of ``.env`` ignores."""
     if not env_file.is_file():
         return
     with env_file.open(encoding="utf-8") as file:
@@ -244,7 +244,7 @@ def _refuse_unknown(names: Iterable[str]) -> None:
 
 
 def _reachable(host: str) -> str:
-    """Address at which this machine reaches a server of its own that listens everywhere."""
+    """Return the address at which this machine reaches a local server on all addresses."""
     return "127.0.0.1" if host in _WILDCARDS else host
 
 

@@ -1,4 +1,4 @@
-"""The state of an installation: every component is asked at once, with a time limit."""
+"""Collects the state of an installation from all components at once, with a time limit."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from headrace.storage.mqtt_address import MqttAddress
 
 __all__ = ["Status", "collect_status"]
 
-#: A component that has not answered by then is reported as such.
+#: Time limit for the answer of a component.
 _LIMIT_SECONDS = 2.0
 _CALL_SECONDS = 1.8
-#: A window that ended this recently is not missing yet.
+#: Time after a window's end before it counts as missing.
 _SETTLING = timedelta(minutes=1)
 _UP = "up"
-#: What to do about a component that is not up. `make up` and the containers use these names.
+#: Next step for each component that is not up.
 _NEXT_STEPS = {
     "mosquitto": "start the broker, or check HEADRACE_MQTT_HOST and HEADRACE_MQTT_PORT",
     "kafka": "start Kafka, or check HEADRACE_KAFKA_BOOTSTRAP",
@@ -49,28 +49,28 @@ _NEXT_STEPS = {
 }
 _AIRFLOW_STEP = "see the logs of Airflow; alerts, rows and alarms wait for it"
 
-#: A section of the status, and its values.
+#: A section of the status and its values.
 Answer = dict[str, dict[str, Any]]
 
 
 @dataclass
 class Status:
-    """What ``headrace status --json`` prints.
+    """Content of ``headrace status --json``.
 
-    A number that is not known is `None`, and the component it comes from is not up.
+    An unknown number is `None`; then its component is not up.
 
     Parameters
     ----------
     components
-        ``up``, or what is wrong, by component.
+        ``up`` or a problem, by component.
     mqtt, kafka, sink, windows, devices
         Numbers. Those of Kafka count offsets, which include transaction markers.
     lost
         Records that Kafka deleted before the sink wrote them: the newest of each partition.
     problems
-        What is wrong, each with what to do. A healthy installation has none.
+        Problems, each with the next step. A healthy installation has none.
     notices
-        What an operator should know, although nothing is wrong now.
+        Information for operators that does not make the installation unhealthy.
     """
 
     components: dict[str, str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Status:
         return not self.problems
 
     def add(self, answer: Answer) -> None:
-        """Take over what a component answered."""
+        """Add the answer of a component."""
         for section, values in answer.items():
             part: dict[str, Any] = getattr(self, section)
             for name, value in values.items():
@@ -110,7 +110,7 @@ class Status:
                     part[name] = value
 
     def as_dict(self) -> dict[str, Any]:
-        """The object that is printed."""
+        """Return the object for JSON."""
         return {
             "healthy": self.healthy,
             "problems": self.problems,
@@ -125,7 +125,7 @@ class Status:
 
 
 def collect_status(settings: Settings, profile: Profile) -> Status:
-    """Ask every component. A component that does not answer in time is reported."""
+    """Ask every component; report those that do not answer in time."""
     status = Status()
     kafka = Kafka.from_settings(settings)
     limit = timedelta(seconds=_CALL_SECONDS)
@@ -158,9 +158,9 @@ def collect_status(settings: Settings, profile: Profile) -> Status:
 
 
 def _answers(parts: dict[str, Callable[[], Answer]]) -> dict[str, Answer | str]:
-    """Ask all at once. What has not answered within the limit is left behind."""
+    """Ask all components at once; do not wait for answers after the limit."""
     answers: dict[str, Answer | str] = {}
-    # Threads of a pool would keep the process alive until the last of them ends.
+    # Threads of a pool would keep the process alive until all of them end.
     threads = []
     for name, part in parts.items():
 
@@ -185,7 +185,7 @@ def _outcome(part: Callable[[], Answer]) -> Answer | str:
 
 
 def _judge(status: Status, settings: Settings) -> None:
-    """Say what is wrong, and what to do about it."""
+    """Add problems with their next steps."""
     problems = status.problems
     for name, state in status.components.items():
         if state != _UP and not state.startswith("unknown"):
@@ -236,7 +236,7 @@ def _notice(status: Status) -> None:
             "the bridge started. Next: check its time synchronisation; see `clock jumped` in the "
             "bridge's log"
         )
-    # Both may have read the same records.
+    # Both can have read the same records.
     skipped = Counter(status.kafka["skipped"]) | Counter(status.kafka["skipped_by_bridge"])
     for topic, number in sorted(skipped.items()):
         notices.append(
@@ -253,7 +253,7 @@ def _connects(host: str, port: int) -> Answer:
 
 
 def _ask_broker(settings: Settings, limit: timedelta) -> Answer:
-    """Ask the broker what only it knows; a broker with logins does not tell."""
+    """Read the broker's statistics, which a broker with logins does not publish."""
     statistics = read_broker_statistics(MqttAddress.from_settings(settings), limit)
     return {"mqtt": {"dropped": (statistics or {}).get("dropped")}}
 
@@ -263,7 +263,7 @@ def _ask_influx(settings: Settings, profile: Profile, kafka: Kafka) -> Answer:
     begin = now - settings.heal_horizon
     with Influx(influx_address(settings, "airflow")) as influx:
         pipeline = make_pipeline(settings, profile, influx, kafka)
-        # Also those that ended just now: one of them may be the newest computed.
+        # Includes windows that have just ended: one of them can be the newest computed window.
         ended = expected_windows(begin, now, timedelta(0), pipeline)
         due = expected_windows(begin, now, _SETTLING, pipeline)
         markers = pipeline.store.markers(ended) if ended else {}
@@ -308,7 +308,7 @@ def _health_report(base: str) -> dict[str, Any]:
 
 
 def _own_state(name: str, report: dict[str, Any]) -> dict[str, str]:
-    """The state of a worker by its own word."""
+    """Return the state that a worker reports."""
     if report["healthy"]:
         return {name: _UP}
     problems = [
@@ -329,12 +329,12 @@ def _metrics(base: str) -> dict[str, Metric]:
 
 
 def _total(metrics: dict[str, Metric], name: str) -> int:
-    """The value of a metric, summed over its labels; 0 if the worker does not have it."""
+    """Return a metric, summed over its labels; 0 if the worker does not have it."""
     return sum(int(sample.value) for sample in metrics[name].samples) if name in metrics else 0
 
 
 def _by_topic(metrics: dict[str, Metric], name: str) -> dict[str, int]:
-    """The values of a metric with the label ``topic``, summed over its other labels."""
+    """Return a metric by its label ``topic``, summed over other labels."""
     totals: Counter[str] = Counter()
     for sample in metrics[name].samples if name in metrics else ():
         totals[sample.labels["topic"]] += int(sample.value)

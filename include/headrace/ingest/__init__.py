@@ -1,1 +1,1 @@
-"""Logic of the workers: long-running processes that move single readings."""
+"""Logic of the workers, the long-running processes that move single readings."""

@@ -1,4 +1,4 @@
-"""Growing pauses between attempts, so that a broken server is not flooded with connections."""
+"""Growing pauses between attempts, which protect a failing server from many connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Backoff"]
 
 
 class Backoff:
-    """Pauses that grow with each failure, each one shortened at random.
+    """Pauses that grow with each failure and are shortened at random.
 
     A connection resets the pauses only if it lasted. Otherwise a server that accepts
     and then drops every connection would be retried without a pause.
@@ -20,7 +20,7 @@ class Backoff:
     first, longest
         Limits of a pause, in seconds.
     factor
-        How much longer each pause is than the one before.
+        Ratio of each pause to the one before.
     good_after
         A connection that lasted this many seconds resets the pauses.
     clock
@@ -46,16 +46,16 @@ class Backoff:
         self._connected_at: float | None = None
 
     def connected(self) -> None:
-        """Note that a connection was made."""
+        """Record a successful connection."""
         self._connected_at = self._clock()
 
     def failed(self) -> float:
-        """Note a failed attempt or a lost connection.
+        """Record a failed attempt or a lost connection.
 
         Returns
         -------
         float
-            Seconds to wait: between half of the current pause and all of it.
+            Seconds to wait, from half of the current pause to all of it.
         """
         connected_at, self._connected_at = self._connected_at, None
         if connected_at is not None and self._clock() - connected_at >= self._good_after:

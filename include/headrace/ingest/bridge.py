@@ -1,4 +1,4 @@
-"""The bridge: from MQTT to Kafka, acknowledged only after Kafka's delivery report."""
+"""The bridge moves readings from MQTT to Kafka; it acknowledges after Kafka's confirmation."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _log = structlog.get_logger(__name__)
 
 _IDLE_SECONDS = 0.5
 _DELIVERY_SECONDS = 0.01
-#: A bridge that has had no room for this long leaves the broker until it has: an unread
-#: connection hides the broker's answers to pings.
+#: After this time without room in its buffer, the bridge disconnects until there is room,
+#: because it does not see the broker's answers to pings on an unread connection.
 _HOLD_SECONDS = 15.0
 
 
 class Bridge:
     """Moves readings from a broker's session to Kafka.
 
-    One loop: read from Kafka what it holds of the session, connect, process messages
-    until the connection ends, pause, and begin again. The buffer is bounded: without room
-    the bridge stops reading, and if that lasts it leaves the broker, which keeps the
-    session, until Kafka has caught up.
+    The loop: read the session's records from Kafka, connect, process messages until the
+    connection ends, pause, and start again. The buffer is bounded. If it is full, the bridge
+    stops reading. If that lasts, it disconnects until Kafka has caught up, while the broker
+    keeps the session.
 
     Parameters
     ----------
@@ -61,21 +61,21 @@ class Bridge:
     in_flight
         Messages between the broker and Kafka.
     recent
-        Messages that the broker may send again.
+        Messages that the broker may redeliver.
     recall
-        Reads what Kafka holds of the session.
+        Reads the session's records from Kafka.
     monitor, health
-        What the bridge reports about itself.
+        Metrics and health of the bridge.
     bridge
-        Name of the bridge, which is the name of its session.
+        Id of the bridge, which is the id of its session.
     stop
         Set when the bridge is to stop.
     drain_limit
         Time limit for stopping.
     broker_accepts
-        Finds out whether the broker accepts connections; never, if not given.
+        Checks whether the broker accepts connections. Optional.
     retirement
-        If given: empty the session, remove it from the broker, and end.
+        If given, empty the session, remove it from the broker, and exit.
     reconnect, taken_over
         Pauses after a lost connection, and after another client took the session.
     """
@@ -112,8 +112,8 @@ class Bridge:
         self._broker_accepts = broker_accepts
         self._retirement = retirement
         self._reconnect = reconnect or Backoff(0.2, 5.0)
-        # The first pause is shorter than `Retirement` waits, so that a bridge that still
-        # runs stops its own retirement.
+        # The first pause is shorter than the wait of `Retirement`, so that a bridge that still #
+        # runs interrupts its own retirement.
         self._taken_over = taken_over or Backoff(3.0, 30.0, good_after=60.0)
         self._was_connected = False
         self._had_session = False
@@ -130,17 +130,17 @@ class Bridge:
         self._full_since: float | None = None
 
     def run(self) -> None:
-        """Work until told to stop, then drain.
+        """Run until `stop` is set, then drain.
 
         Raises
         ------
         PermanentError
-            If the broker refuses the very first connection: a setting is wrong.
+            If the broker refuses the first connection, because a setting is wrong.
         NotRetiredError
-            If the session was to be retired and was not.
+            If the session could not be retired.
         FatalError
             If the producer failed permanently. Nothing more is delivered or acknowledged.
-            After a restart, the broker sends all unacknowledged messages again.
+            After a restart, the broker redelivers all unacknowledged messages.
         """
         try:
             while not self._done:
@@ -161,7 +161,7 @@ class Bridge:
         return emptied or self._stop.is_set()
 
     def _one_connection(self) -> float:
-        """Process messages for as long as one connection lasts.
+        """Process messages until the connection ends.
 
         Returns
         -------
@@ -177,12 +177,12 @@ class Bridge:
         except TransientError as exc:
             return self._lost(exc)
         except PermanentError as exc:
-            # A wrong login is for a person to correct. Once the login has worked, the
-            # broker is at fault, and is tried again like one that is away.
+            # A person must correct a wrong login. If the login has worked before, the broker is #
+            # at fault and is retried like an unavailable one.
             if not self._was_connected:
                 raise
             return self._lost(exc)
-        # Left on purpose: the buffer was full, Kafka is unavailable, or the bridge stops.
+        # Disconnected on purpose: the buffer was full, Kafka is unavailable, or the bridge stops.
         return self._reconnect.failed()
 
     def _connect_and_work(self) -> None:
@@ -192,7 +192,7 @@ class Bridge:
         if self._recovery.due:
             arrived = self._recovery.settle(resumed=resumed)
             if self._recovery.due:
-                # Kafka has become unavailable, or the bridge was told to stop.
+                # Kafka is unavailable, or the bridge stops.
                 self._leave(0.0)
                 return
             if arrived:
@@ -216,7 +216,7 @@ class Bridge:
             self._retirement.connected(resumed=resumed)
         _log.info("connected to the broker", session="resumed" if resumed else "new")
         if self._had_session and not resumed and self._retirement is None:
-            # What it had queued is gone, and only the broker knows how much that was.
+            # The queued messages are lost, and only the broker knows how many.
             _log.error("broker lost the session", bridge=self._bridge)
         self._had_session = True
         self._intake.connected(resumed=resumed)
@@ -232,7 +232,7 @@ class Bridge:
         self._health.note("shortfalls", [*self._session.shortfalls, *unmarked])
 
     def _turn(self) -> None:
-        """Go round once: receive, produce, acknowledge."""
+        """Run one round: receive, produce, acknowledge."""
         in_flight = self._in_flight
         full = in_flight.full
         published = self._session.receive(
@@ -240,7 +240,7 @@ class Bridge:
         )
         if published:
             self._take(published)
-        # Nothing to read, but delivery reports are due: wait for those.
+        # Nothing to read, but delivery reports are due, so wait for those.
         waiting = in_flight.count and not published
         self._outbox.poll(_DELIVERY_SECONDS if waiting else 0)
         self._intake.settle()
@@ -254,10 +254,10 @@ class Bridge:
         self._monitor.tick(connected=True)
 
     def _check_empty(self, retirement: Retirement) -> None:
-        """Find out whether the session to be retired is empty now."""
+        """Check whether the session to be retired is empty."""
         if not retirement.is_quiet(self._in_flight):
             return
-        # A broker that hangs is quiet, too. Its answer shows that it has sent everything.
+        # A hanging broker is quiet, too. Only an answer shows that it has sent everything.
         self._session.unsubscribe()
         late = self._session.receive(_IDLE_SECONDS)
         if late:
@@ -275,7 +275,7 @@ class Bridge:
             self._note_shortfalls()
 
     def _acknowledge(self) -> None:
-        """Acknowledge what Kafka has."""
+        """Acknowledge the messages that Kafka has confirmed."""
         ready = self._in_flight.acknowledgeable()
         if ready:
             self._recent.acknowledged(ready)
@@ -300,14 +300,14 @@ class Bridge:
     def _lost(self, exc: HeadraceError) -> float:
         self._health.problem("mqtt", str(exc))
         self._leave(0.0)
-        # While this bridge was away, another process may have used the session.
+        # While this bridge was disconnected, another process may have used the session.
         self._recovery.due = True
         return self._reconnect.failed()
 
     def _closed(self, exc: ConnectionClosedError) -> float:
-        """Tell a broker that died from one that gave the session to another client.
+        """Distinguish a broker that died from one that gave the session to another client.
 
-        mosquitto 2.0 closes the connection then, without the reason that MQTT 5 has for it.
+        In the second case, mosquitto 2.0 closes the connection without the reason of MQTT 5.
         """
         pause = self._lost(exc)
         if not self._broker_accepts():
@@ -325,7 +325,7 @@ class Bridge:
         return self._taken_over.failed()
 
     def _yield_session(self, exc: SessionTakenOverError) -> float:
-        """Leave the session to the client that took it, for some time."""
+        """Leave the session to the other client for some time."""
         problem = (
             f"another client took this session: HEADRACE_BRIDGE_ID {self._bridge} is in use "
             "twice. Stop one of the two bridges or give it an id of its own"
@@ -333,7 +333,7 @@ class Bridge:
         _log.error("session taken over by another client", bridge=self._bridge, problem=str(exc))
         self._health.problem("mqtt", problem)
         self._leave(0.0)
-        # The broker sends it to the other client: what is not in Kafka yet must not get there.
+        # The broker redelivers these to the other client, so they must not reach Kafka from here.
         self._intake.discard()
         self._recovery.due = True
         if self._retirement is not None:
@@ -342,7 +342,7 @@ class Bridge:
         return self._taken_over.failed()
 
     def _serve(self, seconds: float) -> None:
-        """Wait, and meanwhile continue to deliver to Kafka."""
+        """Wait, and continue to deliver to Kafka."""
         deadline = time.monotonic() + seconds
         while not self._stop.is_set() and (remaining := deadline - time.monotonic()) > 0:
             self._outbox.poll(min(remaining, _IDLE_SECONDS))
@@ -350,7 +350,7 @@ class Bridge:
             self._monitor.tick(connected=False)
 
     def _drain(self) -> None:
-        """Stop in order: receive nothing, deliver, acknowledge, leave."""
+        """Stop in order: stop receiving, deliver, acknowledge, disconnect."""
         deadline = time.monotonic() + self._drain_seconds
         while self._in_flight.count and (remaining := deadline - time.monotonic()) > 0:
             self._outbox.poll(min(remaining, _IDLE_SECONDS))

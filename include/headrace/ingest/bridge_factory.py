@@ -1,4 +1,4 @@
-"""Wires the bridge: the one place where its settings meet its clients."""
+"""Creates the bridge and its clients from the settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["bridge_subscriptions", "make_session", "run_bridge"]
 
 
 def bridge_subscriptions(settings: Settings, profile: Profile) -> tuple[Subscription, ...]:
-    """What the bridge subscribes to: readings, and the presence of their devices."""
+    """Return the bridge's subscriptions: readings and the presence of their devices."""
     readings = filters_within(profile.mqtt, settings.mqtt_topics)
     return (
         *(Subscription(item) for item in readings),
@@ -42,7 +42,7 @@ def bridge_subscriptions(settings: Settings, profile: Profile) -> tuple[Subscrip
 
 
 def make_session(settings: Settings, profile: Profile) -> MqttSession:
-    """Make the bridge's session at the broker, not yet connected."""
+    """Create the bridge's session at the broker without connecting."""
     return MqttSession(
         MqttAddress.from_settings(settings),
         settings.bridge_id,
@@ -55,7 +55,7 @@ def make_session(settings: Settings, profile: Profile) -> MqttSession:
 
 
 def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = False) -> None:
-    """Run a bridge until told to stop.
+    """Run a bridge until `stop` is set.
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ def run_bridge(settings: Settings, stop: threading.Event, *, retire: bool = Fals
     Raises
     ------
     PermanentError
-        If a setting is wrong: the message names it.
+        If a setting is wrong. The message names it.
     FatalError
-        If a new process must begin anew.
+        If a new process must be started.
     """
     profile = load_profile(settings.profile)
     kafka = Kafka.from_settings(settings)

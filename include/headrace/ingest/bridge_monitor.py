@@ -1,4 +1,4 @@
-"""What the bridge reports about itself, once a second."""
+"""Reports metrics and health of the bridge once a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.storage.records import SkippedRecords
 __all__ = ["BridgeMonitor"]
 
 _TICK_SECONDS = 1.0
-#: Kafka is reported as unavailable if it has confirmed nothing for this long.
+#: Kafka is reported as unavailable if it confirms nothing for this long.
 _SILENCE_SECONDS = 5.0
 
 
@@ -28,15 +28,15 @@ class BridgeMonitor:
     Parameters
     ----------
     intake
-        Knows about clocks and about records that Kafka does not accept.
+        Provides clock differences and records that Kafka does not accept.
     in_flight
         Messages between the broker and Kafka.
     bookmarks
         Offsets of the bridge's newest acknowledged messages.
     metrics, health
-        Where the report goes.
+        Targets of the report.
     skipped
-        Counts the records that were read and that Headrace did not write, if given.
+        Counts foreign records, if given.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class BridgeMonitor:
         self._progress = time.monotonic()
 
     def tick(self, *, connected: bool) -> None:
-        """Note that the loop runs; report if a second has passed.
+        """Record that the loop runs; report if a second has passed.
 
         Parameters
         ----------
         connected
-            Whether the bridge is connected and processes messages. Without that, an empty
-            buffer says nothing about Kafka.
+            Whether the bridge is connected and processes messages. Otherwise an empty buffer
+            does not show that Kafka is available.
         """
         self._health.beat()
         if time.monotonic() >= self._next_tick:
@@ -104,7 +104,7 @@ class BridgeMonitor:
         waiting = self._in_flight.count
         problem = self._intake.problem
         if problem is not None:
-            # Other records may still be delivered meanwhile.
+            # Other records can still be delivered.
             self._health.problem("kafka", problem)
         elif delivered or not waiting:
             self._progress = now

@@ -1,4 +1,4 @@
-"""The sink's commits: sent without waiting, and retried if they fail."""
+"""The sink's commits, sent asynchronously and retried if they fail."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _AGAIN_SECONDS = 0.5
 
 
 class Commits:
-    """Tracks up to where readings are written, and what of it is committed.
+    """Tracks the written and the committed offset of each partition.
 
-    The next commit makes up for a failed one. A failed commit is also retried without a
-    next one, because no more readings may come.
+    The next commit replaces a failed one. A failed commit is also retried by itself, in case no
+    more readings arrive.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ class Commits:
         self._again_at: float | None = None
 
     def written(self, offsets: Mapping[int, int]) -> None:
-        """Note by partition the offset before which everything is written."""
+        """Set the offsets, by partition, before which everything is written."""
         self._written.update(offsets)
 
     def drop(self, partitions: Iterable[int]) -> None:
-        """Commit nothing more for partitions that another sink has."""
+        """Stop committing for partitions of another sink."""
         for partition in partitions:
             self._written.pop(partition, None)
             self._confirmed.pop(partition, None)
@@ -52,7 +52,7 @@ class Commits:
             self.send(consumer)
 
     def send(self, consumer: Consumer, *, wait: bool = False) -> None:
-        """Commit what is written. Without `wait`, `report` receives the outcome."""
+        """Commit the written offsets. Without `wait`, `report` receives the outcome."""
         self._again_at = None
         positions = [
             TopicPartition(self._topic, partition, offset)
@@ -70,13 +70,13 @@ class Commits:
             self.report(exc.args[0], [])
 
     def report(self, error: KafkaError | None, positions: list[TopicPartition]) -> None:
-        """Receive the outcome of a commit, inside the consumer's ``poll``."""
+        """Receive the outcome of a commit. Runs inside the consumer's ``poll``."""
         for position in positions:
             error = error or position.error
             if error is None:
                 self._confirmed[position.partition] = position.offset
         if error is not None:
             if self._again_at is None:
-                # The readings are written. Reading them again would write the same points.
+                # The readings are written. Processing them again would write the same points.
                 _log.info("commit failed and is retried", problem=str(error_of(error)))
             self._again_at = time.monotonic() + _AGAIN_SECONDS

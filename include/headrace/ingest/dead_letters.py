@@ -1,4 +1,4 @@
-"""Sends what the sink could not store to the dead-letter topic."""
+"""Sends records that the sink could not store to the dead-letter topic."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ __all__ = ["DeadLetters", "Rejected", "Unstored"]
 _log = structlog.get_logger(__name__)
 
 _DETAIL_CHARACTERS = 500
-#: Longer than the producer itself retries.
+#: Time limit for delivery reports, longer than the producer's retries.
 _CONFIRM_SECONDS = 12.0
 _DELIVERY_MS = 10_000
-#: Headers that a dead letter takes over from its raw record.
+#: Headers that a dead letter copies from its raw record.
 _KEPT = (TIME_HEADER, "topic", "bridge", "packet_id", "taken_ns")
-#: Bytes that are kept of a key or header: a record of another program may have longer ones.
+#: Maximum length of a copied key or header, because foreign records can have longer ones.
 _KEPT_BYTES = 4096
-#: Lost ranges that ``/healthz`` names.
+#: Maximum number of lost ranges in ``/healthz``.
 _NAMED = 20
 
-#: A record that can't be stored, and why.
+#: A record that can't be stored, and the reason.
 Rejected = tuple[Record, Rejection]
 
 
 @dataclass
 class Unstored:
-    """What a write could not store.
+    """Result of a write, with the records that it could not store.
 
     Parameters
     ----------
     readings
-        Number of readings that InfluxDB took.
+        Number of readings that InfluxDB accepted.
     rejected
-        Records without a reading that can be stored.
+        Records whose reading can't be stored.
     lost
         Records that Kafka deleted before they were written.
     """
@@ -63,13 +63,13 @@ class Unstored:
 
     @property
     def payload_bytes(self) -> int:
-        """Memory that the payloads take."""
+        """Memory of the payloads, in bytes."""
         return sum(len(record.value) for record, _ in self.rejected)
 
 
 @dataclass(frozen=True)
 class _Letter:
-    """A record for the dead-letter topic; without a reason it is not a rejected reading."""
+    """A record for the dead-letter topic. A rejected reading has a reason."""
 
     key: bytes
     value: bytes
@@ -79,7 +79,7 @@ class _Letter:
     @classmethod
     def of(cls, record: Record, rejection: Rejection) -> _Letter:
         kept = dict(record.headers)
-        # A record without a time has the time of its arrival. `replay` needs it.
+        # A record without a time gets its time of arrival, which `replay` needs.
         kept.setdefault(TIME_HEADER, event_time(None, record.timestamp_ms))
         reason = rejection.reason.value
         headers: Headers = [
@@ -103,7 +103,7 @@ class DeadLetters:
     profile
         The kind of device.
     metrics, health
-        Where the sink reports.
+        Metrics and health of the sink.
     """
 
     def __init__(
@@ -123,14 +123,14 @@ class DeadLetters:
         health.fine("dead_letters")
 
     def send(self, unstored: Unstored) -> None:
-        """Send what a write could not store, however long it takes.
+        """Send the records that a write could not store; retry without a time limit.
 
         Raises
         ------
         FatalError
             If the producer is unusable.
         HeadraceError
-            If `give_up` was called before Kafka had everything.
+            If `give_up` was called before Kafka had confirmed everything.
         """
         for item in unstored.lost:
             self._report(item)
@@ -142,7 +142,7 @@ class DeadLetters:
         self._health.fine("dead_letters")
 
     def give_up(self) -> None:
-        """Make a waiting `send` end with an error."""
+        """Make a waiting `send` raise its error."""
         self._given_up.set()
 
     def close(self) -> None:
@@ -166,10 +166,10 @@ class DeadLetters:
         self._health.note("lost", [item.as_dict() for item in self._lost[-_NAMED:]])
 
     def _deliver(self, letters: list[_Letter]) -> None:
-        """Produce records, and wait for Kafka's delivery reports.
+        """Produce records and wait for Kafka's delivery reports.
 
-        Confirmed records are removed from the list. A record whose report did not arrive is
-        sent again, possibly twice: its header ``source`` shows that.
+        Confirmed records are removed from the list. A record without a report is sent again and
+        can then exist twice; both copies have the same header ``source``.
         """
         confirmed: set[int] = set()
         failures: list[HeadraceError] = []

@@ -1,4 +1,4 @@
-"""Produces records to Kafka, and handles those that Kafka does not accept."""
+"""Produces records to Kafka and handles the records that Kafka does not accept."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
 
-#: Makes a dead letter of a record that Kafka refuses permanently.
+#: Converts a record that Kafka refuses permanently to a dead letter.
 Refused = Callable[[InFlightMessage, Outgoing, HeadraceError], None]
 
 
 class _Retry(NamedTuple):
-    """A record to retry: Kafka did not accept it, for a reason outside the record."""
+    """A record to retry, because Kafka did not accept it for a reason outside the record."""
 
     due: float
     message: InFlightMessage
@@ -40,20 +40,20 @@ class Delivery:
     outbox
         Kafka's producers. Its ``poll`` must be called by the same thread.
     in_flight
-        Collects what was not delivered.
+        Collects undelivered messages.
     dead_letter_topic
-        Topic of the dead letters. A refused record of it is shortened; one of another topic is
-        handed to `refused`.
+        Topic of the dead letters. A refused dead letter is shortened; other refused records are
+        passed to `refused`.
     refused
-        Makes a dead letter of a refused record.
+        Converts a refused record to a dead letter.
     clock
         A monotonic clock, in seconds.
 
     Attributes
     ----------
     problem
-        Why Kafka does not accept some records until a person acts, and on which topic;
-        `None` if it accepts them.
+        Topic and reason if Kafka does not accept some records until a person acts; otherwise
+        `None`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Delivery:
         self._refused = refused
         self._clock = clock
         self._retries: list[_Retry] = []
-        #: Messages that a problem holds up, with its text.
+        #: Messages that wait because of a problem, with its text.
         self._held: dict[InFlightMessage, str] = {}
         self._next_look = 0.0
         self.problem: str | None = None
@@ -95,7 +95,7 @@ class Delivery:
                     headers=outgoing.headers,
                 )
             except BufferError:
-                # librdkafka's queue is full. Its limit is above ours, so this is soon over.
+                # librdkafka's queue is full. Its limit is above ours, so this does not last.
                 self._outbox.poll(0.1)
             except KafkaException as exc:
                 self._not_accepted(message, outgoing, exc.args[0], isolated=True)
@@ -104,13 +104,13 @@ class Delivery:
                 return
 
     def settle(self) -> None:
-        """Handle records that Kafka did not accept, and retry those that are due.
+        """Handle records that Kafka did not accept; retry those that are due.
 
         Raises
         ------
         FatalError
-            If the producer cannot continue. After a restart, the broker sends all
-            unacknowledged messages again.
+            If the producer cannot continue. After a restart, the broker redelivers all
+            unacknowledged messages.
         """
         undelivered = self._in_flight.undelivered
         while undelivered:
@@ -143,14 +143,14 @@ class Delivery:
         if not isinstance(mapped, RefusedError):
             self._retry(message, outgoing, mapped)
         elif not isolated:
-            # Kafka refuses a whole batch for one bad record. A record sent by itself is
+            # Kafka refuses a whole batch for one bad record. A record in its own batch is #
             # refused only if it is bad itself.
             message.isolated = True
             self.produce(message, outgoing)
         elif outgoing.topic != self._dead_letter_topic:
             self._refused(message, outgoing, mapped)
         elif outgoing.value:
-            # The topic's size limit is lower than provisioned: shorten the payload.
+            # The topic's size limit is lower than provisioned, so shorten the payload.
             self._shorten(message, outgoing, outgoing.value)
         else:
             self._retry(message, outgoing, mapped)
@@ -162,13 +162,13 @@ class Delivery:
     def _retry(self, message: InFlightMessage, outgoing: Outgoing, error: HeadraceError) -> None:
         self._retries.append(_Retry(self._clock() + _RETRY_SECONDS, message, outgoing))
         if isinstance(error, PermanentError):
-            # An operator must act: a topic or a permission is missing.
+            # An operator must act, because a topic or a permission is missing.
             text = f"topic {outgoing.topic}: {error}"
             self._held[message] = text
             self._say(self.problem or text)
 
     def _look_at_held(self) -> None:
-        """Find out whether the problem is over for every message it held up."""
+        """Check whether the problem is over for all waiting messages."""
         self._held = {message: text for message, text in self._held.items() if not message.done}
         texts = set(self._held.values())
         if self.problem not in texts:

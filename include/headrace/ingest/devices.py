@@ -14,21 +14,21 @@ __all__ = ["DeviceLimits"]
 _log = structlog.get_logger(__name__)
 
 _MINUTE = 60.0
-#: An id has at most this many bytes in UTF-8.
+#: Maximum length of an id, in bytes of UTF-8.
 _MAX_ID_BYTES = 4 * MAX_ID_CHARACTERS
 
 
 class DeviceLimits:
-    """Knows the accepted device ids, and limits how many are added.
+    """Tracks the accepted device ids and limits new ones.
 
-    It keeps only a hash of each id, so long ids take no more memory than short ones.
+    It keeps only a hash of each id, so the memory does not depend on the length of ids.
 
     Parameters
     ----------
     per_minute
         Number of new ids accepted per minute.
     in_all
-        Number of ids accepted until the bridge is restarted.
+        Total number of ids accepted until the bridge is restarted.
     clock
         A monotonic clock, in seconds.
     """
@@ -79,14 +79,14 @@ class DeviceLimits:
 
     @property
     def limits(self) -> str:
-        """Both limits, for the detail of a dead letter."""
+        """Return both limits as text for a dead letter."""
         return (
             f"{self._per_minute} new device ids a minute (HEADRACE_MAX_NEW_DEVICES) and "
             f"{self._in_all} in all (HEADRACE_MAX_DEVICES) are accepted"
         )
 
     def _take_allowance(self) -> bool:
-        """Take one new id from what the last minute has left."""
+        """Use one of the new ids that are left in this minute."""
         now = self._clock()
         refill = (now - self._filled_at) * self._per_minute / _MINUTE
         self._filled_at = now

@@ -1,4 +1,4 @@
-"""Devices whose clock is off."""
+"""Devices with a wrong clock."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from datetime import timedelta
 
 __all__ = ["Drift", "DriftWatch"]
 
-#: A device with a wrong clock is no longer listed if it has been quiet for this long.
+#: A device with a wrong clock is no longer listed after this time without a reading.
 _MEMORY_SECONDS = 600.0
-#: Limits the memory and the length of the report.
+#: Maximum number of devices, which limits the memory and the length of the report.
 _MAX_DEVICES = 10_000
 _CENTURY_NS = 100 * 365 * 86_400 * 10**9
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a device's clock is off.
+    """Difference between a device's clock and the bridge's.
 
     Parameters
     ----------
     seconds
         Positive if the device's clock is behind the bridge's.
     received
-        When its last reading was received, in seconds on a monotonic clock.
+        Time of its last reading, in seconds on a monotonic clock.
     """
 
     seconds: float
@@ -38,7 +38,7 @@ class DriftWatch:
     Parameters
     ----------
     limit
-        Greater differences are listed.
+        Larger differences are listed.
     clock
         A monotonic clock, in seconds.
     """
@@ -59,11 +59,11 @@ class DriftWatch:
             return
         # A JSON number can be larger than any float.
         seconds = min(max(lag_ns, -_CENTURY_NS), _CENTURY_NS) / 1e9
-        # Readings that waited in the device are late, too; its newest reading corrects this.
+        # Buffered readings look late, too; the device's newest reading corrects this.
         self._drifting[device] = Drift(seconds, self._clock())
 
     def devices(self) -> dict[str, Drift]:
-        """Devices whose clock is off, by id."""
+        """Return the devices with a wrong clock by id."""
         oldest = self._clock() - _MEMORY_SECONDS
         self._drifting = {
             device: drift for device, drift in self._drifting.items() if drift.received >= oldest

@@ -1,4 +1,4 @@
-"""Wires the sink: the one place where its settings meet its clients."""
+"""Creates the sink and its clients from the settings."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["make_codec", "run_sink"]
 _log = structlog.get_logger(__name__)
 
 _INFLUX_SECONDS = timedelta(seconds=10)
-#: Kafka answers the sink when it has so much, or after so long.
+#: Kafka answers a fetch when it has this much data, or after this time.
 _FETCH_BYTES, _FETCH_WAIT_MS = 64 * 1024, 100
 
 
 def make_codec(settings: Settings, profile: Profile) -> ReadingCodec:
-    """Make the codec that the settings and the profile describe."""
+    """Create the codec from the settings and the profile."""
     return ReadingCodec(
         profile,
         max_payload_bytes=settings.max_payload_bytes,
@@ -45,7 +45,7 @@ def make_codec(settings: Settings, profile: Profile) -> ReadingCodec:
 
 
 def run_sink(settings: Settings, stop: threading.Event) -> None:
-    """Run a sink until told to stop; raises as `run_bridge` does."""
+    """Run a sink until `stop` is set. Raises the errors of `run_bridge`."""
     profile = load_profile(settings.profile)
     kafka = Kafka.from_settings(settings)
     metrics = SinkMetrics()
@@ -58,7 +58,7 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
     commits = Commits(profile.topics.raw)
 
     def complain(error: KafkaError) -> None:
-        # librdkafka deals with the rest by itself, but a refused login stays refused.
+        # librdkafka handles other errors, but a refused login stays refused.
         problem = error_of(error)
         if isinstance(problem, AccessDeniedError):
             health.problem("kafka", str(problem))
@@ -72,9 +72,9 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
         session_timeout_ms=10_000,
         heartbeat_interval_ms=2_000,
         queued_max_messages_kbytes=settings.sink_buffer_bytes // 1024,
-        # As soon as there is room again: librdkafka would wait a second.
+        # Fetch as soon as there is room again; by default librdkafka waits a second.
         fetch_queue_backoff_ms=10,
-        # A fleet that sends steadily would have a fetch answered for every few readings.
+        # Without a minimum, a steady fleet would cause one fetch for every few readings.
         fetch_min_bytes=_FETCH_BYTES,
         fetch_wait_max_ms=_FETCH_WAIT_MS,
         **({"group_instance_id": settings.sink_id} if settings.sink_id else {}),

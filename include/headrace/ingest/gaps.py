@@ -1,7 +1,7 @@
-"""Notices that Kafka deleted records before the sink read them.
+"""Detects records that Kafka deleted before the sink read them.
 
-Kafka's retention does not wait for consumers. A consumer whose next record is deleted
-continues at the first record that is left, without an error.
+Kafka's retention does not wait for consumers. If its next record is deleted, a consumer
+continues at the first remaining record without an error.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _CALL_SECONDS = 5.0
 
 
 class GapDetector:
-    """Compares the offset of each fetched record with the one that should follow.
+    """Compares the offset of each fetched record with the expected one.
 
-    Offsets also jump at the markers of transactions. So a jump is a loss only as far as
-    Kafka's first offset has moved past it.
+    Offsets also jump at transaction markers. So a jump is a loss only up to Kafka's current
+    first offset.
 
     Parameters
     ----------
     topic
-        The topic that is read.
+        Topic of the records.
     """
 
     def __init__(self, topic: str) -> None:
@@ -38,7 +38,7 @@ class GapDetector:
 
     @property
     def ready(self) -> bool:
-        """Whether it is known where each partition should begin."""
+        """Whether the expected offset of each partition is known."""
         return not self._unknown
 
     def assigned(self, partitions: Iterable[int]) -> None:
@@ -46,14 +46,14 @@ class GapDetector:
         self._unknown.update(partitions)
 
     def drop(self, partitions: Iterable[int]) -> None:
-        """Forget partitions that now belong to another sink."""
+        """Remove partitions that now belong to another sink."""
         for partition in partitions:
             self._unknown.discard(partition)
             self._never_committed.discard(partition)
             self._expected.pop(partition, None)
 
     def learn(self, consumer: Consumer) -> None:
-        """Ask Kafka up to where the group has committed.
+        """Ask Kafka for the group's committed offsets.
 
         Raises
         ------
@@ -74,17 +74,17 @@ class GapDetector:
     def advance(
         self, consumer: Consumer, partition: int, offset: int, stop: int
     ) -> LostRecords | None:
-        """Note that the records from `offset` to before `stop` were fetched.
+        """Record that the offsets from `offset` to before `stop` were fetched.
 
         Returns
         -------
         LostRecords or None
-            The records before them that were deleted.
+            The deleted records before them, if any.
 
         Raises
         ------
         TransientError
-            If there is a jump, and Kafka does not say what its first offset is.
+            If there is a jump and Kafka does not report its first offset.
         """
         expected = self._expected.get(partition)
         self._expected[partition] = stop

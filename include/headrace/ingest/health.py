@@ -1,4 +1,4 @@
-"""A worker's ``/healthz`` and Prometheus metrics, on one port."""
+"""Serves a worker's ``/healthz`` and Prometheus metrics on one port."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Health", "serve_health"]
 
 _log = structlog.get_logger(__name__)
 
-#: A worker whose loop has not reported for this long hangs.
+#: A worker counts as hanging if its loop does not report for this long.
 _STALL_SECONDS = 30.0
 
 _StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 class Health:
-    """The state of each server that a worker depends on: fine, or what is wrong.
+    """The state of each dependency of a worker: up, or a problem.
 
     Each change is logged once.
 
@@ -34,7 +34,7 @@ class Health:
     worker
         Name of the worker.
     conditions
-        Names of its dependencies, such as ``kafka``. They begin as "starting".
+        Names of its dependencies, such as ``kafka``. Their first state is "starting".
     """
 
     def __init__(self, worker: str, conditions: Iterable[str]) -> None:
@@ -46,7 +46,7 @@ class Health:
         self._beat = time.monotonic()
 
     def note(self, name: str, value: object) -> None:
-        """Add something to the report that does not make the worker unhealthy."""
+        """Add information to the report that does not make the worker unhealthy."""
         self._notes[name] = value
 
     def beat(self) -> None:
@@ -54,12 +54,12 @@ class Health:
         self._beat = time.monotonic()
 
     def fine(self, condition: str) -> None:
-        """Report that a dependency works."""
+        """Report that a dependency is available."""
         if self._problems[condition] is not None:
             self._change(condition, None)
 
     def problem(self, condition: str, what: str) -> None:
-        """Report that a dependency does not work, and what is wrong."""
+        """Report a problem of a dependency."""
         if self._problems[condition] != what:
             self._change(condition, what)
 
@@ -75,7 +75,7 @@ class Health:
             _log.warning("dependency unavailable", condition=condition, problem=problem)
 
     def report(self) -> tuple[bool, dict[str, object]]:
-        """Whether the worker is healthy, and what ``/healthz`` answers."""
+        """Return whether the worker is healthy, and the content of ``/healthz``."""
         stalled = time.monotonic() - self._beat > _STALL_SECONDS
         with self._lock:
             conditions = {
@@ -95,7 +95,7 @@ class Health:
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, *args: object) -> None:
-        """Log nothing: a scrape comes every few seconds."""
+        """Log nothing, because there is a scrape every few seconds."""
 
 
 def serve_health(

@@ -1,4 +1,4 @@
-"""Messages between the broker and Kafka: counted, and acknowledged in order."""
+"""Counts the messages between broker and Kafka and acknowledges them in order."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from headrace.ingest.outbox import Outgoing
 
 __all__ = ["InFlight", "InFlightMessage", "Place", "Undelivered"]
 
-#: Memory that a message takes besides its payload and topic, in bytes. Both librdkafka and
-#: the bridge hold those two.
+#: Memory of a message besides payload and topic, in bytes. Both librdkafka and the bridge keep
+#: payload and topic.
 _OVERHEAD_BYTES = 1024
-#: With more messages in flight, packet ids could repeat among them: they wrap at 65,535.
+#: Maximum number of messages in flight. Packet ids wrap at 65,535 and must be unique.
 _MAX_MESSAGES = 16_384
 
-#: A message that Kafka did not accept, and why.
+#: A message that Kafka did not accept, and the reason.
 Undelivered = tuple["InFlightMessage", KafkaError]
-#: Replaces the record of a delivered message, so that its memory is freed.
+#: Replaces the record of a delivered message, to free its memory.
 _DELIVERED = Outgoing("", None, None, [])
 #: A topic's partition.
 Place = tuple[str, int]
-#: The place in Kafka is noted for one message in this many: asking for it costs time.
+#: Partition and offset are stored for one message in this many, because reading them is slow.
 _NOTE_EVERY = 64
 
 
 class InFlightMessage(msgspec.Struct, eq=False, gc=False):
-    """A message that was received from the broker.
+    """A message from the broker.
 
     Attributes
     ----------
     packet_id
-        Its MQTT packet id, 0 at QoS 0.
+        MQTT packet id, 0 at QoS 0.
     size
-        Memory that it takes until Kafka confirms it, in bytes.
+        Memory of the message until Kafka confirms it, in bytes.
     counts
-        The counts that its delivery changes.
+        Counters that its delivery changes.
     done
-        Whether Kafka confirmed it, or it needs no record.
+        Whether Kafka has confirmed it, or it needs no record.
     place, offset
-        Where it is in Kafka, noted for some of the messages.
+        Partition and offset in Kafka, stored for some messages.
     isolated
-        Whether it is sent in a batch of its own, because Kafka refused its batch.
+        Whether it is sent in its own batch, because Kafka refused an earlier batch.
     outgoing
-        Its record, until Kafka confirms it.
+        Record of the message until Kafka confirms it.
     """
 
     packet_id: int
@@ -73,12 +73,12 @@ class InFlightMessage(msgspec.Struct, eq=False, gc=False):
 
 
 class InFlight:
-    """Messages that were received and are not acknowledged yet.
+    """Received messages that are not acknowledged yet.
 
     Parameters
     ----------
     limit_bytes
-        Memory limit: at this many bytes the bridge stops receiving.
+        Memory limit in bytes at which the bridge stops receiving.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -90,17 +90,17 @@ class InFlight:
         self.undelivered: deque[Undelivered] = deque()
         #: Packet ids that were not acknowledged when the connection ended.
         self.unanswered: set[int] = set()
-        #: Offset in each partition up to which all messages are acknowledged.
+        #: Offset, by partition, up to which all messages are acknowledged.
         self.acknowledged_to: dict[Place, int] = {}
 
     @property
     def count(self) -> int:
-        """Messages that Kafka does not have yet."""
+        """Number of messages that Kafka has not confirmed."""
         return self._added - self.delivered
 
     @property
     def unacknowledged(self) -> int:
-        """Messages of this connection that are not acknowledged yet."""
+        """Number of messages of this connection that are not acknowledged."""
         return len(self._order)
 
     @property
@@ -114,14 +114,14 @@ class InFlight:
         return self.bytes < self._limit // 2 and len(self._order) < _MAX_MESSAGES // 2
 
     def add(self, packet_id: int, content_size: int) -> InFlightMessage:
-        """Add a message that goes to Kafka. It is acknowledged after those before it.
+        """Add a message for Kafka. It is acknowledged after the messages before it.
 
         Parameters
         ----------
         packet_id
-            Its MQTT packet id, 0 at QoS 0.
+            MQTT packet id, 0 at QoS 0.
         content_size
-            Length of its payload and topic, in bytes.
+            Length of payload and topic, in bytes.
         """
         size = 2 * content_size + _OVERHEAD_BYTES
         message = InFlightMessage(packet_id, size, self)
@@ -132,16 +132,16 @@ class InFlight:
         return message
 
     def add_ignored(self, packet_id: int) -> None:
-        """Add a message that needs no record: it is only acknowledged, in its turn."""
+        """Add a message without a record, which is only acknowledged, in order."""
         if packet_id:
             self._order.append(InFlightMessage(packet_id, 0, self, done=True))
 
     def add_redelivered(self, message: InFlightMessage) -> None:
-        """Add a message that the broker sent again: it is acknowledged again, not produced."""
+        """Add a redelivered message, which is acknowledged again but not produced."""
         self._order.append(message)
 
     def acknowledgeable(self) -> list[int]:
-        """Packet ids that may be acknowledged now, in the order the broker sent them.
+        """Return the packet ids to acknowledge now, in the broker's order.
 
         MQTT requires that order, so a message waits for those before it.
         """
@@ -164,6 +164,6 @@ class InFlight:
         self.bytes = 0
 
     def connection_lost(self) -> None:
-        """Forget the order: the broker will send everything unacknowledged again."""
+        """Reset the order, because the broker redelivers everything unacknowledged."""
         self.unanswered |= {message.packet_id for message in self._order}
         self._order.clear()

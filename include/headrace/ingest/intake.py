@@ -1,4 +1,4 @@
-"""One message from MQTT to Kafka: stamped, checked, and produced or rejected."""
+"""Processes MQTT messages: stamps and checks each one, then produces or rejects it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _RECEIVE_MAXIMUM = 1000
 
 
 class Intake:
-    """Takes messages from the broker to Kafka.
+    """Moves messages from the broker to Kafka.
 
     Parameters
     ----------
@@ -53,21 +53,21 @@ class Intake:
     in_flight
         Counts the messages in flight.
     recent
-        Recognises redeliveries, and numbers the messages.
+        Recognises redeliveries and numbers the messages.
     presence
-        Knows since when devices are online or offline.
+        Knows the presence of devices.
     metrics
         Counters.
     bridge
-        Name of the bridge, for the header.
+        Id of the bridge, for the header.
     max_clock_drift
-        A device whose clock is off by more counts as drifting.
+        Larger differences of a device's clock are reported.
     receive_maximum
         How many unacknowledged messages the broker may send.
     devices
         Limits the number of new devices.
     clock
-        Stamps the messages; the system's clock if not given. Its jumps are reported here.
+        Stamps the messages; by default the system clock. Its jumps are reported here.
 
     Attributes
     ----------
@@ -118,11 +118,11 @@ class Intake:
 
     @property
     def problem(self) -> str | None:
-        """Why Kafka does not accept some records until a person acts, and on which topic."""
+        """Topic and reason if Kafka does not accept some records until a person acts."""
         return self._delivery.problem
 
     def take(self, published: list[Publish]) -> None:  # noqa: C901, PLR0912 - hot, in one piece
-        """Process messages in their order.
+        """Process messages in order.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Intake:
         if self.unmarked.active:
             published = self.unmarked.sort_out(published)
         routes, in_flight, recent = self._routes, self._in_flight, self._recent
-        # They have arrived together; a nanosecond tells one from the next.
+        # The messages arrived together and get time stamps one nanosecond apart.
         first_ns = self._clock.take(len(published))
         for now_ns, (flags, packet_id, topic, payload) in enumerate(published, first_ns):
             if flags & DUP and packet_id:
@@ -187,37 +187,37 @@ class Intake:
         self._in_flight.unanswered.clear()
 
     def settle(self) -> None:
-        """Deal with records that Kafka did not accept, and retry those that are due.
+        """Handle records that Kafka did not accept; retry those that are due.
 
         Raises
         ------
         FatalError
-            If the producer cannot continue: nothing may be acknowledged any more.
+            If the producer cannot continue. Nothing may be acknowledged afterwards.
         """
         self._delivery.settle()
 
     def discard(self) -> None:
-        """Drop everything that Kafka does not have: the broker sends it to another client."""
+        """Discard unconfirmed messages, which the broker redelivers to another client."""
         self._outbox.discard()
         self._delivery.discard()
         self._in_flight.discard()
 
     def recalled(self) -> None:
-        """Continue after the newest message that was read from Kafka."""
+        """Continue after the newest message read from Kafka."""
         newest = self._recent.newest
         if newest is not None:
             self._clock.continue_after(newest.taken_ns)
 
     def drifting(self) -> dict[str, Drift]:
-        """Devices whose clock is off, by id."""
+        """Return the devices with a wrong clock by id."""
         self._metrics.devices.set(len(self._devices))
         return self._drift.devices()
 
     def _is_nothing(self, route: Route) -> bool:
-        """Whether a message without payload has nothing to say.
+        """Return whether a message without payload can be ignored.
 
-        In MQTT such a message only clears the retained one. On a status topic it also
-        clears the state of a known device.
+        In MQTT it only clears the retained message. On a status topic it also clears the state
+        of a known device.
         """
         return not route.is_status or route.key is None or route.key not in self._devices
 
@@ -228,7 +228,7 @@ class Intake:
         self._ignored.inc()
 
     def _accepts(self, route: Route, topic: bytes) -> bool:
-        """Whether the device may create something: it is known, or within the limits."""
+        """Return whether the device is known or within the limits for new devices."""
         if not route.accepted and route.key is not None and self._devices.accept(route.key):
             route.accepted = True
             self._routes.keep(topic, route)

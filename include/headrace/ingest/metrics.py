@@ -7,7 +7,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 __all__ = ["BridgeMetrics", "SinkMetrics"]
 
-# A counter starts with its process, whose start time is a metric already.
+# No `_created` metrics: the start time of the process is already a metric.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -23,7 +23,7 @@ class BridgeMetrics:
             registry=self.registry,
         )
         self.delivered = Counter(
-            "headrace_bridge_delivered", "Records that Kafka has", registry=self.registry
+            "headrace_bridge_delivered", "Records that Kafka has confirmed", registry=self.registry
         )
         self.rejected = Counter(
             "headrace_bridge_rejected",

@@ -1,4 +1,4 @@
-"""The bridge's Kafka producers: one that batches records, and one that sends each by itself."""
+"""The bridge's Kafka producers: one with batches, and one that sends records one by one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from headrace.storage.kafka import FatalErrors, Headers, Kafka, kafka_errors
 __all__ = ["Outbox", "Outgoing"]
 
 
-#: With 1,000 readings a second this makes 50 batches a second instead of 200.
+#: At 1,000 readings per second, this gives 50 batches per second instead of 200.
 _LINGER_MS = 20
-#: A missing topic is reported after this long; it may have been created a moment ago.
+#: A missing topic is reported after this time, because it may have just been created.
 _NEW_TOPIC_MS = 10_000
-#: Requests on the wire may take this long before they are given up.
+#: Time limit for requests in flight when records are discarded.
 _DISCARD_SECONDS = 2.0
 
 
 class Outgoing(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A record on its way to Kafka.
 
-    Kept until Kafka has it: a delivery report does not return the headers. It has no
-    timestamp, because Kafka stamps raw records and dead letters at their arrival.
+    It is kept until Kafka confirms it, because a delivery report does not return the headers. It
+    has no timestamp, because Kafka stamps raw records and dead letters on arrival.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Outgoing(msgspec.Struct, frozen=True, eq=False, gc=False):
     value, key
         Content of the record.
     headers
-        All of them readable text.
+        Headers, all of them text.
     """
 
     topic: str
@@ -63,13 +63,13 @@ class Outbox:
 
     @property
     def isolated(self) -> Producer:
-        """Sends each record in a batch of its own. Rarely needed, so made on first use."""
+        """Sends each record in its own batch. Rarely needed, so created on first use."""
         if self._isolated is None:
             self._isolated = self._make(batch_num_messages=1, linger_ms=0)
         return self._isolated
 
     def poll(self, seconds: float) -> None:
-        """Handle delivery reports, waiting at most this long for one.
+        """Handle delivery reports; wait at most this long for one.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class Outbox:
         self._fatal.check()
 
     def discard(self) -> None:
-        """Discard all records that Kafka has not confirmed, and create new producers.
+        """Discard all records that Kafka has not confirmed; create new producers.
 
         Waits briefly for requests that are already sent, so that their records reach Kafka.
         """
@@ -100,7 +100,7 @@ class Outbox:
 
     def _make(self, **settings: int) -> Producer:
         return self._kafka.producer(
-            # No time limit: a reading stays unacknowledged until Kafka has it.
+            # No time limit: a reading stays unacknowledged until Kafka confirms it.
             message_timeout_ms=0,
             queue_buffering_max_kbytes=self._buffer_kilobytes,
             queue_buffering_max_messages=100_000,

@@ -1,4 +1,4 @@
-"""Since when each device has been online or offline, as far as the bridge knows."""
+"""Tracks since when each device has been online or offline."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from headrace.storage.records import SkippedRecords, own_records
 
 __all__ = ["PresenceRegistry", "recorded_presence"]
 
-#: Limits the memory. Of further devices no state is remembered, so their `since` is the
-#: time of the newest message.
+#: Maximum number of devices, which limits the memory. For other devices, `since` is the time of
+#: the newest message.
 _MAX_DEVICES = 100_000
 
 
 class PresenceRegistry:
-    """Tells a new state of a device from a repeated one.
+    """Distinguishes a new state of a device from a repeated one.
 
-    The broker repeats retained messages to a new session, and a device sends `online` at
-    every connection. A repeated state keeps the time at which it began.
+    The broker repeats retained messages to a new session, and a device sends `online` at every
+    connection. A repeated state keeps its start time.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class PresenceRegistry:
         self._known = known
 
     def update(self, device: str, state: PresenceState, now: datetime) -> Presence:
-        """Note a device's state, and return it with the time at which it began."""
+        """Set a device's state; return it with its start time."""
         known = self._known.get(device)
         if known is not None and known.state is state:
             return known
@@ -45,7 +45,7 @@ class PresenceRegistry:
         return presence
 
     def forget(self, device: str) -> None:
-        """Forget a device."""
+        """Remove a device."""
         self._known.pop(device, None)
 
 
@@ -61,13 +61,12 @@ def recorded_presence(
     profile
         The kind of device.
     skipped
-        Counts the records that Headrace did not write, if given.
+        Counts foreign records, if given.
 
     Returns
     -------
     dict
-        The state by device id, of a limited number of devices; without those that were
-        cleared.
+        States by device id, without cleared ones and for a limited number of devices.
 
     Raises
     ------
@@ -95,7 +94,7 @@ def _changes(
 
 
 def parse_record(key: bytes, value: bytes, id_field: str) -> tuple[str, Presence | None]:
-    """Read a record of the status topic: the device, and its state or `None` if cleared.
+    """Parse a record of the status topic: the device, and its state or `None` if cleared.
 
     Raises
     ------

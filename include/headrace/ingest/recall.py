@@ -1,7 +1,7 @@
-"""Reads what Kafka already holds of a bridge's session, before any message is processed.
+"""Reads the records of a bridge's session from Kafka before any message is processed.
 
-The broker sends again what was not acknowledged. Kafka may hold some of it already: from
-this bridge before a restart, or from another process that used the same session.
+The broker redelivers unacknowledged messages. Some of them can already be in Kafka, from this
+bridge before a restart or from another process with the same session.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ __all__ = ["KafkaRecall", "Recall"]
 
 
 class Recall(Protocol):
-    """Reads what Kafka holds of a session, and tells the bridge's parts of it."""
+    """Reads the records of a session from Kafka and passes them to the parts of the bridge."""
 
     def read(self) -> int:
-        """Read what was added since the last call, and return how many messages that is."""
+        """Read the records added since the last call; return their number."""
 
     def apply(self, *, resumed: bool) -> None:
-        """Recognise from now on exactly what was read; nothing if the session is new."""
+        """Recognise redeliveries of the records that were read; none if the session is new."""
 
 
 class KafkaRecall:
-    """Reads a bridge's newest records: all of them once, then only what was added.
+    """Reads a bridge's newest records: all of them the first time, then only new ones.
 
     Parameters
     ----------
     kafka
         The cluster.
     bookmarks
-        Where to begin to read.
+        Offsets at which to start reading.
     profile
         The kind of device.
     bridge
-        Name of the bridge.
+        Id of the bridge.
     recent
         Recognises redeliveries.
     presence
-        Last known state of each device; filled in place.
+        Last known state of each device, updated in place.
     devices
-        Accepts the devices that Kafka has records of: they are not new.
+        Accepts the devices with records in Kafka, which are not new.
     skipped
-        Counts the records that Headrace did not write.
+        Counts foreign records.
     recalled
-        Called when `recent` was told what Kafka holds.
+        Called after `recent` is updated.
     """
 
     def __init__(
@@ -114,19 +114,19 @@ class KafkaRecall:
         return self._add(found)
 
     def start_of(self, topic: str) -> Offsets:
-        """Where to begin to read a topic."""
+        """Return the offsets at which to start reading a topic."""
         start = self._bookmarks.start_of(topic)
         for partition, offset in self._read_to.get(topic, {}).items():
             start[partition] = max(start.get(partition, 0), offset)
         return start
 
     def apply(self, *, resumed: bool) -> None:
-        """Recognise from now on exactly what was read; nothing if the session is new."""
-        # The numbers and the stamps continue, also in a new session.
+        """Recognise redeliveries of the records that were read; none if the session is new."""
+        # Numbers and time stamps continue, even in a new session.
         self._recent.reset(self._known)
         self._recalled()
         if not resumed:
-            # Packet ids of another session say nothing about this one.
+            # Packet ids of an earlier session are not comparable.
             self._recent.forget()
             self._known.clear()
 

@@ -1,4 +1,4 @@
-"""Retiring a bridge: its session is removed only once it is empty."""
+"""Retires a bridge: removes its session after the session is empty."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Retirement"]
 
 _log = structlog.get_logger(__name__)
 
-#: A session that has been quiet for this long is empty. Longer than a bridge that still
-#: runs waits before it takes its session back, so that it can't go unnoticed.
+#: A session counts as empty after this time without a message. A bridge that still runs takes its
+#: session back sooner, so it is noticed.
 _QUIET_SECONDS = 8.0
-#: A session that the broker did not have is empty; only what arrived since is awaited.
+#: A new session is empty, so only messages since its creation are awaited.
 _NEW_SESSION_SECONDS = 1.0
 _LEFT = (
     "Nothing was removed: the broker keeps what it still holds for the session. Run "
@@ -26,25 +26,25 @@ _LEFT = (
 
 
 class Retirement:
-    """Follows a session until it is empty, and confirms that it is gone.
+    """Tracks a session until it is empty and confirms its removal.
 
-    Empty is a state of its own: unsubscribed and confirmed by the broker, connected,
-    nothing received for some time, and everything received delivered and acknowledged. A
-    lost connection begins anew.
+    A session is empty if the bridge is connected, the broker has confirmed the UNSUBSCRIBE,
+    nothing was received for some time, and everything received is delivered and acknowledged. A
+    lost connection resets this.
 
     Parameters
     ----------
     session_exists
-        Asks the broker whether it still has the session.
+        Asks the broker whether the session exists.
     quiet_seconds
-        How long nothing may arrive before the session counts as empty.
+        Time without messages after which the session counts as empty.
     clock
         A monotonic clock, in seconds.
 
     Attributes
     ----------
     emptied
-        Whether the session was seen to be empty, and may be removed.
+        Whether the session was empty and can be removed.
     """
 
     def __init__(
@@ -64,29 +64,29 @@ class Retirement:
         self.emptied = False
 
     def connected(self, *, resumed: bool) -> None:
-        """Note a connection, and whether the broker had the session."""
+        """Record a connection, and whether the broker had the session."""
         self._lost = self._resumed and not resumed
         self._resumed = self._resumed or resumed
 
     def unsubscribed(self) -> None:
-        """Note that the broker queues nothing more for the session."""
+        """Record that the broker queues nothing more for the session."""
         self._quiet_since = self._clock()
 
     def received(self) -> None:
-        """Note that messages arrived."""
+        """Record that messages arrived."""
         if self._quiet_since is not None:
             self._quiet_since = self._clock()
 
     def disconnected(self) -> None:
-        """Note that the connection is gone."""
+        """Record that the connection is lost."""
         self._quiet_since = None
 
     def taken_over(self) -> None:
-        """Note that another client took the session."""
+        """Record that another client took the session."""
         self._taken_over = True
 
     def is_quiet(self, in_flight: InFlight) -> bool:
-        """Whether nothing has arrived for some time and everything is acknowledged."""
+        """Return whether nothing arrived for some time and everything is acknowledged."""
         if self._quiet_since is None:
             return False
         if in_flight.count or in_flight.unacknowledged:
@@ -95,7 +95,7 @@ class Retirement:
         return self._clock() - self._quiet_since > seconds
 
     def conclude(self, bridge: str) -> None:
-        """Confirm the removal; to be called after the bridge has left the broker.
+        """Confirm the removal. Call it after the bridge has disconnected.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Which device an MQTT topic belongs to, and which topic filters a bridge subscribes to."""
+"""Maps MQTT topics to devices, and determines the topic filters of a bridge."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from headrace.storage.mqtt_stream import MALFORMED_TOPIC
 
 __all__ = ["Route", "Router", "filters_within", "status_filters"]
 
-#: Limits the memory. A larger fleet has its topics parsed again now and then.
+#: Maximum number of cached topics. Topics of a larger fleet are sometimes parsed again.
 _MAX_ROUTES = 65_536
-#: Longer topics are parsed at every message, so that the routes take little memory.
+#: Longer topics are not cached, to limit the memory.
 _MAX_KEPT_TOPIC_BYTES = 2048
 
 
 @dataclass(slots=True, eq=False)
 class Route:
-    """What a topic says about its messages.
+    """Result of parsing a topic.
 
     Parameters
     ----------
     device
-        The device's id.
+        Id of the device.
     key
-        The same as Kafka's key; `None` if the topic names no device.
+        The id as Kafka key; `None` if the topic names no device.
     topic_header
-        The topic as a record's header.
+        The topic as a header of a record.
     is_status
         Whether the topic carries presence instead of readings.
     rejection
-        Why nothing from this topic can be stored, if so.
+        Reason if readings from this topic can't be stored.
     accepted
-        Whether the device is one that the bridge has accepted.
+        Whether the bridge has accepted the device.
     """
 
     device: str
@@ -51,17 +51,16 @@ class Route:
 
 
 class Router(dict[bytes, Route]):
-    """Finds the device in a topic: a dict that parses a topic which it does not have.
+    """Cache of routes by topic; a missing topic is parsed.
 
-    A route is kept only when `keep` says so. So only topics of accepted devices are kept,
-    whatever else is published.
+    Only `keep` adds a route, so the cache contains only topics of accepted devices.
 
     Parameters
     ----------
     topics
         The profile's topics.
     codec
-        Knows which ids can be stored.
+        Checks which ids can be stored.
     """
 
     def __init__(self, topics: MqttTopics, codec: ReadingCodec) -> None:
@@ -70,7 +69,7 @@ class Router(dict[bytes, Route]):
         self._codec = codec
 
     def __missing__(self, topic: bytes) -> Route:
-        """Parse a topic as it stands in the packet."""
+        """Parse the topic of a packet."""
         if topic == MALFORMED_TOPIC:
             rejection = Rejection(Reason.MALFORMED_PACKET, "the broker sent it more than once")
             return Route("", None, ("topic", b""), rejection=rejection)
@@ -93,7 +92,7 @@ class Router(dict[bytes, Route]):
         return Route(device, device.encode(), header, is_status)
 
     def keep(self, topic: bytes, route: Route) -> None:
-        """Keep a route for the messages that follow."""
+        """Cache a route for later messages."""
         if len(topic) > _MAX_KEPT_TOPIC_BYTES:
             return
         if len(self) >= _MAX_ROUTES:
@@ -116,7 +115,7 @@ def _matches(levels: list[str], template: list[str]) -> bool:
 
 
 def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that a bridge's own topic filters lie within the profile's topic, and are apart.
+    """Check that a bridge's topic filters are within the profile's topic and do not overlap.
 
     A broker sends a message once for each filter that matches it, so overlapping filters
     would store readings twice.
@@ -129,7 +128,7 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
     Raises
     ------
     ConfigurationError
-        If one does not, or two overlap.
+        If a filter is outside the profile's topic, or if two filters overlap.
     """
     template = topics.topic.split("/")
     for item in filters:
@@ -147,12 +146,12 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
 
 
 def status_filters(topics: MqttTopics, readings: Iterable[str]) -> tuple[str, ...]:
-    """Find the filters for the presence of the devices that filters of readings match.
+    """Return the presence filters for the devices that filters of readings match.
 
     Returns
     -------
     tuple of str
-        Filters that do not overlap. They may match more devices than the bridge has.
+        Filters that do not overlap. They can match devices of other bridges.
     """
     kept: list[str] = []
     for item in (_status_filter_of(topics, item) for item in readings):
@@ -164,13 +163,13 @@ def status_filters(topics: MqttTopics, readings: Iterable[str]) -> tuple[str, ..
 
 
 def _covers(wide: str, narrow: str) -> bool:
-    """Whether a filter matches every topic that another matches."""
+    """Return whether a filter matches every topic that another one matches."""
     pairs = zip(split_share(wide)[1].split("/"), split_share(narrow)[1].split("/"), strict=True)
     return all(level in ("+", other) for level, other in pairs)
 
 
 def _status_filter_of(topics: MqttTopics, readings_filter: str) -> str:
-    """The filter for the presence of the devices that a filter of readings matches."""
+    """Return the presence filter for the devices that a filter of readings matches."""
     share, bare = split_share(readings_filter)
     levels = bare.split("/")
     template = topics.topic.split("/")

@@ -1,4 +1,4 @@
-"""Recovers the session after a reconnect, so that no message is lost or stored twice."""
+"""Recovers the session after a reconnect, without losing or duplicating messages."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["SessionRecovery"]
 _log = structlog.get_logger(__name__)
 
 _IDLE_SECONDS = 0.5
-#: What was on its way to Kafka at the end of a connection has this long to arrive.
+#: Time for records in flight at the end of a connection to reach Kafka.
 _DELIVERY_LIMIT_SECONDS = 5.0
-#: What another process has sent to Kafka for this session arrives within this time. The
-#: wait repeats as long as something arrives, up to the limit.
+#: Time for another process's records of this session to reach Kafka. The wait repeats while
+#: records arrive, up to the limit.
 _SETTLE_SECONDS = 1.0
 _SETTLE_LIMIT_SECONDS = 15.0
 
 
 class SessionRecovery:
-    """Reads what Kafka holds of a session: before the connection, and again after it.
+    """Reads the records of a session from Kafka, before and after the connection.
 
     Parameters
     ----------
@@ -43,18 +43,18 @@ class SessionRecovery:
     in_flight
         Messages between the broker and Kafka.
     recall
-        Reads what Kafka holds of the session.
+        Reads the session's records from Kafka.
     monitor, health
-        What the bridge reports about itself.
+        Metrics and health of the bridge.
     stop
         Set when the bridge is to stop.
     serve
-        Waits some seconds, and meanwhile continues to deliver to Kafka.
+        Waits some seconds while delivery to Kafka continues.
 
     Attributes
     ----------
     due
-        Whether Kafka may hold messages of the session that the bridge does not know.
+        Whether Kafka can have records of the session that the bridge does not know.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class SessionRecovery:
         self.due = True
 
     def read(self) -> bool:
-        """Read what Kafka holds, however long it takes; false if told to stop.
+        """Read the session's records without a time limit; return false if `stop` is set.
 
-        To be called without a connection: this may take longer than the broker waits.
+        Call it while disconnected, because it can take longer than the keep-alive.
         """
-        # What is on its way to Kafka can be read there only after it has arrived.
+        # Records in flight can be read only after they have arrived.
         deadline = time.monotonic() + _DELIVERY_LIMIT_SECONDS
         while self._in_flight.count and time.monotonic() < deadline and not self._stop.is_set():
             self._serve(_IDLE_SECONDS)
@@ -95,7 +95,7 @@ class SessionRecovery:
             except FatalError:
                 raise
             except HeadraceError as exc:
-                # Also a missing topic: it may be about to be provisioned.
+                # Includes a missing topic, which may be provisioned soon.
                 self._health.problem("kafka", str(exc))
                 self._serve(backoff.failed())
             else:
@@ -105,10 +105,10 @@ class SessionRecovery:
         return False
 
     def settle(self, *, resumed: bool) -> list[Publish]:
-        """Read what reaches Kafka late, before the first message is processed.
+        """Read late records from Kafka before the first message is processed.
 
-        Whoever had the session until now may still have records on their way to Kafka.
-        The broker's messages stay in the socket meanwhile.
+        The previous owner of the session can still have records in flight. The broker's
+        messages wait in the socket.
 
         Parameters
         ----------
@@ -118,9 +118,8 @@ class SessionRecovery:
         Returns
         -------
         list
-            Messages that arrived all the same, with the broker's answers. If `due` is
-            still true, Kafka is unavailable or the bridge is to stop, and the connection
-            must not be used.
+            Messages that arrived with the broker's answers. If `due` is still true, Kafka is
+            unavailable or the bridge stops, and the connection must not be used.
 
         Raises
         ------
@@ -129,7 +128,7 @@ class SessionRecovery:
         """
         arrived: list[Publish] = []
         if resumed and self._in_flight.count:
-            # The broker sends it again. In a new session nobody would.
+            # The broker redelivers it. In a new session it would not.
             self._intake.discard()
         deadline = time.monotonic() + _SETTLE_LIMIT_SECONDS
         while resumed and not self._stop.is_set():

@@ -1,4 +1,4 @@
-"""Time stamps of readings that carry no time of their own."""
+"""Time stamps for readings without `time`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 __all__ = ["ClockJump", "StampClock"]
 
-#: Stamps may run ahead of the system clock by this much, so that they stay unique when
-#: that clock steps back a little. A difference above it is a jump.
+#: Stamps can be ahead of the system clock by this much, so that they stay unique if that clock
+#: steps back a little. A larger difference is a jump.
 _TOLERANCE_NS = 1_000_000_000
 
 
@@ -22,7 +22,7 @@ class ClockJump:
     seconds
         How far the clock jumped; negative if it jumped back.
     at_ns
-        What the clock showed after the jump, in nanoseconds since the epoch.
+        Time after the jump, in nanoseconds since the epoch.
     """
 
     seconds: float
@@ -30,19 +30,19 @@ class ClockJump:
 
 
 class StampClock:
-    """Gives every message a stamp that follows the system clock.
+    """Gives every message a time stamp that follows the system clock.
 
-    Stamps are unique as long as the system clock does not step back by more than a
-    second, and never more than a second ahead of it. If the clock jumps, the stamps jump
-    along: only the messages of the time while it was wrong get wrong stamps.
+    Stamps are unique unless the system clock steps back by more than a second. They are never
+    more than a second ahead of it. If the clock jumps, the stamps jump, too, so only messages
+    that arrive while the clock is wrong get wrong stamps.
 
     Parameters
     ----------
     wall_ns
         The system clock, in nanoseconds since the epoch.
     monotonic_ns
-        A clock that nobody sets, in nanoseconds. A jump shows as a change of the
-        difference between the two.
+        A monotonic clock, in nanoseconds. A jump changes the difference between the two
+        clocks.
     on_jump
         Called with each jump.
     """
@@ -61,7 +61,7 @@ class StampClock:
         self._continued_ns = 0
 
     def take(self, count: int) -> int:
-        """Reserve stamps that follow one another by a nanosecond, and return the first."""
+        """Reserve stamps one nanosecond apart; return the first."""
         now_ns = self.check()
         first_ns = now_ns
         if now_ns < self._next_ns <= now_ns + _TOLERANCE_NS:
@@ -70,7 +70,7 @@ class StampClock:
         return first_ns
 
     def check(self) -> int:
-        """Read the system clock, report a jump since the last look, and return the time."""
+        """Read the system clock, report a jump since the last check, and return the time."""
         now_ns = self._wall_ns()
         difference_ns = now_ns - self._monotonic_ns()
         jump_ns = difference_ns - self._difference_ns
@@ -82,8 +82,8 @@ class StampClock:
     def continue_after(self, stamp_ns: int) -> None:
         """Continue after the newest stamp of an earlier process.
 
-        A stamp far ahead of the clock is not followed: the clock was wrong then, or is wrong
-        now. It is reported as a jump, once.
+        A stamp far ahead of the clock is ignored, because the clock was wrong then or is wrong
+        now. It is reported once as a jump.
         """
         if stamp_ns == self._continued_ns:
             return
