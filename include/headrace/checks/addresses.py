@@ -175,6 +175,11 @@ def endpoints(bootstrap: str) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
+def is_everywhere(host: str) -> bool:
+    """Return whether a server with this address listens on all of them; no client can use it."""
+    return host in ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host is a loopback address, which only this machine can reach."""
     try:
