@@ -1,7 +1,8 @@
 """``docker-compose.yaml`` and ``make up`` are the same stack: neither changes alone.
 
-What Compose makes of the file is asked of Compose itself by ``native.compose_lint``; here it is
-compared with what ``make up`` would run, and nothing is started for it.
+``native.compose_lint`` lets Compose itself check the file, and ``tests/compose`` runs it. Here is
+what a running stack does not show: that settings, secrets, versions and configuration are complete
+and equal. Nothing is started.
 """
 
 from __future__ import annotations

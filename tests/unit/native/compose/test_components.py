@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-
-import pytest
 
 from headrace.settings import BundledServer
 from native import programs
 from native.airflow import init_commands
-from native.servers import Server
-from tests.support.compose import AIRFLOW, ONE_SHOTS, TOOLS, WORKERS, Compose
+from tests.support.compose import TOOLS, Compose
 from tests.support.installation import PROJECT
-
-
-def test_the_components_are_the_same(
-    compose: Compose, native_servers: Mapping[str, Server]
-) -> None:
-    assert set(compose.services) - ONE_SHOTS - TOOLS == set(native_servers)
 
 
 def test_servers_are_chosen_by_profiles(compose: Compose) -> None:
@@ -42,13 +32,6 @@ def test_env_starts_every_server_and_the_fleet(compose: Compose, env_file: Path)
         name for service in compose.services.values() for name in service.get("profiles", [])
     }
     assert set(chosen.split(",")) == everything - TOOLS
-
-
-@pytest.mark.parametrize("name", sorted((WORKERS | AIRFLOW) - ONE_SHOTS - TOOLS))
-def test_headrace_services_run_the_same_command(
-    name: str, compose: Compose, native_servers: Mapping[str, Server]
-) -> None:
-    assert compose.services[name]["command"] == list(native_servers[name].command[1:])
 
 
 def test_airflow_is_prepared_by_the_same_commands(compose: Compose) -> None:

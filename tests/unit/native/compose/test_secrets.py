@@ -8,7 +8,6 @@ import re
 
 from headrace.settings import SECRETS
 from tests.support.compose import AIRFLOW, WORKERS, Compose
-from tests.support.installation import PROJECT
 
 #: User and group of Airflow's image.
 OWNER = "50000:0"
@@ -88,19 +87,3 @@ def test_each_reader_sees_its_own_token_only(compose: Compose) -> None:
     for name in AIRFLOW:
         assert mounted.pop(name) == {f"{state}/tokens": ("airflow-token", True)}, name
     assert not any(mounted.values())
-
-
-def test_headrace_services_run_as_one_unprivileged_user(compose: Compose) -> None:
-    dockerfile = (PROJECT / "Dockerfile").read_text()
-    workers, airflow = dockerfile.split("AS airflow\n")
-    for target in (workers, airflow):
-        assert re.findall(r"(?m)^USER (.*)$", target)[-1] == OWNER
-        assert "/var/lib/headrace" in target
-    for name, service in compose.services.items():
-        assert "user" not in service, name
-        assert "no-new-privileges:true" in service["security_opt"], name
-        assert "privileged" not in service, name
-    for name in AIRFLOW | WORKERS:
-        assert compose.services[name]["cap_drop"] == ["ALL"], name
-    for name in WORKERS:
-        assert compose.services[name]["read_only"] is True, name

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from headrace.settings import Settings, load_settings
-from native.servers import LOOPBACK
+from headrace.settings import Settings
 from tests.support.compose import AIRFLOW, VARIABLE, WORKERS, Compose
 
 #: Settings that mean nothing inside a container, and why.
@@ -120,17 +119,6 @@ def test_simulated_devices_never_publish_to_a_broker_of_ones_own() -> None:
     assert "HEADRACE_MQTT_PORT" not in environment
 
 
-@pytest.mark.parametrize("name", sorted(AIRFLOW | WORKERS))
-def test_settings_are_accepted(
-    name: str, compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    environment = compose.environment(name)
-    for key, value in environment.items():
-        monkeypatch.setenv(key, value)
-    settings = load_settings(tmp_path / "none")
-    assert settings.installed_at.year > 1970
-
-
 def test_defaults_are_those_of_the_settings(compose: Compose) -> None:
     for name, defaults in compose.defaults().items():
         # A port, or a certificate, that is only passed on if it is set.
@@ -139,24 +127,6 @@ def test_defaults_are_those_of_the_settings(compose: Compose) -> None:
             continue
         field = Settings.model_fields[name.removeprefix("HEADRACE_").lower()]
         assert own == {INSIDE.get(name, str(field.default))}, name
-
-
-def test_published_ports_are_those_of_make_up() -> None:
-    defaults = {
-        name: field.default for name, field in Settings.model_fields.items() if "port" in name
-    }
-    published = {
-        name: {port for _, port in ports} for name, ports in Compose(LEAST_ENV).ports().items()
-    }
-    assert published == {
-        "mosquitto": {defaults["mqtt_port"]},
-        "kafka": {defaults["kafka_port"]},
-        "influxdb": {defaults["influx_port"]},
-        "mailbox": {defaults["mailbox_port"], defaults["smtp_port"]},
-        "bridge": {defaults["bridge_metrics_port"]},
-        "sink": {defaults["sink_metrics_port"]},
-        "airflow-api-server": {defaults["airflow_port"]},
-    }
 
 
 def test_ports_can_be_changed() -> None:
@@ -173,9 +143,3 @@ def test_ports_can_be_changed() -> None:
     compose = Compose({**LEAST_ENV, **changed})
     ports = {port for published in compose.ports().values() for _, port in published}
     assert ports == set(range(20001, 20009))
-
-
-def test_nothing_is_published_beyond_loopback(compose: Compose) -> None:
-    for name, ports in compose.ports().items():
-        assert {address for address, _ in ports} == {LOOPBACK}, name
-    assert not any("network_mode" in service for service in compose.services.values())

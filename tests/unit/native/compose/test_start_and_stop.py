@@ -27,40 +27,11 @@ def test_each_image_is_built_once(compose: Compose) -> None:
             assert builder in _all_before(compose, name), name
 
 
-def test_everything_starts_after_what_it_needs(compose: Compose) -> None:
-    healthy, done = "service_healthy", "service_completed_successfully"
-    needs = {
-        name: {other: need["condition"] for other, need in service.get("depends_on", {}).items()}
-        for name, service in compose.services.items()
-    }
-    api_server = {"airflow-api-server": healthy}
-    assert {name: need for name, need in needs.items() if need} == {
-        "provision": {"kafka": healthy, "influxdb": healthy},
-        "mosquitto": {"provision": done},
-        "bridge": {"provision": done, "mosquitto": healthy, "kafka": healthy},
-        "sink": {"provision": done, "kafka": healthy, "influxdb": healthy},
-        "simulate": {"bridge": healthy},
-        "airflow-init": {"postgres": healthy},
-        "airflow-api-server": {"airflow-init": done},
-        "airflow-scheduler": {**api_server, "provision": done},
-        "airflow-dag-processor": api_server,
-        "airflow-triggerer": api_server,
-    }
-
-
 def test_a_server_of_ones_own_replaces_each_server(compose: Compose) -> None:
     for name, service in compose.services.items():
         for other, need in service.get("depends_on", {}).items():
             is_server = other in set(BundledServer)
             assert need.get("required", True) == (not is_server), f"{name} needs {other}"
-
-
-def test_permanent_services_have_a_restart_policy_and_a_health_check(compose: Compose) -> None:
-    for name, service in compose.services.items():
-        for_ever = name not in ONE_SHOTS | TOOLS
-        assert (service.get("restart", "no") == "unless-stopped") == for_ever, name
-        # The fleet listens nowhere.
-        assert ("healthcheck" in service) == (for_ever and name != "simulate"), name
 
 
 def test_stop_times_are_those_of_make_up(
@@ -71,25 +42,6 @@ def test_stop_times_are_those_of_make_up(
     drain_limit = Settings.model_fields["drain_limit"].default.total_seconds()
     for name in ("bridge", "sink"):
         assert seconds(compose.services[name]["stop_grace_period"]) > drain_limit + 20, name
-
-
-def test_every_server_keeps_its_data(compose: Compose) -> None:
-    data = {
-        "mosquitto": "/mosquitto/data",
-        "kafka": "/var/lib/kafka/data",
-        "influxdb": "/var/lib/influxdb2",
-        "postgres": "/var/lib/postgresql/data",
-        "mailbox": "/tmp",  # noqa: S108 - a folder of the container's
-    }
-    for name, folder in data.items():
-        assert compose.mounts(name)[folder] == (f"{name}-data", False)
-    used = {
-        source
-        for name in compose.services
-        for source, _ in compose.mounts(name).values()
-        if not source.startswith(".")
-    }
-    assert used == compose.volumes
 
 
 def test_permanent_services_have_a_memory_limit(compose: Compose) -> None:
