@@ -24,6 +24,7 @@ from native.docs_profile import profile
 from native.docs_reference import (
     cli,
     dead_letter_reasons,
+    kafka_acls,
     make_targets,
     metrics,
     permanent_errors,
@@ -47,6 +48,7 @@ PIECES: dict[str, Callable[[], str]] = {
     "log-messages": log_messages,
     "retry-policies": retry_policies,
     "permanent-errors": permanent_errors,
+    "kafka-acls": kafka_acls,
     "benchmarks": benchmarks,
     "peers": peers,
 }

@@ -23,7 +23,9 @@ from headrace.ingest.metrics import BridgeMetrics, SinkMetrics
 from headrace.models.deadletter import Reason
 from headrace.models.window import rfc3339
 from headrace.orchestration.policies import STAGES, retry_cells, stage_policy
-from headrace.settings import ENV_PREFIX, GROUPS, SECRETS
+from headrace.profile import load_profile
+from headrace.settings import ENV_PREFIX, GROUPS, SECRETS, Settings
+from headrace.storage.kafka_acls import needed_acls
 from native.docs_tables import duration_text, table
 
 __all__ = [
@@ -163,3 +165,12 @@ def permanent_errors() -> str:
             for error in PermanentError.__subclasses__()
         ],
     )
+
+
+def kafka_acls() -> str:
+    """Every right of Headrace's Kafka user, with the names of the shipped profile."""
+    fields = Settings.model_fields
+    profile = load_profile(fields["profile"].default)
+    acls = needed_acls(profile, fields["bridge_id"].default)
+    rows = [[acl.operation, acl.resource, f"`{acl.name}`", acl.purpose] for acl in acls]
+    return table(["operation", "resource", "name", "who needs it"], rows)

@@ -200,7 +200,7 @@ class DeadLetters:
                 if error is None:
                     confirmed.add(number)
                 else:
-                    failures.append(error_of(error))
+                    failures.append(error_of(error, f"Write on topic {self._topic}"))
 
             return report
 
@@ -216,7 +216,7 @@ class DeadLetters:
                 self._producer.poll(0)
             self._producer.flush(_CONFIRM_SECONDS)
         except KafkaException as exc:
-            failures.append(error_of(exc.args[0]))
+            failures.append(error_of(exc.args[0], f"Write on topic {self._topic}"))
         except BufferError as exc:
             msg = f"a dead letter can't be produced: {exc}"
             raise ServerTimeoutError(msg) from exc

@@ -137,7 +137,7 @@ class Delivery:
     def _not_accepted(
         self, message: InFlightMessage, outgoing: Outgoing, error: KafkaError, *, isolated: bool
     ) -> None:
-        mapped = error_of(error)
+        mapped = error_of(error, f"Write on topic {outgoing.topic}")
         if isinstance(mapped, FatalError):
             raise mapped
         if not isinstance(mapped, RefusedError):

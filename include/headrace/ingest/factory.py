@@ -24,6 +24,7 @@ from headrace.settings import Settings
 from headrace.storage.influx import Influx, influx_address
 from headrace.storage.influx_readings import InfluxReadingStore, Patience
 from headrace.storage.kafka import FatalErrors, Kafka, error_of
+from headrace.storage.kafka_errors import consumer_acl
 
 __all__ = ["make_codec", "run_sink"]
 
@@ -59,7 +60,8 @@ def run_sink(settings: Settings, stop: threading.Event) -> None:
 
     def complain(error: KafkaError) -> None:
         # librdkafka handles other errors, but a refused login stays refused.
-        problem = error_of(error)
+        acl = consumer_acl(error, profile.topics.raw, profile.sink_group)
+        problem = error_of(error, acl)
         if isinstance(problem, AccessDeniedError):
             health.problem("kafka", str(problem))
 

@@ -20,6 +20,7 @@ from headrace.ingest.metrics import SinkMetrics
 from headrace.ingest.writes import Writes
 from headrace.profile import Profile
 from headrace.storage.kafka import FatalErrors, error_of
+from headrace.storage.kafka_errors import consumer_acl
 
 __all__ = ["Sink"]
 
@@ -84,6 +85,7 @@ class Sink:
         self._fatal = fatal
         self._commits = commits
         self._topic = profile.topics.raw
+        self._group = profile.sink_group
         self._open = batches
         self._writer = writer
         self._writes = writes
@@ -215,7 +217,7 @@ class Sink:
 
     def _report(self, error: KafkaError) -> None:
         """Report an error of librdkafka, which recovers by itself unless it is fatal."""
-        problem = error_of(error)
+        problem = error_of(error, consumer_acl(error, self._topic, self._group))
         if isinstance(problem, FatalError):
             raise problem
         self._health.problem("kafka", str(problem))

@@ -29,7 +29,7 @@ def committed_offsets(kafka: Kafka, topic: str, group: str, partitions: list[int
     consumer = kafka.consumer(group)
     try:
         asked = [TopicPartition(topic, partition) for partition in partitions]
-        with kafka_errors():
+        with kafka_errors(f"Describe on group {group}"):
             found = consumer.committed(asked, timeout=_CALL_SECONDS)
     finally:
         consumer.close()

@@ -15,12 +15,13 @@ from influxdb_client.service.setup_service import SetupService
 from headrace.errors import AccessDeniedError, ConfigurationError, MissingResourceError
 from headrace.profile import Profile
 from headrace.settings import Settings
+from headrace.storage.findings import Finding
 from headrace.storage.identity import installation_id, write_secret
 from headrace.storage.influx import Influx, InfluxAddress, influx_errors
+from headrace.storage.influx_own import bucket_retentions, check_own_influx, provision_own_influx
 
-__all__ = ["provision_influx"]
+__all__ = ["check_influx", "provision_influx"]
 
-_FOREVER = timedelta(0)
 _UNAUTHORIZED = 401
 _ADMIN_REFUSED = (
     "InfluxDB does not accept HEADRACE_INFLUX_ADMIN_TOKEN. If .env is newer than InfluxDB's data, "
@@ -37,7 +38,8 @@ def provision_influx(settings: Settings, profile: Profile) -> dict[str, str]:
     reads and writes the two other buckets. Tokens of other installations in the same
     organisation are left alone.
 
-    It may be interrupted at any point; the next run completes it.
+    It may be interrupted at any point; the next run completes it. With `HEADRACE_INFLUX_TOKEN`
+    no token is created, and buckets only if that token may.
 
     Returns
     -------
@@ -53,34 +55,20 @@ def provision_influx(settings: Settings, profile: Profile) -> dict[str, str]:
     TransientError
         If it can't be reached.
     """
-    if settings.influx_admin_token is None:
-        msg = "HEADRACE_INFLUX_ADMIN_TOKEN is not set: provisioning needs it. `make env` makes one"
-        raise ConfigurationError(msg)
-    address = InfluxAddress(
-        settings.influx_url,
-        settings.influx_org,
-        settings.influx_admin_token.get_secret_value(),
-        settings.influx_ca_file,
-    )
+    if settings.influx_token is not None:
+        return provision_own_influx(settings, profile)
     done: dict[str, str] = {}
-    with Influx(address) as influx, influx_errors(on_bad_request=ConfigurationError):
+    with (
+        Influx(_admin_address(settings)) as influx,
+        influx_errors(on_bad_request=ConfigurationError),
+    ):
         client = influx.client
         if SetupService(client.api_client).get_setup().allowed:
             _set_up(client, settings, profile)
             done[f"organisation {settings.influx_org}"] = "made"
-        try:
-            org_id = _org_id(client, settings.influx_org)
-        except ApiException as exc:
-            if exc.status != _UNAUTHORIZED:
-                raise
-            raise AccessDeniedError(_ADMIN_REFUSED) from exc
-        retentions = {
-            profile.buckets.raw: settings.raw_retention,
-            profile.buckets.downsampled: _FOREVER,
-            profile.buckets.quality: _FOREVER,
-        }
+        org_id = _admin_org_id(client, settings)
         bucket_ids = {}
-        for name, retention in retentions.items():
+        for name, retention in bucket_retentions(profile, settings).items():
             bucket_ids[name], done[f"bucket {name}"] = _bucket(client, org_id, name, retention)
         installation = installation_id(settings)
         for role, grants in _roles(profile).items():
@@ -93,6 +81,67 @@ def provision_influx(settings: Settings, profile: Profile) -> dict[str, str]:
             tokens = _Tokens(client, org_id, f"headrace {installation} {role}")
             done[f"token {role}"] = tokens.provide(wanted, path, inherited=f"headrace {role}")
     return done
+
+
+def check_influx(settings: Settings, profile: Profile) -> list[Finding]:
+    """Compare InfluxDB with what Headrace needs, and change nothing; raises as `provision_influx`.
+
+    With the operator token, `headrace provision` can create everything that is missing.
+    """
+    if settings.influx_token is not None:
+        return check_own_influx(settings, profile)
+    step = "headrace provision"
+    organisation = f"organisation {settings.influx_org}"
+    with (
+        Influx(_admin_address(settings)) as influx,
+        influx_errors(on_bad_request=ConfigurationError),
+    ):
+        client = influx.client
+        if SetupService(client.api_client).get_setup().allowed:
+            return [Finding(organisation, "missing", step)]
+        org_id = _admin_org_id(client, settings)
+        findings = [Finding(organisation)]
+        for name, retention in bucket_retentions(profile, settings).items():
+            bucket = _find_bucket(client, org_id, name)
+            seconds = int(retention.total_seconds())
+            if bucket is None:
+                findings.append(Finding(f"bucket {name}", "missing", step))
+            elif _seconds_of(bucket) != seconds:
+                said = f"kept for {_seconds_of(bucket)} s instead of {seconds} s"
+                findings.append(Finding(f"bucket {name}", said, step))
+            else:
+                findings.append(Finding(f"bucket {name}"))
+    for role in _roles(profile):
+        path = settings.tokens_dir / f"{role}.token"
+        there = path.exists()
+        findings.append(
+            Finding(f"token {role}") if there else Finding(f"token {role}", "missing", step)
+        )
+    return findings
+
+
+def _admin_address(settings: Settings) -> InfluxAddress:
+    if settings.influx_admin_token is None:
+        msg = (
+            "HEADRACE_INFLUX_ADMIN_TOKEN is not set: provisioning needs it. `make env` makes one. "
+            "For an InfluxDB that somebody else administers, set HEADRACE_INFLUX_TOKEN instead"
+        )
+        raise ConfigurationError(msg)
+    return InfluxAddress(
+        settings.influx_url,
+        settings.influx_org,
+        settings.influx_admin_token.get_secret_value(),
+        settings.influx_ca_file,
+    )
+
+
+def _admin_org_id(client: InfluxDBClient, settings: Settings) -> str:
+    try:
+        return _org_id(client, settings.influx_org)
+    except ApiException as exc:
+        if exc.status != _UNAUTHORIZED:
+            raise
+        raise AccessDeniedError(_ADMIN_REFUSED) from exc
 
 
 def _roles(profile: Profile) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -143,8 +192,7 @@ def _bucket(
         rules = [BucketRetentionRules(type="expire", every_seconds=seconds)]
         bucket = buckets.create_bucket(Bucket(name=name, org_id=org_id, retention_rules=rules))
         return str(bucket.id), "made"
-    present = bucket.retention_rules[0].every_seconds if bucket.retention_rules else 0
-    if present != seconds:
+    if _seconds_of(bucket) != seconds:
         bucket.retention_rules = [
             BucketRetentionRules(
                 type="expire",
@@ -156,6 +204,11 @@ def _bucket(
         buckets.update_bucket(bucket)
         return str(bucket.id), f"kept for {retention} from now on"
     return str(bucket.id), "there"
+
+
+def _seconds_of(bucket: Bucket) -> int:
+    """How long a bucket keeps its data; 0 means for ever."""
+    return int(bucket.retention_rules[0].every_seconds) if bucket.retention_rules else 0
 
 
 def _find_bucket(client: InfluxDBClient, org_id: str, name: str) -> Bucket | None:

@@ -1,10 +1,9 @@
-"""Kafka clients with the settings that the guarantees need, and our errors for theirs."""
+"""Kafka clients with the settings that the guarantees need."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,18 +19,13 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from headrace.errors import (
-    AccessDeniedError,
     ConfigurationError,
-    FatalError,
-    HeadraceError,
-    MissingResourceError,
     PermanentError,
-    RefusedError,
-    ServerTimeoutError,
     ServerUnavailableError,
     TransientError,
 )
 from headrace.settings import Settings
+from headrace.storage.kafka_errors import FatalErrors, error_of, kafka_errors, reason_of
 
 __all__ = [
     "FatalErrors",
@@ -46,121 +40,9 @@ __all__ = [
 #: Headers of a record to produce.
 Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 
-_LOGIN = (
-    "Are HEADRACE_KAFKA_USERNAME, HEADRACE_KAFKA_PASSWORD and HEADRACE_KAFKA_SASL_MECHANISM right?"
-)
-_CERTIFICATE = (
-    "Is HEADRACE_KAFKA_CA_FILE the CA of that broker, the broker's name in "
-    "HEADRACE_KAFKA_BOOTSTRAP the one in its certificate, and HEADRACE_KAFKA_PROTOCOL right?"
-)
-_RIGHTS = "The user in HEADRACE_KAFKA_USERNAME lacks the right"
-#: Refusals that a person must fix, and the settings to check.
-_DENIED = {
-    KafkaError._AUTHENTICATION: _LOGIN,  # noqa: SLF001 - how the library names its own codes
-    KafkaError._SSL: _CERTIFICATE,  # noqa: SLF001
-    KafkaError.SASL_AUTHENTICATION_FAILED: _LOGIN,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: _RIGHTS,
-    KafkaError.GROUP_AUTHORIZATION_FAILED: _RIGHTS,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: _RIGHTS,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: _RIGHTS,
-}
-_MISSING = frozenset(
-    {
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-    }
-)
-_ALL_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
-_SPENT = re.compile(r" \(after \d+ms in state .*\)$")
+_ALL_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - how the library names its own codes
 #: How often `Kafka.check_connection` looks for a refused login.
 _LOOK_SECONDS = 0.5
-_FATAL = KafkaError._FATAL  # noqa: SLF001
-#: Refusals caused by the record itself: Kafka never accepts this record.
-_REFUSED = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.INVALID_MSG,
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        # Another record of the same batch is at fault.
-        KafkaError._INVALID_DIFFERENT_RECORD,  # noqa: SLF001
-    }
-)
-_TIMED_OUT = frozenset(
-    {
-        KafkaError._TIMED_OUT,  # noqa: SLF001
-        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
-        KafkaError.REQUEST_TIMED_OUT,
-    }
-)
-
-
-def error_of(error: KafkaError) -> HeadraceError:
-    """Return our error for what librdkafka or a broker reports.
-
-    Only the error object that librdkafka hands to ``error_cb`` or raises knows whether
-    it is fatal: pass that object, not one made from its code.
-    """
-    # Without the duration of the attempt, or each attempt would be logged as a new problem.
-    text = f"Kafka: {error.name()}: {_SPENT.sub('', error.str())}"
-    code = error.code()
-    if error.fatal() or code == _FATAL:
-        return FatalError(f"{text}. The client is unusable, so the process must restart")
-    if code in _REFUSED:
-        return RefusedError(text)
-    if code in _DENIED:
-        return AccessDeniedError(f"{text}. {_DENIED[code]}")
-    if code in _MISSING:
-        return MissingResourceError(f"{text}. `headrace provision` makes topics")
-    if code in _TIMED_OUT:
-        return ServerTimeoutError(text)
-    return ServerUnavailableError(text)
-
-
-@contextmanager
-def kafka_errors() -> Iterator[None]:
-    """Convert exceptions of confluent-kafka to errors of ours."""
-    try:
-        yield
-    except KafkaException as exc:
-        raise error_of(exc.args[0]) from exc
-
-
-class FatalErrors:
-    """An ``error_cb`` that remembers the first fatal error of a client.
-
-    librdkafka reports a fatal producer error only here: calls that follow fail with
-    codes that look transient.
-
-    Parameters
-    ----------
-    also
-        Receives every error as well.
-    """
-
-    def __init__(self, also: Callable[[KafkaError], None] | None = None) -> None:
-        self._also = also
-        self._fatal: KafkaError | None = None
-
-    def __call__(self, error: KafkaError) -> None:
-        """Receive an error from librdkafka, inside ``poll`` or ``flush``."""
-        if self._fatal is None and isinstance(error_of(error), FatalError):
-            self._fatal = error
-        if self._also is not None:
-            self._also(error)
-
-    def check(self) -> None:
-        """Raise if the client is unusable.
-
-        Raises
-        ------
-        FatalError
-            If librdkafka reported a fatal error.
-        """
-        if self._fatal is not None:
-            raise error_of(self._fatal)
 
 
 class Record(NamedTuple):
@@ -312,7 +194,7 @@ class Kafka:
                     raise denied[0] from None
                 if time.monotonic() > deadline:
                     details = [error for error in reported if error.code() != _ALL_DOWN]
-                    said = f": {_SPENT.sub('', details[0].str())}" if details else ""
+                    said = f": {reason_of(details[0])}" if details else ""
                     msg = (
                         f"Kafka at {self.config['bootstrap.servers']} does not answer{said}. Are "
                         "HEADRACE_KAFKA_BOOTSTRAP and HEADRACE_KAFKA_PROTOCOL right?"

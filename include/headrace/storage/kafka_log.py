@@ -61,10 +61,11 @@ def partitions_of(consumer: Consumer, topic: str) -> list[int]:
     MissingResourceError
         If there is no such topic.
     """
-    with kafka_errors():
+    acl = f"Describe on topic {topic}"
+    with kafka_errors(acl):
         metadata = consumer.list_topics(topic, timeout=_CALL_SECONDS).topics[topic]
     if metadata.error is not None:
-        raise error_of(metadata.error)
+        raise error_of(metadata.error, acl)
     if not metadata.partitions:
         msg = f"topic {topic} has no partitions. `headrace provision` makes topics"
         raise MissingResourceError(msg)
@@ -207,8 +208,10 @@ def _ended(messages: Iterable[Message]) -> set[int]:
             continue
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             ended.add(message.partition() or 0)
-        elif not isinstance(error_of(error), TransientError):
-            raise error_of(error)
+        else:
+            problem = error_of(error, f"Read on topic {message.topic()}")
+            if not isinstance(problem, TransientError):
+                raise problem
     return ended
 
 

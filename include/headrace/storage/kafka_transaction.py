@@ -48,6 +48,7 @@ class Publisher:
     """
 
     def __init__(self, kafka: Kafka, name: str) -> None:
+        self._name = name
         self._producer: Producer = kafka.producer(
             transactional_id=name,
             transaction_timeout_ms=_TRANSACTION_LIMIT // timedelta(milliseconds=1),
@@ -58,7 +59,7 @@ class Publisher:
 
     def __enter__(self) -> Self:
         try:
-            with kafka_errors():
+            with kafka_errors(f"Write on transactional id {self._name}"):
                 # Without an open connection, librdkafka waits half a second before it looks
                 # for its coordinator again.
                 self._producer.list_topics(timeout=_CALL_SECONDS)
@@ -118,9 +119,9 @@ class Publisher:
             return
         failures: list[HeadraceError] = []
 
-        def report(error: KafkaError | None, _: Message) -> None:
+        def report(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                failures.append(error_of(error))
+                failures.append(error_of(error, f"Write on topic {message.topic()}"))
 
         try:
             self._producer.begin_transaction()
@@ -131,7 +132,11 @@ class Publisher:
             with suppress(KafkaException):
                 self._producer.abort_transaction(_CALL_SECONDS)
             # A delivery report says more than the failed commit.
-            cause = failures[0] if failures else error_of(exc.args[0])
+            cause = (
+                failures[0]
+                if failures
+                else error_of(exc.args[0], f"Write on transactional id {self._name}")
+            )
             if isinstance(cause, PermanentError):
                 raise cause from exc
             msg = f"nothing was published: {cause}"

@@ -59,7 +59,7 @@ class LostLedger:
         place = TopicPartition(
             lost.topic, lost.partition, lost.stop, metadata=msgspec.json.encode(kept).decode()
         )
-        with kafka_errors():
+        with kafka_errors(f"Read on group {self._group}"):
             self._consumer.commit(offsets=[place], asynchronous=False)
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ def recorded_losses(kafka: Kafka, profile: Profile, partitions: list[int]) -> li
     consumer = kafka.consumer(_group(profile))
     try:
         asked = [TopicPartition(profile.topics.raw, partition) for partition in partitions]
-        with kafka_errors():
+        with kafka_errors(f"Describe on group {_group(profile)}"):
             found = consumer.committed(asked, timeout=_CALL_SECONDS)
     finally:
         consumer.close()

@@ -13,6 +13,7 @@ from headrace.cli import app as commands
 from headrace.cli import login, provision  # noqa: F401 - they register themselves
 from headrace.errors import ConfigurationError, HeadraceError, ServerUnavailableError
 from headrace.storage import provision as provisioning
+from headrace.storage.findings import Finding
 
 runner = CliRunner()
 Run = Callable[..., Any]
@@ -72,6 +73,25 @@ def test_provision_shows_what_it_did_as_text(provisioned: list[dict[str, Any]]) 
     assert "topic [red]x" in done.output
     assert "no [red]Kafka yet" in done.output
     assert provisioned[0]["wait"].total_seconds() == 5
+
+
+@pytest.mark.parametrize("wait", ["0", "5"])
+def test_check_shows_what_to_do_and_ends_with_1(
+    wait: str, monkeypatch: pytest.MonkeyPatch, provisioned: list[dict[str, Any]]
+) -> None:
+    command = "kafka-topics.sh --create --topic [red]x " + "--config long=1 " * 20
+    found = [Finding("topic [red]x", "missing", f"{command}\nkafka-acls.sh"), Finding("bucket y")]
+    monkeypatch.setattr(provisioning, "check", lambda *_, **__: found)
+    done = runner.invoke(commands.app, ["provision", "--check", "--wait", wait])
+    assert done.exit_code == 1
+    # Each command is on one line, so that it can be copied.
+    assert done.output.splitlines()[-2:] == [command, "kafka-acls.sh"]
+    assert "topic [red]x" in done.output
+    monkeypatch.setattr(provisioning, "check", lambda *_, **__: found[1:])
+    done = runner.invoke(commands.app, ["provision", "--check", "--wait", wait])
+    assert done.exit_code == 0
+    assert "bucket y" in done.output
+    assert not provisioned
 
 
 @pytest.mark.parametrize(

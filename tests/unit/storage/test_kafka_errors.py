@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace.errors import FatalError, RefusedError, ServerTimeoutError, ServerUnavailableError
+from headrace.errors import (
+    AccessDeniedError,
+    FatalError,
+    RefusedError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 from headrace.storage.kafka import FatalErrors, error_of, kafka_errors
 
 OUT_OF_ORDER = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
@@ -50,3 +56,24 @@ def test_a_fatal_error_is_raised_as_a_new_object_each_time() -> None:
         raised.append(caught.value)
     assert raised[0] is not raised[1]
     assert len(reported) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "acl", "named"),
+    [
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "Write on topic x", "lacks Write on topic x"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "", "lacks a right on a topic"),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "", "lacks Read on a consumer group"),
+        (
+            KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            "Write on transactional id y",
+            "lacks Write on transactional id y",
+        ),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, "", "HEADRACE_KAFKA_PASSWORD"),
+        (KafkaError.UNSUPPORTED_SASL_MECHANISM, "", "HEADRACE_KAFKA_SASL_MECHANISM"),
+    ],
+)
+def test_a_refusal_names_the_right_or_the_settings(code: int, acl: str, named: str) -> None:
+    error = error_of(KafkaError(code), acl)
+    assert type(error) is AccessDeniedError
+    assert named in str(error)

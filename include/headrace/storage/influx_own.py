@@ -1,0 +1,231 @@
+"""An InfluxDB that somebody else administers: one token, and buckets that may be there already.
+
+Nothing here needs an operator token. Whether a token may read or write a bucket is found out
+by an empty query and an empty write, because a narrow token may not look at itself.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from datetime import timedelta
+
+from influxdb_client import BucketRetentionRules
+from influxdb_client.domain.bucket import Bucket
+from influxdb_client.rest import ApiException
+
+from headrace.checks.durations import duration_text
+from headrace.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    MissingResourceError,
+    RefusedError,
+)
+from headrace.profile import Profile
+from headrace.settings import Settings
+from headrace.storage.findings import Finding
+from headrace.storage.influx import Influx, InfluxAddress, influx_errors
+
+__all__ = ["bucket_retentions", "check_own_influx", "provision_own_influx"]
+
+_FOREVER = timedelta(0)
+_MISSING = "missing"
+_UNAUTHORIZED = 401
+_READS = "from(bucket: params.bucket) |> range(start: -1s) |> limit(n: 1)"
+
+
+def bucket_retentions(profile: Profile, settings: Settings) -> dict[str, timedelta]:
+    """Return how long each bucket keeps its data; zero means for ever."""
+    return {
+        profile.buckets.raw: settings.raw_retention,
+        profile.buckets.downsampled: _FOREVER,
+        profile.buckets.quality: _FOREVER,
+    }
+
+
+def provision_own_influx(settings: Settings, profile: Profile) -> dict[str, str]:
+    """Create missing buckets if `HEADRACE_INFLUX_TOKEN` may do so, and accept those that fit.
+
+    Returns
+    -------
+    dict
+        What was done, by name.
+
+    Raises
+    ------
+    AccessDeniedError
+        If InfluxDB does not accept the token.
+    MissingResourceError
+        If a bucket or a right is missing and the token may not create it.
+    TransientError
+        If InfluxDB can't be reached.
+    """
+    done = {}
+    with Influx(_address(settings)) as influx:
+        for name, retention in bucket_retentions(profile, settings).items():
+            found = list(_bucket_findings(influx, name, retention, settings))
+            missing = any(finding.state == _MISSING for finding in found)
+            if missing and _create(influx, name, retention):
+                done[f"bucket {name}"] = "made"
+                continue
+            if found:
+                problems = ", ".join(finding.state for finding in found)
+                msg = (
+                    f"InfluxDB's bucket {name}: {problems}. `headrace provision --check` says what "
+                    "an administrator must do"
+                )
+                raise MissingResourceError(msg)
+            done[f"bucket {name}"] = "there"
+    return done
+
+
+def check_own_influx(settings: Settings, profile: Profile) -> list[Finding]:
+    """Compare the buckets and the rights of `HEADRACE_INFLUX_TOKEN` with what Headrace needs.
+
+    It changes nothing.
+
+    Raises
+    ------
+    AccessDeniedError
+        If InfluxDB does not accept the token.
+    TransientError
+        If InfluxDB can't be reached.
+    """
+    findings: list[Finding] = []
+    with Influx(_address(settings)) as influx:
+        for name, retention in bucket_retentions(profile, settings).items():
+            found = list(_bucket_findings(influx, name, retention, settings))
+            findings += found or [Finding(f"bucket {name}")]
+    return findings
+
+
+def _address(settings: Settings) -> InfluxAddress:
+    if settings.influx_token is None:
+        msg = "HEADRACE_INFLUX_TOKEN is not set"
+        raise ConfigurationError(msg)
+    return InfluxAddress(
+        settings.influx_url,
+        settings.influx_org,
+        settings.influx_token.get_secret_value(),
+        settings.influx_ca_file,
+    )
+
+
+def _bucket_findings(
+    influx: Influx, name: str, retention: timedelta, settings: Settings
+) -> Iterator[Finding]:
+    """Yield what is wrong with a bucket or with the token's rights on it."""
+    what = f"bucket {name}"
+    if not _exists(influx, name, settings):
+        yield Finding(what, _MISSING, _create_command(name, retention, settings))
+        return
+    step = "have the owner of the token add it, or make a token: influx auth create --org {} {}"
+    for right, allowed in (("write", _may_write), ("read", _may_read)):
+        if not allowed(influx, name):
+            flags = f"--{right}-bucket ID"
+            yield Finding(
+                what,
+                f"the token may not {right} it",
+                step.format(shlex.quote(settings.influx_org), flags),
+            )
+    kept = _retention(influx, name)
+    if kept and (retention is _FOREVER or kept < retention):
+        wanted = duration_text(retention) if retention else "for ever"
+        seconds = int(retention.total_seconds())
+        yield Finding(
+            what,
+            f"kept for {duration_text(kept)} instead of {wanted}",
+            f"influx bucket update --id ID --retention {seconds}s",
+        )
+
+
+def _exists(influx: Influx, name: str, settings: Settings) -> bool:
+    try:
+        _write_nothing(influx, name)
+    except MissingResourceError as exc:
+        if "organization" in str(exc):
+            msg = f"InfluxDB has no organisation {settings.influx_org}: set HEADRACE_INFLUX_ORG"
+            raise ConfigurationError(msg) from exc
+        return False
+    except AccessDeniedError:
+        return True
+    return True
+
+
+def _may_write(influx: Influx, name: str) -> bool:
+    try:
+        _write_nothing(influx, name)
+    except AccessDeniedError:
+        return False
+    return True
+
+
+def _write_nothing(influx: Influx, name: str) -> None:
+    """Write no lines, which changes nothing and needs the right to write.
+
+    Raises
+    ------
+    AccessDeniedError
+        If the token may not write the bucket.
+    MissingResourceError
+        If the organisation or the bucket does not exist.
+    ConfigurationError
+        If InfluxDB does not know the token.
+    """
+    try:
+        influx.write(name, b"")
+    except RefusedError:
+        # Some versions want at least one line, and look at the rights first.
+        return
+    except AccessDeniedError as exc:
+        if isinstance(exc.__cause__, ApiException) and exc.__cause__.status == _UNAUTHORIZED:
+            msg = "InfluxDB does not accept HEADRACE_INFLUX_TOKEN: make a new token there"
+            raise ConfigurationError(msg) from exc
+        raise
+
+
+def _may_read(influx: Influx, name: str) -> bool:
+    try:
+        influx.run(_READS, {"bucket": name})
+    except (AccessDeniedError, MissingResourceError):
+        # InfluxDB hides buckets from those who may not read them.
+        return False
+    return True
+
+
+def _retention(influx: Influx, name: str) -> timedelta | None:
+    """Return how long a bucket keeps its data; `None` if for ever, or if it can't be seen."""
+    with influx_errors(on_bad_request=ConfigurationError):
+        found = influx.client.buckets_api().find_buckets(name=name).buckets
+    rules = found[0].retention_rules if found else []
+    return timedelta(seconds=rules[0].every_seconds) if rules else None
+
+
+def _create(influx: Influx, name: str, retention: timedelta) -> bool:
+    """Create a bucket; return whether the token may do so."""
+    buckets = influx.client.buckets_api()
+    seconds = int(retention.total_seconds())
+    rules = [BucketRetentionRules(type="expire", every_seconds=seconds)] if seconds else []
+    try:
+        with influx_errors(on_bad_request=ConfigurationError):
+            orgs = influx.client.organizations_api().find_organizations(org=influx.org)
+            # A token for buckets alone may not see the organisation, but buckets name it.
+            visible = [org.id for org in orgs] or [
+                bucket.org_id for bucket in buckets.find_buckets(limit=1).buckets
+            ]
+            if not visible:
+                return False
+            buckets.create_bucket(Bucket(name=name, org_id=visible[0], retention_rules=rules))
+    except AccessDeniedError:
+        return False
+    return True
+
+
+def _create_command(name: str, retention: timedelta, settings: Settings) -> str:
+    seconds = int(retention.total_seconds())
+    return shlex.join(
+        [
+            *("influx", "bucket", "create", "--name", name, "--org", settings.influx_org),
+            *(("--retention", f"{seconds}s") if seconds else ()),
+        ]
+    )
