@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headrace.checks.addresses import endpoints, is_everywhere
@@ -14,13 +15,16 @@ __all__ = [
     "broker_is_outside",
     "kafka_advertised",
     "outside_addresses",
-    "outside_problem",
+    "outside_contradictions",
 ]
 
 
-def outside_problem(settings: Settings) -> str | None:
-    """Say which setting would open a server without protection, or would have no effect."""
-    return _login_problem(settings) or _port_problem(settings) or _missing_problem(settings)
+def outside_contradictions(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for what would open a server without protection, or have no effect."""
+    for check in (_login_problem, _port_problem, _missing_problem):
+        problem = check(settings)
+        if problem is not None:
+            yield problem
 
 
 def broker_is_outside(settings: Settings) -> bool:
@@ -89,10 +93,4 @@ def _missing_problem(settings: Settings) -> str | None:
                 "HEADRACE_KAFKA_ADVERTISED to the host name and port that consumers use, such as "
                 f"kafka.example.com:{port}"
             )
-    if (settings.server_cert_file is None) != (settings.server_key_file is None):
-        given, missing = ("CERT", "KEY") if settings.server_cert_file else ("KEY", "CERT")
-        return (
-            f"HEADRACE_SERVER_{given}_FILE is set without HEADRACE_SERVER_{missing}_FILE. Set "
-            "both, or neither to use what `headrace certificate` makes"
-        )
     return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace.checks.addresses import endpoints, is_loopback
 from headrace.checks.durations import duration_text
+from headrace.outside import outside_contradictions
 from headrace.setting_choices import KafkaProtocol, SmtpSecurity
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def contradictions(settings: Settings) -> Iterator[str]:
     yield from _influx(settings)
     yield from _smtp(settings)
     yield from _postgres(settings)
+    yield from outside_contradictions(settings)
+    yield from half_a_certificate(
+        "HEADRACE_SERVER", settings.server_cert_file, settings.server_key_file
+    )
 
 
 def half_a_certificate(name: str, cert: Path | None, key: Path | None) -> Iterator[str]:

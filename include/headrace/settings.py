@@ -23,7 +23,6 @@ from pydantic_settings import (
 from headrace.checks.addresses import url_host
 from headrace.checks.explain import did_you_mean, explain
 from headrace.errors import ConfigurationError
-from headrace.outside import outside_problem
 from headrace.setting_choices import (
     BundledServer,
     KafkaProtocol,
@@ -96,13 +95,6 @@ class Settings(
         found = list(contradictions(self))
         if found:
             raise ValueError("; ".join(found))
-        return self
-
-    @model_validator(mode="after")
-    def _access_from_outside_is_guarded(self) -> Self:
-        problem = outside_problem(self)
-        if problem is not None:
-            raise ValueError(problem)
         return self
 
     @property
