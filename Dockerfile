@@ -21,6 +21,7 @@ RUN useradd --uid 50000 --gid 0 --home-dir /opt/headrace --no-create-home \
         --shell /usr/sbin/nologin headrace \
     && install --directory --owner 50000 --group 0 --mode 0750 /var/lib/headrace \
         /var/lib/headrace/tokens /var/lib/headrace-sink /var/lib/headrace-airflow \
+        /var/lib/headrace/certificates /var/lib/headrace-servers \
     && install --directory --owner 50000 --group 1883 --mode 2750 /var/lib/headrace/mqtt
 COPY --from=workers-build /opt/venv /opt/venv
 COPY --from=workers-build --chown=50000:0 /opt/headrace /opt/headrace

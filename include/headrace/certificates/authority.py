@@ -24,7 +24,7 @@ from headrace.checks.addresses import Host, is_everywhere
 from headrace.checks.values import NotAllowedError
 from headrace.errors import ConfigurationError
 
-__all__ = ["Authority", "certificate_names", "names_of"]
+__all__ = ["Authority", "certificate_names", "names_of", "write_file"]
 
 _CA_LIFETIME = timedelta(days=3650)
 #: Clocks of devices may be behind.
@@ -131,8 +131,8 @@ class Authority:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        _write(self._folder / "server.key", _pem(key), 0o600)
-        _write(self._folder / "server.crt", certificate.public_bytes(Encoding.PEM), 0o644)
+        write_file(self._folder / "server.key", _pem(key), 0o600)
+        write_file(self._folder / "server.crt", certificate.public_bytes(Encoding.PEM), 0o644)
         return expires
 
     def _make(self) -> None:
@@ -148,8 +148,8 @@ class Authority:
             .add_extension(_use(signs_certificates=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        _write(self._key_file, _pem(key), 0o600)
-        _write(self.certificate_file, certificate.public_bytes(Encoding.PEM), 0o644)
+        write_file(self._key_file, _pem(key), 0o600)
+        write_file(self.certificate_file, certificate.public_bytes(Encoding.PEM), 0o644)
 
     def _load(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         try:
@@ -215,7 +215,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write_file(path: Path, content: bytes, mode: int) -> None:
     """Write a file atomically, with this mode from the start."""
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,8 +15,6 @@ from headrace.cli.text import shown
 from headrace.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from headrace.settings import Settings
 
 __all__: list[str] = []
@@ -33,6 +32,13 @@ def certificate(
     show_ca: bool = typer.Option(
         False, "--show-ca", help="Print the CA certificate, for devices and consumers, and end."
     ),
+    export: Path | None = typer.Option(
+        None,
+        metavar="FOLDER",
+        file_okay=False,
+        help="Write the certificate and key in use into this folder, as mosquitto and Kafka read "
+        "them, and end.",
+    ),
 ) -> None:
     """Make or renew the certificate of the bundled broker and Kafka.
 
@@ -45,6 +51,9 @@ def certificate(
     folder = settings.certificates_dir
     if show_ca:
         sys.stdout.write(_ca_text(folder / "ca.crt"))
+        return
+    if export is not None:
+        _export(settings, export)
         return
     chosen = certificate_names(names or _last_names(folder / "server.crt"))
     authority = Authority(folder, datetime.now(UTC))
@@ -86,6 +95,22 @@ def _next_steps(settings: Settings, name: str, ca_file: Path, *, new: bool) -> l
         f"-P PASSWORD -q 1 -t {topic} -m READING"
     )
     return ["Next:", *(f"{number}. {step}" for number, step in enumerate(steps, start=1))]
+
+
+def _export(settings: Settings, folder: Path) -> None:
+    from headrace.certificates.authority import write_file
+    from headrace.certificates.served import server_certificate
+
+    certificate = server_certificate(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Servers may run as other users of this group.
+    for name, content in (
+        ("server.crt", certificate.chain),
+        ("server.key", certificate.key),
+        ("server.pem", certificate.key + certificate.chain),
+    ):
+        write_file(folder / name, content, 0o640)
+    sys.stdout.write(f"wrote the certificate of {', '.join(certificate.names)} to {folder}\n")
 
 
 def _ca_text(path: Path) -> str:

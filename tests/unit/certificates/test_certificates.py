@@ -127,6 +127,19 @@ def test_the_ca_can_be_printed(folder: Path) -> None:
     assert run("--show-ca").output == (folder / "ca.crt").read_text()
 
 
+def test_servers_of_other_users_get_a_copy(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "exported"
+    refused = run("--export", str(target))
+    assert isinstance(refused.exception, ConfigurationError)
+    run("broker.example.com")
+    assert run("--export", str(target)).exit_code == 0
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in target.iterdir()}
+    assert modes == dict.fromkeys(("server.crt", "server.key", "server.pem"), 0o640)
+    certificate, key = ((target / f"server.{end}").read_text() for end in ("crt", "key"))
+    assert (target / "server.pem").read_text() == key + certificate
+    assert certificate == (folder / "server.crt").read_text()
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "a b", "http://x", "x:8883", "*.example.com", "0.0.0.0", "::", "1.2.3", "fe80::1%eth0"],  # noqa: S104

@@ -20,9 +20,6 @@ NOT_HANDED_ON = {
     # Always on loopback outside, and on every address inside.
     "airflow_host",
     # docker/outside.yaml hands these on, and opens the servers to other machines.
-    "mqtt_listen",
-    "mqtt_websocket_listen",
-    "kafka_listen",
     "kafka_advertised",
     "server_cert_file",
     "server_key_file",
