@@ -8,8 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.apache.kafka.hooks.produce import KafkaProducerHook
-from airflow.sdk import BaseHook
+from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 from sqlalchemy.engine import URL
 
@@ -70,8 +69,7 @@ def open_pipeline(timeout: timedelta | Callable[[Profile], timedelta]) -> Iterat
 
 def kafka_config() -> dict[str, Any]:
     """Return librdkafka's settings from the Kafka Connection."""
-    hook = KafkaProducerHook(kafka_config_id=KAFKA_CONN_ID)
-    config: dict[str, Any] = hook.get_connection(KAFKA_CONN_ID).extra_dejson
+    config: dict[str, Any] = _connection(KAFKA_CONN_ID).extra_dejson
     if not config.get("bootstrap.servers"):
         msg = f"the Airflow Connection {KAFKA_CONN_ID} has no bootstrap.servers in its extra"
         raise ConfigurationError(msg)
@@ -115,14 +113,28 @@ def metadata_url() -> str | None:
     return url.render_as_string(hide_password=False)
 
 
+def _connection(conn_id: str) -> Connection:
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as exc:
+        msg = (
+            f"the Airflow Connection {conn_id} is missing: create it in Airflow's UI, or set "
+            f"AIRFLOW_CONN_{conn_id.upper()}. docs/own-airflow.md has examples"
+        )
+        raise ConfigurationError(msg) from exc
+
+
 def _influx_address() -> InfluxAddress:
     """Address of InfluxDB: host, port and schema of the Connection, ``org`` in its extra.
 
     The token is the Connection's password, or the content of the file that ``token_file``
     in its extra names.
     """
-    connection = BaseHook.get_connection(INFLUXDB_CONN_ID)
+    connection = _connection(INFLUXDB_CONN_ID)
     extra = connection.extra_dejson
+    if not connection.host:
+        msg = f"the Airflow Connection {INFLUXDB_CONN_ID} has no host"
+        raise ConfigurationError(msg)
     schema = connection.schema or "http"
     token = connection.password
     if not token:
@@ -137,7 +149,7 @@ def _influx_address() -> InfluxAddress:
             raise ConfigurationError(msg) from exc
     ca_file = extra.get("ca_file")
     return InfluxAddress(
-        f"{schema}://{url_host(connection.host or '')}:{connection.port or 8086}",
+        f"{schema}://{url_host(connection.host)}:{connection.port or 8086}",
         extra.get("org") or "headrace",
         token,
         Path(ca_file) if ca_file else None,
