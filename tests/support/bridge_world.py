@@ -18,15 +18,17 @@ from headrace.ingest import bridge as bridge_module
 from headrace.ingest import bridge_monitor as monitor_module
 from headrace.ingest import session_recovery as recovery_module
 from headrace.ingest.backoff import Backoff
+from headrace.ingest.bookmarks import Bookmarks
 from headrace.ingest.bridge import Bridge
 from headrace.ingest.bridge_monitor import BridgeMonitor
+from headrace.ingest.fingerprints import Fingerprint, digest_of
 from headrace.ingest.health import Health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox
 from headrace.ingest.presence import PresenceRegistry
-from headrace.ingest.redelivery import Bookmarks, Fingerprint, RecentPackets, digest_of
+from headrace.ingest.redelivery import RecentPackets
 from headrace.ingest.retirement import Retirement
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile

@@ -6,6 +6,7 @@ import threading
 from contextlib import closing
 from functools import partial
 
+from headrace.ingest.bookmarks import Bookmarks
 from headrace.ingest.bridge import Bridge
 from headrace.ingest.bridge_monitor import BridgeMonitor
 from headrace.ingest.devices import DeviceLimits
@@ -17,7 +18,7 @@ from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox
 from headrace.ingest.presence import PresenceRegistry
 from headrace.ingest.recall import KafkaRecall
-from headrace.ingest.redelivery import Bookmarks, RecentPackets
+from headrace.ingest.redelivery import RecentPackets
 from headrace.ingest.retirement import Retirement
 from headrace.ingest.routing import filters_within, status_filters
 from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES

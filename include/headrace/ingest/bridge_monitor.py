@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 
+from headrace.ingest.bookmarks import Bookmarks
 from headrace.ingest.health import Health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics
-from headrace.ingest.redelivery import Bookmarks
 from headrace.models.foreign import ForeignReason
 from headrace.models.window import rfc3339
 from headrace.storage.records import SkippedRecords

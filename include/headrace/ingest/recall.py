@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterable
 from heapq import nlargest
 from typing import Protocol
 
+from headrace.ingest.bookmarks import Bookmarks
 from headrace.ingest.devices import DeviceLimits
+from headrace.ingest.fingerprints import Fingerprint
 from headrace.ingest.presence import recorded_presence
-from headrace.ingest.redelivery import (
-    MEMORY,
-    Bookmarks,
-    Fingerprint,
-    RecentPackets,
-    recorded_packets,
-)
+from headrace.ingest.recorded_packets import recorded_packets
+from headrace.ingest.redelivery import MEMORY, RecentPackets
 from headrace.models.presence import Presence
 from headrace.profile import Profile
 from headrace.storage.kafka import Kafka

@@ -32,15 +32,17 @@ from hypothesis import strategies as st
 from headrace.ingest import bridge as bridge_module
 from headrace.ingest import bridge_monitor as monitor_module
 from headrace.ingest.backoff import Backoff
+from headrace.ingest.bookmarks import Bookmarks
 from headrace.ingest.bridge import Bridge
 from headrace.ingest.bridge_monitor import BridgeMonitor
+from headrace.ingest.fingerprints import fingerprint_of
 from headrace.ingest.health import Health
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.outbox import Outbox
 from headrace.ingest.presence import PresenceRegistry
-from headrace.ingest.redelivery import Bookmarks, RecentPackets, fingerprint_of
+from headrace.ingest.redelivery import RecentPackets
 from headrace.models.deadletter import MAX_DEAD_LETTER_BYTES
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile

@@ -13,11 +13,12 @@ import pytest
 from confluent_kafka import KafkaError
 
 from headrace.ingest.devices import DeviceLimits
+from headrace.ingest.fingerprints import Fingerprint
 from headrace.ingest.inflight import InFlight
 from headrace.ingest.intake import Intake
 from headrace.ingest.metrics import BridgeMetrics
 from headrace.ingest.presence import PresenceRegistry
-from headrace.ingest.redelivery import Fingerprint, RecentPackets
+from headrace.ingest.redelivery import RecentPackets
 from headrace.ingest.stamps import StampClock
 from headrace.models.deadletter import Oversized
 from headrace.models.reading import ReadingCodec

@@ -9,17 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.ingest import redelivery as module
+from headrace.ingest import recorded_packets as module
 from headrace.ingest.devices import DeviceLimits
+from headrace.ingest.fingerprints import Fingerprint, digest_of, fingerprint_of
 from headrace.ingest.inflight import InFlight
-from headrace.ingest.redelivery import (
-    MEMORY,
-    Fingerprint,
-    RecentPackets,
-    digest_of,
-    fingerprint_of,
-    recorded_packets,
-)
+from headrace.ingest.recorded_packets import recorded_packets
+from headrace.ingest.redelivery import MEMORY, RecentPackets
 from headrace.models.foreign import ForeignRecordError
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.records import SkippedRecords
