@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from headrace.models.alarm import AlarmChange, AlarmState, ChangeKey, read_change
+from headrace.models.alarm import AlarmChange, AlarmState, ChangeKey
 from headrace.stages.alarm_record import read_standing
+from headrace.storage.alarm_records import read_change
 from tests.support.installation import Installation
 from tests.support.ranges import MINUTE, hours_ago, windows
 

@@ -1,1 +1,1 @@
-"""Data formats in MQTT, Kafka and InfluxDB. No I/O."""
+"""Values and rules: readings, windows, rows, alarms. No I/O, and no format of a store."""

@@ -1,4 +1,4 @@
-"""Alarm changes: the values, and their records on the topic of alarms.
+"""Alarm changes: what they say, and what identifies them.
 
 How changes follow from stored rows is in `headrace.models.alarm_derivation`.
 """
@@ -9,21 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-import msgspec
-
-from headrace.models.foreign import ForeignReason, ForeignRecordError
-from headrace.models.own_json import device_of, integer_of, object_of, text_of, time_of
-from headrace.models.window import rfc3339
-from headrace.profile import Profile
-
 __all__ = [
     "SILENT",
     "AlarmChange",
     "AlarmState",
     "ChangeKey",
     "PublishedChange",
-    "change_value",
-    "read_change",
 ]
 
 #: The built-in rule: a known device sends nothing any more.
@@ -79,41 +70,3 @@ class PublishedChange:
 
     change: AlarmChange
     revision: int
-
-
-def change_value(profile: Profile, change: AlarmChange, revision: int) -> bytes:
-    """Return the value of a record on the topic of alarms: flat JSON."""
-    return msgspec.json.encode(
-        {
-            profile.id_field: change.device,
-            "rule": change.rule,
-            "alarm": change.level,
-            "state": change.state.value,
-            "since": rfc3339(change.since),
-            "window_start": rfc3339(change.window_start),
-            "revision": revision,
-        }
-    )
-
-
-def read_change(profile: Profile, key: bytes, value: bytes) -> PublishedChange:
-    """Parse a record on the topic of alarms.
-
-    Raises
-    ------
-    ForeignRecordError
-        If Headrace did not write it.
-    """
-    content = object_of(value)
-    state = text_of(content, "state")
-    if state not in set(AlarmState):
-        raise ForeignRecordError(ForeignReason.WRONG_VALUE, f"state is {state[:40]!r}")
-    change = AlarmChange(
-        device=device_of(content, profile.id_field, key),
-        rule=text_of(content, "rule"),
-        level=text_of(content, "alarm"),
-        state=AlarmState(state),
-        since=time_of(content, "since"),
-        window_start=time_of(content, "window_start"),
-    )
-    return PublishedChange(change, integer_of(content, "revision"))

@@ -17,13 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from headrace.models.alarm import (
-    SILENT,
-    AlarmChange,
-    AlarmState,
-    ChangeKey,
-    PublishedChange,
-)
+from headrace.models.alarm import SILENT, AlarmChange, AlarmState, ChangeKey, PublishedChange
 from headrace.models.silence import Gap, gaps_of, silence_changes
 from headrace.models.window import WindowRange
 from headrace.profile import Profile

@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 
-from headrace.models.alarm import ChangeKey, PublishedChange, read_change
+from headrace.models.alarm import ChangeKey, PublishedChange
 from headrace.models.foreign import ForeignReason, ForeignRecordError
-from headrace.models.row import PublishedRow, RowKey, read_row, starts_within
+from headrace.models.row import PublishedRow, RowKey
 from headrace.models.window import WindowRange, rfc3339
 from headrace.profile import Profile
 from headrace.stages.pipeline import Pipeline
+from headrace.storage.alarm_records import read_change
 from headrace.storage.kafka import Record
 from headrace.storage.kafka_log import read_topic
 from headrace.storage.records import SkippedRecords, own_records
+from headrace.storage.row_records import read_row, starts_within
 
 __all__ = ["published_changes", "published_rows"]
 

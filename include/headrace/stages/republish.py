@@ -13,10 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from headrace.models.alarm import change_value
 from headrace.models.difference import Difference, Published, difference
 from headrace.models.marker import NOT_PUBLISHED
-from headrace.models.row import row_value
 from headrace.models.window import WindowRange, ranges_of
 from headrace.profile import Profile
 from headrace.stages.alarm_history import read_history
@@ -24,8 +22,10 @@ from headrace.stages.pipeline import Pipeline
 from headrace.stages.published import published_changes, published_rows
 from headrace.stages.ranges import PIECE
 from headrace.stages.window_store import WindowStore
+from headrace.storage.alarm_records import change_value
 from headrace.storage.kafka_transaction import OutRecord, Publisher
 from headrace.storage.records import SkippedRecords
+from headrace.storage.row_records import row_value
 
 __all__ = ["Republished", "republish"]
 

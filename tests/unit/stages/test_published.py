@@ -9,15 +9,17 @@ from typing import Any, cast
 
 import pytest
 
-from headrace.models.alarm import AlarmChange, AlarmState, change_value
+from headrace.models.alarm import AlarmChange, AlarmState
 from headrace.models.foreign import ForeignReason
-from headrace.models.row import StoredRow, row_content, row_value
+from headrace.models.row import StoredRow, row_content
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
 from headrace.stages.pipeline import Pipeline
 from headrace.stages.published import published_changes, published_rows
+from headrace.storage.alarm_records import change_value
 from headrace.storage.kafka import Record
 from headrace.storage.records import SkippedRecords
+from headrace.storage.row_records import row_value
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

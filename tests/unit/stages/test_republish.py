@@ -11,13 +11,14 @@ from typing import Any, Self
 import pytest
 
 from headrace.errors import ServerUnavailableError
-from headrace.models.alarm import read_change
-from headrace.models.row import StoredRow, read_row
+from headrace.models.row import StoredRow
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
 from headrace.stages.downsample import downsample
 from headrace.stages.republish import Republished, republish
+from headrace.storage.alarm_records import read_change
 from headrace.storage.kafka import Record
+from headrace.storage.row_records import read_row
 from tests.support.stored_windows import StoredWindows
 
 MINUTE = timedelta(minutes=1)

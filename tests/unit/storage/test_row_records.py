@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.models.foreign import ForeignReason, ForeignRecordError
-from headrace.models.row import StoredRow, read_row, row_content, row_value, starts_within
+from headrace.models.row import StoredRow, row_content
 from headrace.models.window import WindowRange
 from headrace.profile import Profile
+from headrace.storage.row_records import read_row, row_value, starts_within
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)

@@ -11,15 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.models.alarm import (
-    AlarmChange,
-    AlarmState,
-    PublishedChange,
-    change_value,
-    read_change,
-)
+from headrace.models.alarm import AlarmChange, AlarmState, PublishedChange
 from headrace.models.foreign import ForeignReason, ForeignRecordError
 from headrace.profile import Profile
+from headrace.storage.alarm_records import change_value, read_change
 
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 CHANGE = AlarmChange(
