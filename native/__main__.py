@@ -91,7 +91,7 @@ def reset(
     Supervisor(stack.folder).shut_down()
     shutil.rmtree(stack.folder)
     begin_anew(ENV_FILE)
-    print(f"deleted {stack.folder}; `make up` begins anew")
+    print(f"deleted {stack.folder}; `make up` creates a new installation")
 
 
 def _existing_env() -> Path:

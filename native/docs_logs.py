@@ -68,7 +68,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         ),
     ),
     "range cut at the last window that has ended": (
-        "A run was started by hand for a range that reaches into the future.",
+        "A manual run was started for a range that ends in the future.",
         "Nothing; start another run for the rest later.",
     ),
     "records deleted before they were written": (
@@ -96,7 +96,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
     ),
     "triggerer did not answer within the time limit": (
-        "Airflow's triggerer hangs or does not run. The window is computed all the same.",
+        "Airflow's triggerer hangs or does not run. The window is still computed.",
         "Check the triggerer.",
     ),
     "unreadable Variable is ignored": (
@@ -144,7 +144,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
             "Kafka has been slow or unavailable for 15 s and the bridge's buffer is full. The "
             "broker queues the messages."
         ),
-        "Restore Kafka; the bridge reconnects by itself.",
+        "Restore Kafka; the bridge then reconnects.",
     ),
     "partitions lost": (
         (
@@ -186,7 +186,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         "Nothing. If it repeats, correct what `problem` says.",
     ),
     "worker failed unexpectedly and must be restarted": (
-        "An error that nobody expected. The log has its traceback. The supervisor restarts it.",
+        "An unexpected error. The log has its traceback. The supervisor restarts it.",
         "Report the traceback.",
     ),
 }

@@ -1,7 +1,7 @@
 """Writes ``.env``: the settings of an installation, with new secrets.
 
-`make env` runs this module by itself, so that users of Docker need not install anything: it
-imports nothing but the standard library, and works with Python 3.9.
+`make env` runs this module alone, so that users of Docker need not install anything: it
+imports only the standard library and works with Python 3.9.
 """
 
 from __future__ import annotations

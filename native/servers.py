@@ -61,11 +61,11 @@ class Server:
     environment
         On top of the environment that is there.
     files
-        Its configuration: when it changes, the server has to be started anew.
+        Its configuration files. If one changes, the server must be restarted.
     ready
         Whether it answers.
     user
-        Whom to run it as; the current user if `None`.
+        User to run it as; the current user if `None`.
     stop_signal
         What tells it to stop.
     stop_seconds

@@ -132,7 +132,7 @@ class MqttSettings(BaseModel):
         Field(
             timedelta(days=30),
             description="How long the broker keeps the bridge's session, and queues readings for "
-            "it, while the bridge is away. 4294967295s means for ever.",
+            "it, while the bridge is disconnected. 4294967295s means without limit.",
         )
     )
     mqtt_receive_maximum: Annotated[int, Whole(1, 65535)] = Field(
@@ -251,7 +251,7 @@ class InfluxSettings(BaseModel):
         None,
         description="One token for provisioning, sink and Airflow, instead of the operator token "
         "and of those that `headrace provision` writes to the state folder. It may belong to an "
-        "InfluxDB whose organisation and buckets somebody else made.",
+        "InfluxDB whose organisation and buckets another person created.",
     )
     # InfluxDB accepts 1h or more; its times are 64-bit nanoseconds.
     raw_retention: Annotated[timedelta, Lasting("1h", "36500d", whole_seconds=True)] = Field(

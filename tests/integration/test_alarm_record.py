@@ -56,7 +56,7 @@ def test_an_alarm_is_active_until_it_is_cleared_or_withdrawn(installation: Insta
     assert compute(4) == stands_since(4)
     # Computing the window again changes nothing.
     assert compute(4) == stands_since(4)
-    # A late reading shows that nobody refuelled, so the alarm is active since its first start.
+    # A late reading shows that there was no refuelling, so the alarm is active since its start.
     report(3, LOW, second=50)
     assert compute(3) == stands_since(1)
     # Another late reading shows a full tank at the end.

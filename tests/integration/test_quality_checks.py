@@ -110,7 +110,7 @@ def compute_quarter(installation: Installation, quarter: WindowRange, fleet: Fle
         produce(producer, topics.raw, f"other{number}", middle, headers)
     for _ in range(fleet.rejected):
         produce(producer, topics.dead_letter, "", middle, [("reason", "not_json")])
-    for reason in ("replayed", "kafka_deleted", "by somebody else"):
+    for reason in ("replayed", "kafka_deleted", "from another program"):
         for _ in range(100):
             produce(producer, topics.dead_letter, "", middle, [("reason", reason)])
     assert producer.flush(30) == 0

@@ -26,7 +26,7 @@ def lag(installation: Installation) -> int:
 
 def make_fuel_an_integer(installation: Installation, moment: datetime) -> None:
     """Make InfluxDB refuse floats in the shard of this moment."""
-    line = f"genData,generatorID=somebody fuel=1i {epoch_ns(moment)}"
+    line = f"genData,generatorID=another fuel=1i {epoch_ns(moment)}"
     with installation.admin_influx() as influx:
         influx.write(installation.profile.buckets.raw, line.encode())
 

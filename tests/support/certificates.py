@@ -49,7 +49,7 @@ class Authority:
         Parameters
         ----------
         name
-            Of the files, and of whom it is for.
+            Name of the files and of the owner.
         host
             The address or name that the certificate holds.
         starts, ends

@@ -37,6 +37,27 @@ _MAKE = re.compile(r"(?:^|[\s;&|$(])make ([a-z][a-z-]*)", re.MULTILINE)
 #: Files and folders of the checkout.
 _PATH = re.compile(r"(?:dags|plugins|include|native|tests|benchmarks|docs|docker)/[\w./-]*\w")
 
+#: Words that slow a reader down, and what this project writes instead.
+_UNWANTED = {
+    "all the same": "still, anyway",
+    "anew": "again",
+    "by hand": "manually",
+    "for ever": "without limit",
+    "for so long": "for this long",
+    "greet": "connect",
+    "hands_on": "passes on",
+    "one's own": "your own, its own",
+    "roll call": "status",
+    "so many": "this number of",
+    "somebody": "the person or program",
+    "took_off": "received",
+    "whoever": "the person or program that",
+    "whom": "the person or program",
+}
+_UNWANTED_WORD = re.compile(rf"(?i)\b(?:{'|'.join(_UNWANTED)})\b")
+_SUFFIXES = {".md", ".py", ".flux", ".html", ".js", ".yaml", ".yml", ".toml", ""}
+_FOLDERS = ("benchmarks", "dags", "docker", "docs", "include", "native", "plugins", "tests")
+
 
 def text_of(name: str) -> str:
     return (PROJECT / name).read_text(encoding="utf-8")
@@ -80,6 +101,21 @@ def test_links_have_a_target(name: str) -> None:
         assert path.exists(), f"{link}: there is no {path.relative_to(PROJECT)}"
         if anchor:
             assert anchor in anchors_of(path), f"{link}: no such heading"
+
+
+def test_unwanted_words_are_not_used() -> None:
+    """The words are allowed in this file only."""
+    files = [path for path in PROJECT.glob("[!.L]*") if path.is_file()]  # Not the LICENSE.
+    for folder in _FOLDERS:
+        files += [path for path in (PROJECT / folder).rglob("*") if path.is_file()]
+    used = [
+        f"{path.relative_to(PROJECT)}: {word!r}; write: {_UNWANTED[word.lower()]}"
+        for path in files
+        if path.suffix in _SUFFIXES and "node_modules" not in path.parts
+        if path != Path(__file__)
+        for word in _UNWANTED_WORD.findall(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert used == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -77,7 +77,7 @@ REFUSED = {
     ),
     "the mail server's CA without TLS": ({"smtp_ca_file": FILE}, "HEADRACE_SMTP_SECURITY is none"),
     "PostgreSQL's CA without TLS": ({"postgres_ca_file": FILE}, "set HEADRACE_POSTGRES_TLS=true"),
-    "an unknown server of one's own": ({"own_servers": "kafka,redis"}, "HEADRACE_OWN_SERVERS"),
+    "an unknown own server": ({"own_servers": "kafka,redis"}, "HEADRACE_OWN_SERVERS"),
     "a server twice": ({"own_servers": "kafka,kafka"}, "one is given twice"),
 }
 

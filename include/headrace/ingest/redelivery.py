@@ -20,7 +20,7 @@ __all__ = ["MEMORY", "RecentPackets"]
 #: Number of a bridge's newest messages that it remembers: more than can be unacknowledged
 #: at once, and fewer than 65,535, after which packet ids repeat.
 MEMORY = 32_768
-#: Counts of messages that Kafka already has; nobody reads them.
+#: Counts of messages that Kafka already has. They are never read.
 _UNCOUNTED = InFlight(0)
 
 
@@ -103,7 +103,7 @@ class RecentPackets:
         return self._sequences[packet_id]
 
     def forget(self) -> None:
-        """Forget every message: the broker has lost the session and starts its ids anew."""
+        """Drop all messages: the broker has lost the session and restarts its packet ids."""
         self._messages: list[InFlightMessage | None] = [None] * PACKET_IDS
         self._sequences = array("q", [self.sequence - MEMORY - 1]) * PACKET_IDS
 

@@ -216,7 +216,7 @@ class Sink:
             self._open.reached(partition, offset)
 
     def _report(self, error: KafkaError) -> None:
-        """Report an error of librdkafka, which recovers by itself unless it is fatal."""
+        """Report an error of librdkafka, which recovers unless the error is fatal."""
         problem = error_of(error, consumer_acl(error, self._topic, self._group))
         if isinstance(problem, FatalError):
             raise problem

@@ -38,7 +38,7 @@ class UnmarkedRedeliveries:
     recent
         Recognises messages by packet id and payload.
     window
-        How many messages the broker may leave unacknowledged: only so many can come again, and
+        Maximum number of unacknowledged messages. At most this many can be redelivered, and
         they are the newest.
 
     Attributes

@@ -86,7 +86,7 @@ class Rejection:
 class RejectedReadingError(Exception):
     """A reading cannot be stored and goes to the dead letters.
 
-    Not a `headrace.errors.HeadraceError`: nothing failed, and nobody retries. Make a new
+    Not a `headrace.errors.HeadraceError`: nothing failed, and nothing is retried. Create a new
     one for each raise, and keep its `rejection` instead of the exception.
 
     Parameters

@@ -22,7 +22,7 @@ class ForeignRecordError(Exception):
     """A record on one of our topics is not one that Headrace writes.
 
     Parsers raise it; `headrace.storage.records.own_records` skips the record. Not a
-    `headrace.errors.HeadraceError`: nothing failed, and nobody retries.
+    `headrace.errors.HeadraceError`: nothing failed, and nothing is retried.
 
     Parameters
     ----------

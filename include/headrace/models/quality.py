@@ -11,7 +11,7 @@ from headrace.profile import Thresholds
 
 __all__ = ["CheckResult", "Verdict", "judge", "report_table"]
 
-#: A mail names at most so many devices, and gives the number of the others.
+#: Maximum number of devices that a mail names; for others it has only the number.
 _NAMED_DEVICES = 20
 
 

@@ -90,7 +90,7 @@ class WindowRange:
             yield self.start + index * self.length
 
     def pieces(self, windows: int) -> Iterator[WindowRange]:
-        """Cut the range into ranges of at most so many windows, in order."""
+        """Cut the range into ranges with a maximum number of windows, in order."""
         step = windows * self.length
         start = self.start
         while start < self.stop:
@@ -119,7 +119,7 @@ def ranges_of(starts: Iterable[datetime], length: timedelta) -> list[WindowRange
 
 
 def pieces_of(starts: Iterable[datetime], length: timedelta, windows: int) -> list[WindowRange]:
-    """Cover single windows with as few ranges of at most so many windows as possible.
+    """Cover single windows with as few ranges of a maximum length as possible.
 
     Unlike `ranges_of` it includes windows that lie between them.
     """

@@ -62,7 +62,7 @@ def cleanup() -> dict[str, int]:
 
     The clean-up concerns all DAGs of this Airflow.
     """
-    # Asked first: whoever creates the Connection agrees to the deletion.
+    # Read the Connection first: an operator who creates it agrees to the deletion.
     url = metadata_url()
     if url is None:
         raise AirflowSkipException(_SKIPPED)

@@ -28,7 +28,7 @@ _STEPS: dict[type[BaseException], str] = {
     f"{_CLEAR}",
     ConfigurationError: f"Correct the setting or parameter that the error names. {_CLEAR}",
     QualityError: "Look at the failed checks in the table, and at the devices that it lists. The "
-    "windows are computed and published all the same.",
+    "windows are still computed and published.",
     RefusedError: f"Read in the log what the server refused, and correct it. {_CLEAR}",
     TransientError: "Run `headrace status` to see which server is unavailable, and start it "
     "again. The next reconcile run computes what is missing.",

@@ -12,7 +12,7 @@ from headrace.stages.window_store import Neighbours
 
 __all__ = ["find_neighbours"]
 
-#: A device that reports is found within so many windows; only the others are searched longer.
+#: Windows to search for a reporting device; only other devices are searched further.
 _NEAR = 15
 
 

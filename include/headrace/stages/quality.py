@@ -17,7 +17,7 @@ from headrace.storage.kafka_log import offsets_at, read_topic, reader
 
 __all__ = ["check_quality", "judged_windows", "write_results"]
 
-#: Clocks are judged by so many of the newest records of each partition.
+#: Number of the newest records of each partition that the clock check reads.
 _CLOCK_SAMPLE = 2000
 
 
@@ -166,7 +166,7 @@ def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipel
     for record in _sample(windows, pipeline):
         taken, made = (stamp_of(record.headers.get(name)) for name in ("taken_ns", TIME_HEADER))
         if taken is None or made is None:
-            # The reading has no time of its own, or somebody else wrote the record.
+            # The reading has no `time`, or the record is foreign.
             continue
         off = abs(taken - made) / 1e9
         device = record.key.decode("utf-8", "replace")

@@ -120,7 +120,7 @@ def write_halving(
 
 @dataclass(frozen=True)
 class Patience:
-    """Whom to tell while a write waits for InfluxDB, and once InfluxDB has taken it.
+    """Callbacks while a write waits for InfluxDB and after InfluxDB has accepted it.
 
     Parameters
     ----------

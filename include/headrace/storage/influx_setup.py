@@ -252,7 +252,7 @@ class _Tokens:
     def provide(self, wanted: set[tuple[str, str]], path: Path, *, inherited: str) -> str:
         """Ensure that the file holds a token with these permissions, and remove other tokens.
 
-        The file is replaced before old tokens are deleted, so that whoever reads it after
+        The file is replaced before old tokens are deleted, so that a client that reads it after
         an InfluxDB has refused a token finds one that it accepts.
 
         Parameters

@@ -45,7 +45,7 @@ def reader(kafka: Kafka, **overrides: Any) -> Iterator[Consumer]:
     overrides
         As for `headrace.storage.kafka.Kafka.consumer`.
     """
-    # The library requires the name of a group. Nobody joins this one.
+    # The library requires the name of a group. This one has no members.
     consumer = kafka.consumer("headrace-reader", **overrides)
     try:
         yield consumer

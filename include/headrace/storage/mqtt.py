@@ -35,7 +35,7 @@ _CONNECT_TIMEOUT = timedelta(seconds=5)
 #: While it waits for an answer, a session keeps so much of what is published.
 _WAITING_BYTES = 16 * 1024 * 1024
 #: mosquitto 2.0 closes the connection without a reason if another client takes the session.
-#: So many such ends in a row, each soon after the connection was made, are taken for that.
+#: This many such ends in a row, each soon after the connection, are treated as a takeover.
 _ENDS_WITHOUT_REASON = 3
 _SOON_SECONDS = 60.0
 
@@ -251,7 +251,7 @@ class MqttSession:
             return
         deadline = time.monotonic() + timeout
         stream = self._client.stream
-        # If the broker is gone already, it keeps the session all the same.
+        # If the connection is already lost, the broker keeps the session.
         with suppress(OSError, ValueError):
             while stream.wants_write and (remaining := deadline - time.monotonic()) > 0:
                 select.select([], [stream], [], remaining)

@@ -78,7 +78,7 @@ class MqttAddress:
             client.tls_set_context(self.tls_context())
 
     def tls_context(self) -> ssl.SSLContext:
-        """Read the certificates anew, as they are now.
+        """Read the current certificates.
 
         Raises
         ------

@@ -25,7 +25,7 @@ __all__ = ["MqttClient", "StreamClient", "Subscription", "unreachable"]
 #: after a lost connection, and packet ids (65,535) must not be reused among them.
 _RECEIVE_BUFFER_BYTES = 256 * 1024
 _PACKET_IDS = 65_535
-#: The connection ends if the other side does not answer TCP for so long.
+#: The connection ends if the other side does not answer TCP for this long.
 _TCP_USER_TIMEOUT_MS = 60_000
 
 
@@ -115,7 +115,7 @@ class StreamClient(MqttClient):
     def vary_packet_ids(self) -> None:
         """Continue with any packet id for what this client sends.
 
-        The ids of both sides are independent in MQTT. mochi-mqtt refuses a SUBSCRIBE all the same
+        The ids of both sides are independent in MQTT. But mochi-mqtt refuses a SUBSCRIBE
         if its id is that of a message which the client has not acknowledged. A client that begins
         with 1 each time would never get in again.
         """

@@ -35,7 +35,7 @@ RETAIN = 0x01
 #: such a `Publish` is the packet after its length.
 MALFORMED_TOPIC = b"\0malformed packet"
 
-#: A malformed packet ends the connection only if there was none for so long.
+#: A malformed packet ends the connection only if there was none for this long.
 _MALFORMED_MEMORY_SECONDS = 600.0
 _LOG_SECONDS = 60.0
 _MAX_KNOWN = 1000

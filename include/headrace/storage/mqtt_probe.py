@@ -23,7 +23,7 @@ __all__ = ["accepts_connections", "session_exists"]
 
 
 def accepts_connections(address: MqttAddress, timeout: timedelta = timedelta(seconds=1)) -> bool:
-    """Find out whether somebody listens where the broker is."""
+    """Return whether the broker's port accepts connections."""
     try:
         socket.create_connection(
             (address.host, address.port), timeout=timeout.total_seconds()

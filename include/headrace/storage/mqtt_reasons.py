@@ -65,7 +65,7 @@ _REASONS = {
     ),
     0x96: ("message rate too high", _LIMIT),
     0x97: ("quota exceeded", _LIMIT),
-    0x98: ("administrative action", "Somebody ended the connection in the broker"),
+    0x98: ("administrative action", "An administrator ended the connection in the broker"),
     0x99: ("payload format invalid", _BUG),
     0x9A: ("retain not supported", "Allow retained messages in the broker"),
     0x9B: ("QoS not supported", "Allow QoS 1 in the broker"),

@@ -183,7 +183,7 @@ def test_a_withdrawn_alarm_is_raised_at_the_next_level(profile: Profile) -> None
     assert minutes(store) == [(1, "raised", 1)]
     store.raw["g1", at(1)] = fuel(NORMAL)
     store.compute(windows(1))
-    # Fuel is still low in window 3: somebody must know.
+    # Fuel is still low in window 3, so the alarm must be raised.
     assert minutes(store) == [(3, "raised", 3)]
 
 
@@ -240,7 +240,7 @@ def test_changes_of_a_removed_rule_are_unchanged(profile: Profile) -> None:
 
 
 def test_changes_of_unknown_devices_are_withdrawn(profile: Profile) -> None:
-    """Somebody else wrote a record that looks like ours."""
+    """Another program wrote a record that looks like ours."""
     forged = stored(profile, "nobody", {1: LOW})
     forged.compute(windows(0, 4))
     store = stored(profile, "g1", {0: NORMAL})

@@ -68,7 +68,7 @@ def test_raw_retention_is_judged_by_the_later_clock(profile: Profile, jump: time
 
 @pytest.mark.parametrize("jump", [-jump for jump in JUMPS] + JUMPS, ids=str)
 def test_no_future_window_is_found(profile: Profile, jump: timedelta) -> None:
-    """Whoever asks passes the earlier of the clocks; by it all that is found is over."""
+    """Callers pass the earlier of the clocks, by which all found windows have ended."""
     now = NOON + timedelta(seconds=10)
     pipeline = clocks_at(profile, now + jump, now)
     earlier = earlier_clock(pipeline)

@@ -93,7 +93,7 @@ def test_a_claim_is_no_computed_window(profile: Profile, influx: InfluxThatListe
 def test_rows_are_deleted_only_where_writing_would_not_replace_them(
     profile: Profile, influx: InfluxThatListens
 ) -> None:
-    """Markers first: whoever dies in between leaves missing windows, not wrong ones."""
+    """Markers are deleted first: a crash in between leaves missing windows, not wrong ones."""
     store_of(influx, with_optional_field(profile)).claim(WINDOWS, "r")
     assert [item[:2] for item in influx.told] == [
         ("delete", profile.buckets.quality),

@@ -47,7 +47,7 @@ def session_at(port: int, *, seconds: float = 5.0, host: str = "127.0.0.1") -> M
 
 
 def receive(session: MqttSession, count: int) -> list[Publish]:
-    """Receive so many messages, and acknowledge them."""
+    """Receive this number of messages and acknowledge them."""
     found: list[Publish] = []
     deadline = time.monotonic() + 10
     while len(found) < count and time.monotonic() < deadline:

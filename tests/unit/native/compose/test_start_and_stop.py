@@ -22,7 +22,7 @@ def test_each_image_is_built_once(compose: Compose) -> None:
         for name in services:
             policy = "build" if name == builder else "never"
             assert compose.services[name]["pull_policy"] == policy, name
-        # Whoever is started alone brings the builder along.
+        # Starting one service alone also starts the builder.
         for name in services - TOOLS - {builder}:
             assert builder in _all_before(compose, name), name
 
