@@ -26,6 +26,7 @@ from headrace.errors import (
 )
 from headrace.settings import Settings
 from headrace.storage.kafka_errors import FatalErrors, error_of, kafka_errors, reason_of
+from headrace.storage.kafka_probe import unanswered
 
 __all__ = [
     "FatalErrors",
@@ -41,6 +42,7 @@ __all__ = [
 Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 
 _ALL_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - how the library names its own codes
+_SSL = KafkaError._SSL  # noqa: SLF001
 #: How often `Kafka.check_connection` looks for a refused login.
 _LOOK_SECONDS = 0.5
 
@@ -191,7 +193,8 @@ class Kafka:
                 errors = [error_of(error) for error in reported]
                 denied = [error for error in errors if isinstance(error, PermanentError)]
                 if denied:
-                    raise denied[0] from None
+                    said_tls = any(error.code() == _SSL for error in reported)
+                    raise (said_tls and unanswered(self.config)) or denied[0] from None
                 if time.monotonic() > deadline:
                     details = [error for error in reported if error.code() != _ALL_DOWN]
                     said = f": {reason_of(details[0])}" if details else ""
@@ -199,7 +202,7 @@ class Kafka:
                         f"Kafka at {self.config['bootstrap.servers']} does not answer{said}. Are "
                         "HEADRACE_KAFKA_BOOTSTRAP and HEADRACE_KAFKA_PROTOCOL right?"
                     )
-                    raise ServerUnavailableError(msg) from None
+                    raise unanswered(self.config) or ServerUnavailableError(msg) from None
             else:
                 return
 

@@ -1,0 +1,153 @@
+"""Finds out why a Kafka broker does not answer, by a TLS handshake of our own.
+
+librdkafka has one text for an unknown CA and for a wrong host name, and none for a listener
+that speaks TLS to a client that does not.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from headrace.checks.addresses import endpoints
+from headrace.errors import AccessDeniedError, HeadraceError, ServerUnavailableError
+
+__all__ = ["unanswered"]
+
+_SECONDS = 2.0
+_ANSWER_SECONDS = 0.5
+#: OpenSSL's codes of a certificate for another name, and for another IP address.
+_OTHER_NAME = (62, 64)
+_EXPIRED = 10
+_TLS = ("SSL", "SASL_SSL")
+_SASL = ("SASL_PLAINTEXT", "SASL_SSL")
+
+
+def unanswered(config: Mapping[str, Any]) -> HeadraceError | None:
+    """Return why the first broker does not accept a client; `None` if that is not known.
+
+    Parameters
+    ----------
+    config
+        librdkafka's settings of the client.
+    """
+    host, port = endpoints(config["bootstrap.servers"])[0]
+    protocol = config.get("security.protocol", "PLAINTEXT")
+    at = f"Kafka at {host}:{port}"
+    try:
+        speaks_tls = _handshake(host, port, _trusting())
+    except OSError as exc:
+        return ServerUnavailableError(
+            f"{at} can't be reached: {exc.strerror or exc}. Is HEADRACE_KAFKA_BOOTSTRAP right?"
+        )
+    if speaks_tls and protocol not in _TLS:
+        return AccessDeniedError(
+            f"{at} speaks TLS, and HEADRACE_KAFKA_PROTOCOL is {protocol}: set it to "
+            f"{'SASL_SSL' if protocol in _SASL else 'SSL or SASL_SSL'}"
+        )
+    if protocol not in _TLS:
+        return _login(at, protocol)
+    if not speaks_tls:
+        return AccessDeniedError(
+            f"{at} does not speak TLS, and HEADRACE_KAFKA_PROTOCOL is {protocol}: set it to "
+            f"{'SASL_PLAINTEXT' if protocol in _SASL else 'PLAINTEXT or SASL_PLAINTEXT'}, or "
+            "HEADRACE_KAFKA_BOOTSTRAP to the listener with TLS"
+        )
+    return _verification(config, host, port, at) or _login(at, protocol)
+
+
+def _verification(config: Mapping[str, Any], host: str, port: int, at: str) -> HeadraceError | None:
+    """Return what is wrong with the broker's certificate, or with ours."""
+    context = ssl.create_default_context(cafile=config.get("ssl.ca.location"))
+    if "ssl.certificate.location" in config:
+        context.load_cert_chain(config["ssl.certificate.location"], config["ssl.key.location"])
+    try:
+        _handshake(host, port, context, ask=True)
+    except ssl.SSLCertVerificationError as exc:
+        return AccessDeniedError(f"{at}: {_of_certificate(exc)}")
+    except ssl.SSLError as exc:
+        alert = exc.reason if "ALERT" in (exc.reason or "") else None
+        return AccessDeniedError(f"{at} {_of_client(config, alert)}") if alert else None
+    except OSError:
+        return None
+    return None
+
+
+def _of_certificate(exc: ssl.SSLCertVerificationError) -> str:
+    if exc.verify_code in _OTHER_NAME:
+        return (
+            f"its certificate is for another name: {exc.verify_message} Write a name that the "
+            "certificate holds into HEADRACE_KAFKA_BOOTSTRAP"
+        )
+    if exc.verify_code == _EXPIRED:
+        return "its certificate has expired: renew it"
+    return (
+        f"its certificate is not signed by a trusted CA ({exc.verify_message}). Set "
+        "HEADRACE_KAFKA_CA_FILE to the CA that signed it"
+    )
+
+
+def _of_client(config: Mapping[str, Any], alert: str) -> str:
+    if "ssl.certificate.location" in config:
+        return (
+            f"refuses the client certificate ({alert}). Is HEADRACE_KAFKA_CERT_FILE valid, and "
+            "signed by a CA that the broker trusts?"
+        )
+    return (
+        f"requires a client certificate ({alert}): set HEADRACE_KAFKA_CERT_FILE and "
+        "HEADRACE_KAFKA_KEY_FILE"
+    )
+
+
+def _login(at: str, protocol: str) -> HeadraceError | None:
+    if protocol in _SASL:
+        return None
+    wanted = "SASL_SSL" if protocol in _TLS else "SASL_PLAINTEXT"
+    return ServerUnavailableError(
+        f"{at} ends the connection of a client without a login. If this listener has SASL, set "
+        f"HEADRACE_KAFKA_PROTOCOL={wanted}, and a user and a password"
+    )
+
+
+def _trusting() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _handshake(host: str, port: int, context: ssl.SSLContext, *, ask: bool = False) -> bool:
+    """Make a TLS handshake; return whether the broker speaks TLS.
+
+    Parameters
+    ----------
+    host, port, context
+        The broker, and what to check.
+    ask
+        Also wait for what the broker says next. With TLS 1.3 it judges our certificate
+        after the handshake. TLS errors are raised then.
+
+    Raises
+    ------
+    OSError
+        If the broker can't be reached.
+    """
+    with socket.create_connection((host, port), timeout=_SECONDS) as plain:
+        try:
+            protected = context.wrap_socket(plain, server_hostname=host)
+        except ssl.SSLError as exc:
+            if ask:
+                raise
+            # With TLS 1.2, a broker that wants a certificate says so in the handshake.
+            return "ALERT" in (exc.reason or "")
+        except OSError:
+            return False
+        with protected, suppress(TimeoutError):
+            # A broker that accepts the client says nothing before its request.
+            if ask:
+                protected.settimeout(_ANSWER_SECONDS)
+                protected.recv(1)
+    return True
