@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,31 @@ def test_nothing_is_published_beyond_loopback_unless_env_says_so(overlay: dict[s
             assert re.fullmatch(r"\$\{HEADRACE_\w+_LISTEN:-127\.0\.0\.1:0\}:\d+", port), port
 
 
-def test_the_main_file_refuses_addresses_that_it_would_ignore() -> None:
-    text = (PROJECT / "docker-compose.yaml").read_text()
-    guarded = "add COMPOSE_FILE=docker-compose.yaml:docker/outside.yaml to .env"
+@pytest.mark.parametrize(
+    ("opened", "files", "code"),
+    [("", "", 0), ("0.0.0.0:8883", "", 1), ("0.0.0.0:8883", "a.yaml:b.yaml", 0)],
+)
+def test_addresses_that_the_main_file_alone_would_ignore_are_refused(
+    opened: str, files: str, code: int, tmp_path: Path
+) -> None:
+    main = yaml.safe_load((PROJECT / "docker-compose.yaml").read_text())
+    provision = main["services"]["provision"]
     for name in ("MQTT_LISTEN", "MQTT_WEBSOCKET_LISTEN", "KAFKA_LISTEN"):
-        assert f"${{HEADRACE_{name}:+${{COMPOSE_FILE:?{guarded}}}}}" in text
+        assert f"${{HEADRACE_{name}:-}}" in provision["environment"]["OPENED"]
+    # In place of the command itself.
+    (tmp_path / "headrace").write_text("#!/bin/sh\n")
+    (tmp_path / "headrace").chmod(0o755)
+    done = subprocess.run(
+        [*provision["entrypoint"], provision["command"][0].replace("$$", "$")],
+        env={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "OPENED": opened,
+            "COMPOSE_FILE": files,
+            "HEADRACE_STATE_DIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert ("docker/outside.yaml to .env" in done.stdout) == bool(code)
