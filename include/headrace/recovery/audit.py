@@ -23,8 +23,8 @@ from headrace.profile import Profile
 from headrace.recovery.letters import unanswered_letters
 from headrace.recovery.raw_records import records_between
 from headrace.stages.ingest_progress import committed_offsets, end_of_topic
-from headrace.storage.flux_values import FluxValue
 from headrace.storage.influx import Influx
+from headrace.storage.influx_points import stored_points
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import Offsets, end_offsets, read_topic, reader
 from headrace.storage.lost_ledger import unreported_losses
@@ -34,17 +34,7 @@ __all__ = ["Audit", "audit"]
 
 _NAMED = 1000
 _ROWS = 10_000
-#: Points are queried in pieces to limit the length of an answer.
-_PIECE = timedelta(minutes=10)
 _CACHE_KILOBYTES = 32 * 1024
-
-_POINTS = """
-from(bucket: params.raw)
-    |> range(start: params.start, stop: params.stop)
-    |> filter(fn: (r) => r._measurement == params.measurement and r._field == params.counted)
-    |> keep(columns: ["_time", params.id])
-    |> group()
-"""
 
 
 @dataclass
@@ -297,22 +287,9 @@ def _count_points(
     progress: Callable[[int], None],
 ) -> None:
     def rows() -> Iterator[tuple[str, int]]:
-        begin = start
-        while begin < stop:
-            end = min(begin + _PIECE, stop)
-            params: dict[str, FluxValue] = {
-                "raw": profile.buckets.raw,
-                "measurement": profile.measurement,
-                "counted": profile.counted_field,
-                "id": profile.id_field,
-                "start": begin,
-                "stop": end,
-            }
-            # Times stay text because a datetime has only microseconds.
-            for row in influx.query(_POINTS, params, times_as_text=True):
-                progress(1)
-                yield row[profile.id_field], _nanoseconds(row["_time"])
-            begin = end
+        for point in stored_points(influx, profile, start, stop):
+            progress(1)
+            yield point
 
     _insert(tally, "point", 2, rows())
 
@@ -359,13 +336,6 @@ def _compare(tally: sqlite3.Connection, result: Audit) -> None:
         "SELECT device, time_ns FROM absent WHERE NOT pending ORDER BY time_ns LIMIT ?", (_NAMED,)
     )
     result.missing = [{"device": device, "time": _text(time_ns)} for device, time_ns in missing]
-
-
-def _nanoseconds(text: str) -> int:
-    """Parse InfluxDB's RFC 3339 time, which has up to nine decimals."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
-    return epoch_ns(moment) + int(fraction.ljust(9, "0") or "0")
 
 
 def _text(time_ns: int) -> str:
