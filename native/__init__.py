@@ -1,1 +1,1 @@
-"""The stack without Docker: real servers on loopback, for running and for tests."""
+"""The stack without Docker: real servers on loopback, for operation and for tests."""

@@ -1,4 +1,4 @@
-"""``python -m native <command>``: commands behind the Makefile's targets."""
+"""``python -m native <command>`` runs the commands behind the Makefile's targets."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.command()
 def env() -> None:
-    """Create .env with new secrets, if it does not exist."""
+    """Create .env with new secrets if it does not exist."""
     dotenv.main()
 
 
 @app.command()
 def programs() -> None:
-    """Find the servers' programs, and download or build those that are missing."""
+    """Find the servers' programs; download or build missing ones."""
     find_programs(print)
 
 
 @app.command()
 def up() -> None:
-    """Start everything, and wait until the first window is published."""
+    """Start everything and wait until the first window is published."""
     bring_up()
 
 
@@ -86,7 +86,7 @@ def reset(
     stack = load_stack(_existing_env())
     if not yes:
         typer.confirm(
-            f"This deletes {stack.folder} with all readings, rows and runs. Go on?", abort=True
+            f"This deletes {stack.folder} with all readings, rows and runs. Continue?", abort=True
         )
     Supervisor(stack.folder).shut_down()
     shutil.rmtree(stack.folder)
@@ -102,7 +102,7 @@ def _existing_env() -> Path:
 
 
 def main() -> None:
-    """Run a command; an error of ours becomes one sentence and exit code 1."""
+    """Run a command. An expected error prints one sentence and exits with code 1."""
     prepare_environment()
     try:
         app()

@@ -1,4 +1,4 @@
-"""Airflow's processes, and their environment."""
+"""Airflow's processes and their environment."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _WILDCARDS = ("0.0.0.0", "::", "[::]")  # noqa: S104 - compared, not listened on
 
 
 def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
-    """Environment of every Airflow process.
+    """Return the environment of every Airflow process.
 
     Parameters
     ----------
     settings
         Addresses and secrets.
     folder
-        ``AIRFLOW_HOME``: holds logs, and the password of the UI's user.
+        ``AIRFLOW_HOME``, the folder of the logs and of the UI's password.
     """
     folder.mkdir(parents=True, exist_ok=True)
     passwords = folder / "passwords.json"
@@ -50,7 +50,7 @@ def airflow_environment(settings: Settings, folder: Path) -> dict[str, str]:
 def airflow_servers(
     settings: Settings, folder: Path, environment: Mapping[str, str]
 ) -> list[Server]:
-    """Airflow's four processes. The api-server is first: the others need it."""
+    """Return Airflow's four processes. The api-server is first, because the others need it."""
     health = f"{settings.local_airflow_url}/api/v2/monitor/health"
     airflow = str(Path(sys.executable).parent / "airflow")
 
@@ -66,7 +66,7 @@ def airflow_servers(
 
     return [
         process("api-server"),
-        # Logs are read from the disk, so no process needs to serve them.
+        # The api-server reads logs from the disk, so no other process serves them.
         process("scheduler", "--skip-serve-logs", part="scheduler"),
         process("dag-processor", part="dag_processor"),
         process("triggerer", "--skip-serve-logs", part="triggerer"),
@@ -74,7 +74,7 @@ def airflow_servers(
 
 
 def init_commands() -> list[tuple[str, ...]]:
-    """Commands that run before Airflow starts. They can be repeated."""
+    """Return the commands that run before Airflow starts. They can be repeated."""
     airflow = str(Path(sys.executable).parent / "airflow")
     return [
         (airflow, "db", "migrate"),
@@ -83,10 +83,10 @@ def init_commands() -> list[tuple[str, ...]]:
 
 
 def _no_proxy(settings: Settings) -> dict[str, str]:
-    """Hosts that Airflow's processes reach directly, whatever ``http_proxy`` says.
+    """Return the hosts that Airflow's processes reach directly, without ``http_proxy``.
 
-    A proxy cannot reach loopback addresses of this machine. Without this, every task fails
-    where a proxy is set.
+    A proxy cannot reach loopback addresses of this machine, so every task would fail if a proxy is
+    set.
     """
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     names = [name.strip() for name in given.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""Which servers `make up` starts: those at a loopback address that are not the user's own."""
+"""Determines which servers `make up` starts: those at a loopback address, by default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from native.servers import LOOPBACK
 
 __all__ = ["bundled_servers", "local_kafka_port", "refuse_unlike_bundled"]
 
-#: Addresses that the bundled servers have.
+#: Addresses of the bundled servers.
 _HERE = frozenset({LOOPBACK, "localhost"})
 _ADDRESSES = {
     BundledServer.MOSQUITTO: "MQTT_HOST",
@@ -37,12 +37,12 @@ def local_kafka_port(settings: Settings) -> int | None:
 
 
 def refuse_unlike_bundled(settings: Settings) -> None:
-    """Refuse settings that need other servers than `make up` starts.
+    """Refuse settings that the bundled servers can't fulfil.
 
     Raises
     ------
     ConfigurationError
-        If a server would be started that can't do what the settings say.
+        If a setting needs another server than the one that would be started.
     """
     _refuse_other_loopback(settings)
     bundled = bundled_servers(settings)
@@ -79,12 +79,12 @@ def refuse_unlike_bundled(settings: Settings) -> None:
 
 
 def _is_here(hosts: list[str]) -> bool:
-    # Several brokers are a cluster, and the stack starts one broker.
+    # Several brokers are a cluster, but the stack starts only one broker.
     return len(hosts) == 1 and hosts[0] in _HERE
 
 
 def _refuse_other_loopback(settings: Settings) -> None:
-    """Refuse the IPv6 loopback address, because the stack starts no servers there."""
+    """Refuse the IPv6 loopback address, on which the stack starts no servers."""
     for server, name in _ADDRESSES.items():
         if "::1" in _hosts(settings, name) and server not in settings.own_servers:
             msg = (

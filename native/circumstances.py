@@ -7,17 +7,17 @@ from collections.abc import MutableMapping
 
 __all__ = ["prepare_environment"]
 
-#: Configuration of servers that the user runs besides this stack.
+#: Environment variables of servers that the user runs besides this stack.
 _OF_OTHERS = ("AIRFLOW_", "INFLUXD_", "PG")
 _DIRECT = ("127.0.0.1", "localhost", "::1")
 
 
 def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Give the processes of the stack the same circumstances on every machine.
+    """Give the processes of the stack the same environment on every machine.
 
-    Configuration of other servers is left out, loopback is reached without a proxy, and
-    servers that run as a user of their own can enter the folders that are made for them:
-    secrets are files with a mode of their own, whatever the umask.
+    Variables of other servers are removed, loopback addresses are reached without a proxy, and the
+    umask lets servers that run as another user enter their folders. Files with secrets have an
+    explicit mode.
     """
     for name in [name for name in environment if name.startswith(_OF_OTHERS)]:
         del environment[name]

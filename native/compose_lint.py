@@ -1,7 +1,7 @@
-"""``python -m native.compose_lint``: Docker Compose checks ``docker-compose.yaml``.
+"""``python -m native.compose_lint`` checks ``docker-compose.yaml`` with Docker Compose.
 
-Its ``config`` needs no Docker engine, so that Compose is all that has to be had: it is built
-from its Go module, once, and kept with the other programs.
+Compose's ``config`` needs no Docker engine. Compose is built once from its Go module and cached
+with the other programs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WITHOUT_ENV = "run `make env` first"
 
 
 def find_compose(progress: Progress) -> Program:
-    """``docker-compose`` v2, built from its Go module."""
+    """Return ``docker-compose`` v2, built from its Go module."""
     sources = [HERE / "compose" / name for name in ("go.mod", "go.sum", "build.sh")]
     version = pinned_version(HERE / "compose" / "go.mod", r"docker/compose/v2 v([\d.]+)")
     path = cache_dir() / f"docker-compose-{version}-{digest(sources)}"
@@ -46,7 +46,7 @@ def find_compose(progress: Progress) -> Program:
 
 
 def check_compose_file(compose: Program, checkout: Path = _CHECKOUT) -> list[str]:
-    """Check ``docker-compose.yaml`` with every profile, and what it says without ``.env``.
+    """Check ``docker-compose.yaml`` with every profile, and its error without ``.env``.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def check_compose_file(compose: Program, checkout: Path = _CHECKOUT) -> list[str
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # What `make env` writes, with unused secrets.
+        # The file of `make env`, with unused secrets.
         env_file = folder / "env"
         write_env(env_file)
         profiles = _run(compose, checkout, env_file, "config", "--profiles").stdout.split()
@@ -87,7 +87,7 @@ def check_compose_file(compose: Program, checkout: Path = _CHECKOUT) -> list[str
                 f"but Compose says: {done.stderr.strip() or 'nothing'}"
             )
             raise ConfigurationError(msg)
-        # They get as far as the engine, which is not there.
+        # Success would be an attempt to reach the missing engine.
         for command in ("down", "ps"):
             done = _run(compose, checkout, empty, command)
             if _WITHOUT_ENV in done.stderr:
@@ -99,7 +99,7 @@ def check_compose_file(compose: Program, checkout: Path = _CHECKOUT) -> list[str
 def _run(
     compose: Program, checkout: Path, env_file: Path, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run Compose on the checkout's file, with no other settings."""
+    """Run Compose on the checkout's file without other settings."""
     command = [str(compose.path), "--project-directory", str(checkout)]
     return subprocess.run(
         [*command, "--env-file", str(env_file), *arguments],
@@ -118,7 +118,7 @@ def _run(
 
 
 def main() -> None:
-    """Check, print one sentence, and exit with 1 if something is wrong."""
+    """Check the file, print one sentence, and exit with 1 on errors."""
     try:
         with exclusively():
             compose = find_compose(print)

@@ -1,12 +1,12 @@
-"""``python -m native.docs``: writes the parts of the documents that are made from the code.
+"""``python -m native.docs`` writes the parts of the documents that are generated from code.
 
-A marker in a document names the piece that stands there::
+A marker in a document names the generated piece::
 
     <!-- made: settings -->
     ...
     <!-- end -->
 
-To add a piece, write a function that returns Markdown and enter it in `PIECES`.
+To add a piece, write a function that returns Markdown and add it to `PIECES`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["PIECES", "documents", "make_document", "stale_documents"]
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _PIECE = re.compile(r"(<!-- made: (?P<name>[^ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-#: Pieces, by the name in a document's marker.
+#: Pieces by their name in markers.
 PIECES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "profile": profile,
@@ -55,17 +55,17 @@ PIECES: dict[str, Callable[[], str]] = {
 
 
 def documents() -> list[Path]:
-    """Every document of the checkout."""
+    """Return all documents of the checkout."""
     return sorted([*_CHECKOUT.glob("*.md"), *(_CHECKOUT / "docs").rglob("*.md")])
 
 
 def make_document(text: str) -> str:
-    """Replace the text between the markers of a document.
+    """Return a document with new text between its markers.
 
     Raises
     ------
     ConfigurationError
-        If a marker names no piece, or has no end.
+        If a marker names no piece or has no end.
     """
 
     def made(match: re.Match[str]) -> str:
@@ -82,12 +82,12 @@ def make_document(text: str) -> str:
 
 
 def stale_documents(paths: Iterable[Path]) -> dict[Path, str]:
-    """Find documents that differ from the code.
+    """Find outdated documents.
 
     Returns
     -------
     dict
-        Path of each stale document, and the text that it should have.
+        Correct text by path of each outdated document.
     """
     stale = {}
     for path in paths:
@@ -103,7 +103,7 @@ def stale_documents(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write the parts of the documents that are made from the code."""
+    """Write the generated parts of the documents."""
     parser = argparse.ArgumentParser(prog="python -m native.docs", description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if stale")
     check = parser.parse_args().check

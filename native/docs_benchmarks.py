@@ -1,4 +1,4 @@
-"""Benchmark tables for the documents, from ``benchmarks/results.json``."""
+"""Generates benchmark tables for the documents from ``benchmarks/results.json``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from native.docs_tables import table
 
 __all__ = ["RESULTS", "benchmarks", "peers"]
 
-#: What `make bench` writes.
+#: The file that `make bench` writes.
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results.json"
 
-#: The rows that the overview shows: what each measures, and the peer by its full name.
+#: Rows of the overview, with a description and the peer's full name.
 _COMPARED = {
     "bridge.cpu": ("MQTT to Kafka, readings per CPU second", "Telegraf"),
     "bridge.rate": ("MQTT to Kafka, readings per second", "Telegraf"),
@@ -28,7 +28,7 @@ _OWN = {
 
 
 def benchmarks() -> str:
-    """Every row that `make bench` has measured."""
+    """Return the table of all measured rows."""
     if not RESULTS.exists():
         return "`make bench` has not been run yet."
     about = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def benchmarks() -> str:
 
 
 def peers() -> str:
-    """The rows that a reader of the overview compares."""
+    """Return the table of the overview."""
     if not RESULTS.exists():
         return "`make bench` has not been run yet."
     machine = json.loads(RESULTS.read_text(encoding="utf-8"))["machine"]

@@ -1,4 +1,4 @@
-"""The log reference for the documents: every warning and error that the code logs."""
+"""Generates the log reference: every warning and error that the code logs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PACKAGE = Path(__file__).resolve().parents[1] / "include" / "headrace"
 _LEVELS = {"warning": "warning", "error": "error", "exception": "error", "critical": "error"}
 _LOGGERS = {"_log", "log", "logger", "_logger"}
 
-#: What each message means, and what an operator does. A test fails if one is missing here.
+#: Meaning and action for each message. A test fails if a message is missing.
 EXPLANATIONS: dict[str, tuple[str, str]] = {
     "broker lost the session": (
         (
-            "The broker no longer knew the session of the bridge, and with it lost the messages "
+            "The broker has lost the session of the bridge, and with it the messages "
             "that it had queued for it."
         ),
         "Turn on persistence at the broker; check `HEADRACE_MQTT_SESSION_EXPIRY`.",
@@ -30,7 +30,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
             "does so when another client takes the session. The bridge waits before it connects "
             "again."
         ),
-        "Give each bridge its own `HEADRACE_BRIDGE_ID`; otherwise look at the broker's log.",
+        "Give each bridge its own `HEADRACE_BRIDGE_ID`; otherwise check the broker's log.",
     ),
     "broker grants less than requested": (
         (
@@ -54,7 +54,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         "Correct what `problem` says; for missing topics run `headrace provision`.",
     ),
     "progress of the sink is unknown": (
-        "Kafka did not say how far the sink is. The window waits on, until its time limit.",
+        "Kafka did not report the sink's offsets. The window waits until its time limit.",
         "Check that Kafka is running.",
     ),
     "new device refused: limit reached": (
@@ -93,18 +93,18 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
             "The sink was still behind after `HEADRACE_SETTLE_LIMIT`. The windows are computed "
             "from the readings stored so far."
         ),
-        "Nothing; the reconcile computes them again. If it repeats, look at the sink's lag.",
+        "Nothing; the next reconcile run computes them again. If it repeats, check the sink's lag.",
     ),
     "triggerer did not answer within the time limit": (
         "Airflow's triggerer hangs or does not run. The window is still computed.",
         "Check the triggerer.",
     ),
     "unreadable Variable is ignored": (
-        "A Variable of Headrace holds a text that Headrace did not write.",
+        "A Variable of Headrace has a text that Headrace did not write.",
         "Delete the Variable in Airflow's UI.",
     ),
     "unreadable Variable is replaced": (
-        "A Variable of Headrace holds a text that Headrace did not write.",
+        "A Variable of Headrace has a text that Headrace did not write.",
         "Nothing.",
     ),
     "clocks differ": (
@@ -116,21 +116,21 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "could not acknowledge the last readings": (
         (
-            "The connection to the broker broke while the bridge stopped. The broker sends these "
-            "readings again, and the bridge recognises them."
+            "The connection to the broker broke while the bridge stopped. The broker redelivers "
+            "these readings, and the bridge recognises them."
         ),
         "Nothing.",
     ),
     "dependency unavailable": (
-        "A dependency of the worker is unavailable. `condition` names it, `problem` says why.",
+        "A dependency of the worker is unavailable: `condition`. `problem` has the reason.",
         "Restore the dependency; the worker retries and logs its recovery.",
     ),
     "foreign record skipped": (
         (
-            "Someone else wrote a record to a topic that Headrace reads. Logged once per topic "
+            "Another program wrote a record to a topic that Headrace reads. Logged once per topic "
             "and reason."
         ),
-        "Find the writer; `topic`, `partition` and `offset` lead to the record.",
+        "Find the writer; `topic`, `partition` and `offset` identify the record.",
     ),
     "malformed MQTT packet set aside": (
         (
@@ -148,8 +148,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "partitions lost": (
         (
-            "The sink was away from its consumer group for too long, and Kafka gave its partitions "
-            "to others. Uncommitted readings are written again."
+            "The sink did not contact its consumer group for too long, and Kafka gave its "
+            "partitions to other sinks. Uncommitted readings are written again."
         ),
         "If it repeats, check the load on the sink's host.",
     ),
@@ -169,8 +169,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "simulated devices can't connect": (
         (
-            "`headrace simulate` can't open a connection to the broker. `problem` says why. Logged "
-            "once a minute as long as it lasts."
+            "`headrace simulate` can't connect to the broker. `problem` has the reason. Logged "
+            "once a minute while it lasts."
         ),
         "Correct what `problem` says, or start the broker.",
     ),
@@ -194,7 +194,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, order=True)
 class LogMessage:
-    """A message that the code logs.
+    """A message in the code.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class LogMessage:
     level
         ``warning`` or ``error``.
     fields
-        Names of the fields beside it.
+        Names of its fields.
     """
 
     text: str
@@ -212,7 +212,7 @@ class LogMessage:
 
 
 def log_messages() -> str:
-    """Every warning and error, with its meaning and what to do."""
+    """Return the table of warnings and errors with meanings and actions."""
     rows = []
     for item in logged():
         meaning, action = EXPLANATIONS.get(item.text, ("", ""))

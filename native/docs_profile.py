@@ -1,4 +1,4 @@
-"""The profile reference for the documents: every entry of the schema, with its meaning."""
+"""Generates the profile reference: every entry of the schema with its meaning."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from native.docs_tables import duration_text, table
 
 __all__ = ["MEANINGS", "entries", "profile"]
 
-#: What each entry means. A test fails if an entry of the schema is missing here.
+#: Meaning of each entry. A test fails if an entry of the schema is missing.
 MEANINGS = {
     "name": "DAG ids, the sinks' consumer group and the publisher's name contain it. "
     "Lower-case letters, digits and underscores; starts with a letter.",
     "description": "Text for people.",
-    "mqtt.topic": "Topic to which devices publish readings. `{id}` is the level that holds the "
+    "mqtt.topic": "Topic to which devices publish readings. `{id}` is the level with the "
     "device id; `+` stands for any other level. `#` is not allowed.",
     "mqtt.status_topic": "Topic of presence: devices publish `online` retained, and set `offline` "
     "retained as their Last Will. Devices that publish nothing are not counted as online.",
@@ -46,30 +46,30 @@ MEANINGS = {
     "interval": "A device reports at least this often. The quality check `readings` uses it.",
     "tags.*": "Fixed tags of every row.",
     "window": "Length of a window: whole minutes that divide an hour, such as `1m`, `5m`, `15m`.",
-    "grace": "How long after the end of a window Headrace waits before it takes Kafka's end "
-    "offsets, so that readings still on their way are counted. Shorter than a window.",
+    "grace": "Time between the end of a window and reading Kafka's end offsets, so that readings "
+    "in transit are included. Shorter than a window.",
     "alarms.*.rule": "Name of the rule, in alarm changes. Unique; not `silent`.",
-    "alarms.*.writes": "String field of the row that holds the rule's level.",
+    "alarms.*.writes": "String field of the row for the rule's level.",
     "alarms.*.flux": "File in `include/flux/` that computes the level.",
     "alarms.*.params": "Parameters of the rule. `alarm_threshold.flux` takes `field`, and `below`, "
     "`above` or both.",
     "alarms.*.level": "Level that is an alarm.",
-    "alarms.*.normal": "Level that is no alarm. A device never seen before starts with it.",
+    "alarms.*.normal": "Level without alarm. A new device starts with it.",
     "silent.after": "A known device without rows for this long raises the alarm `silent`. "
     "At least one window.",
     "silent.known": "A device counts as known for this long after its last row.",
     "quality.completeness": "Share of the known devices that reported; low is bad.",
-    "quality.readings": "Share of the readings that `interval` promises; low is bad.",
+    "quality.readings": "Share of the readings that `interval` implies; low is bad.",
     "quality.out_of_range": "Share of the values outside their range.",
     "quality.freshness": "Age of the newest reading at the end of the checked range; a duration.",
     "quality.clock_drift": "Share of the devices whose `time` is off by more than "
     "`HEADRACE_MAX_CLOCK_DRIFT`.",
-    "quality.dead_letters": "Share of what arrived that was rejected.",
+    "quality.dead_letters": "Share of the arrived readings that were rejected.",
     "quality.adds_up": "Number of windows whose raw readings, rows and published rows disagree.",
-    "retries.*.tries": "Tries of a stage in all, the first one included. `*` is `await_ingest`, "
+    "retries.*.tries": "Total tries of a stage, including the first one. `*` is `await_ingest`, "
     "`find`, `downsample`, `evaluate_alarms`, `republish` or `check_quality`.",
     "retries.*.delay": "Wait before the second try.",
-    "retries.*.backoff": "Factor by which each further wait is longer; 1 makes all equal.",
+    "retries.*.backoff": "Ratio of each wait to the one before; 1 makes all equal.",
     "retries.*.max_delay": "Longest wait; not shorter than `delay`.",
     "retries.*.limit": "Time limit of one try. The time limit of a stage's calls to InfluxDB "
     "is a part of it.",
@@ -85,7 +85,7 @@ _SCALARS = {
 
 
 def profile() -> str:
-    """Every entry of a profile."""
+    """Return the table of all entries of a profile."""
     rows = [
         [f"`{path}`", kind, default, MEANINGS.get(path, "")] for path, kind, default in entries()
     ]
@@ -93,7 +93,7 @@ def profile() -> str:
 
 
 def entries(model: type[BaseModel] = Profile, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """List the entries of a schema: path, kind of value, and default or ``required``."""
+    """Yield the entries of a schema: path, kind of value, and default or ``required``."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
         annotation = field.annotation

@@ -1,4 +1,4 @@
-"""Reference tables for the documents: settings, commands, metrics, reasons, errors, retries."""
+"""Generates reference tables: settings, commands, metrics, reasons, errors, retries."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MIB = 1 << 20
 
 
 def settings() -> str:
-    """Every setting, group by group."""
+    """Return the tables of settings, one per group."""
     parts = []
     for group in GROUPS:
         title = (group.__doc__ or "").rstrip(".")
@@ -80,7 +80,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def cli() -> str:
-    """Every command of ``headrace``, with its arguments and options."""
+    """Return the reference of the ``headrace`` commands with arguments and options."""
     for module in pkgutil.iter_modules(headrace.cli.__path__, "headrace.cli."):
         importlib.import_module(module.name)
     parts = []
@@ -118,19 +118,19 @@ def _parameters(params: Iterable[object]) -> Iterator[list[str]]:
 
 
 def make_targets() -> str:
-    """Every target of the Makefile, as ``make help`` explains it."""
+    """Return the table of make targets with the texts of ``make help``."""
     text = (_CHECKOUT / "Makefile").read_text(encoding="utf-8")
     found = re.findall(r"(?m)^([a-z-]+):[^#\n]*## (.+)$", text)
     return table(["target", "effect"], [[f"`make {name}`", what] for name, what in found])
 
 
 def dead_letter_reasons() -> str:
-    """Every reason that a dead letter may have."""
+    """Return the table of dead-letter reasons."""
     return table(["`reason`", "meaning"], [[f"`{item.value}`", item.meaning] for item in Reason])
 
 
 def metrics() -> str:
-    """Every metric of the workers, without those that the Prometheus client adds."""
+    """Return the table of the workers' metrics, without those of the Prometheus client."""
     rows = []
     for registry in (BridgeMetrics().registry, SinkMetrics().registry):
         rows += [
@@ -146,7 +146,7 @@ def _exposed(metric: Metric) -> str:
 
 
 def retry_policies() -> str:
-    """How often, how soon and after which errors each stage is retried."""
+    """Return the table of retry policies."""
     rows = []
     for stage in STAGES:
         policy = stage_policy(stage)
@@ -157,7 +157,7 @@ def retry_policies() -> str:
 
 
 def permanent_errors() -> str:
-    """The errors that are never retried."""
+    """Return the table of errors that are never retried."""
     return table(
         ["error", "meaning"],
         [

@@ -1,4 +1,4 @@
-"""Tables and values in Markdown."""
+"""Formats tables and values in Markdown."""
 
 from __future__ import annotations
 

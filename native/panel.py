@@ -1,4 +1,4 @@
-"""Where each server is, as `make up` shows it at the end."""
+"""The table of servers that `make up` shows at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["server_rows"]
 
 
 def server_rows(settings: Settings) -> list[tuple[str, str, str]]:
-    """Return name, address and purpose of each server, with those of the user's own marked."""
+    """Return name, address and purpose of each server; the user's servers are marked."""
     profile = load_profile(settings.profile)
     broker = _address(settings.mqtt_host, settings.mqtt_port)
     database = _address(settings.postgres_host, settings.postgres_port)

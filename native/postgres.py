@@ -1,4 +1,4 @@
-"""Sets up and starts PostgreSQL, which holds Airflow's metadata."""
+"""Sets up and starts PostgreSQL for Airflow's metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["postgres"]
 
 
 def postgres(program: Program, folder: Path, *, port: int, password: str) -> Server:
-    """PostgreSQL with an empty database ``airflow`` and its owner of the same name."""
+    """Return PostgreSQL with an empty database ``airflow`` and an owner of the same name."""
     user = make_folder(folder)
     data = folder / "data"
     program = _of_the_data(program, data)
@@ -72,14 +72,14 @@ def postgres(program: Program, folder: Path, *, port: int, password: str) -> Ser
             "-c",
             f"listen_addresses={LOOPBACK}",
             "-c",
-            # No socket: its path could be too long, and all clients use TCP.
+            # No socket, because its path could be too long, and all clients use TCP.
             "unix_socket_directories=",
         ),
         folder,
         environment=program.environment,
         ready=ready,
         user=user,
-        # On SIGTERM it would wait until the last client disconnects.
+        # On SIGTERM, PostgreSQL would wait until the last client disconnects.
         stop_signal="INT",
     )
 
@@ -116,8 +116,7 @@ def _remove_stale_pid(data: Path) -> None:
         pid = int(lock.read_text().split()[0])
         owner = Path(f"/proc/{pid}/cwd").resolve(strict=True)
     except (OSError, ValueError, IndexError):
-        # PostgreSQL removes a lock without a process itself. A lock that is being written is
-        # complete in a moment.
+        # PostgreSQL removes a lock whose process is gone. An incomplete lock is being written.
         return
     if owner != data.resolve():
         lock.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
 """Finds the servers' programs on this machine and downloads or builds missing ones.
 
-What is costly to get is kept outside the checkout, by version. Nothing of the system is
-changed: Debian's packages are unpacked into the cache, not installed, so that no service
-of theirs starts.
+Large downloads and builds are cached outside the checkout, by version. The system is not
+changed: Debian's packages are unpacked into the cache and not installed, so no service starts.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ class Program:
     Parameters
     ----------
     path
-        The executable, or the folder of the executables (PostgreSQL), or of the jars.
+        The executable, or the folder of executables (PostgreSQL) or jars (Kafka).
     environment
-        What it needs in its environment.
+        Environment variables that it needs.
     """
 
     path: Path
@@ -65,7 +64,7 @@ class Program:
 def cache_dir() -> Path:
     """Return the folder of downloaded and built programs: one per machine, shared by checkouts.
 
-    For root it lies where the servers' own, unprivileged user can read it.
+    For root it is a folder that the servers' unprivileged user can read.
     """
     if os.geteuid() == 0:
         return Path("/var/cache/headrace")
@@ -94,7 +93,7 @@ def run_step(
     Raises
     ------
     ConfigurationError
-        If it fails; the message names the log and quotes its end.
+        If it fails. The message names the log and quotes its end.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
@@ -116,7 +115,7 @@ def run_step(
 
 
 def find_kafka(progress: Progress) -> Program:
-    """Return the folder of Kafka's jars: from ``KAFKA_HOME``, or from Maven Central."""
+    """Return the folder of Kafka's jars, from ``KAFKA_HOME`` or Maven Central."""
     need("java", "a Java 17 runtime", "apt-get install openjdk-17-jre-headless")
     home = os.environ.get("KAFKA_HOME")
     if home:
@@ -147,7 +146,7 @@ def find_kafka(progress: Progress) -> Program:
 
 
 def find_influxd(progress: Progress) -> Program:
-    """Return ``influxd`` 2.7 or a later 2.x: from PATH, or built from its Go module."""
+    """Return ``influxd`` 2.7 or a later 2.x, from PATH or built from its Go module."""
     found = shutil.which("influxd")
     if found and _influxd_fits(found):
         return Program(Path(found))
@@ -164,7 +163,7 @@ def find_influxd(progress: Progress) -> Program:
 
 
 def find_mosquitto(progress: Progress) -> Program:
-    """Return ``mosquitto`` 2: the installed one, or Debian's package, unpacked."""
+    """Return ``mosquitto`` 2, installed or unpacked from Debian's package."""
     found = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if found:
         return Program(Path(found))
@@ -173,7 +172,7 @@ def find_mosquitto(progress: Progress) -> Program:
 
 
 def find_postgres(progress: Progress) -> Program:
-    """Return the folder of PostgreSQL's executables: installed, or Debian's, unpacked."""
+    """Return the folder of PostgreSQL's executables, installed or unpacked."""
     installed = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"),
         key=lambda path: int(path.parts[-3]),
@@ -211,7 +210,7 @@ def need(command: str, what: str, how: str) -> None:
     Raises
     ------
     ConfigurationError
-        If it is not on PATH; the message says what it is and how to get it.
+        If it is not on PATH. The message has its purpose and how to install it.
     """
     if shutil.which(command) is None:
         msg = f"{what} requires `{command}`, which is not on PATH: {how}"
@@ -247,7 +246,7 @@ def unpack_debian(package: str, wanted: str, progress: Progress) -> Path:
         "--yes",
         "--no-install-recommends",
         "--download-only",
-        # Only downloaded, never installed, so apt needs no system lock.
+        # apt only downloads, so it needs no system lock.
         "-o",
         "Debug::NoLocking=1",
         "-o",
@@ -258,7 +257,7 @@ def unpack_debian(package: str, wanted: str, progress: Progress) -> Path:
         package,
     ]
     if os.geteuid() == 0:
-        # For root, apt switches to a user that can't write here.
+        # As root, apt switches to a user who can't write here.
         download[1:1] = ["-o", "APT::Sandbox::User=root"]
     (cache_dir() / "apt").mkdir(exist_ok=True)
     try:
@@ -304,7 +303,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def pinned_version(file: Path, pattern: str) -> str:
-    """Return the version that a build file pins; it is written nowhere else."""
+    """Return the version that a build file pins, the only place that has it."""
     match = re.search(pattern, file.read_text())
     if match is None:
         msg = f"{file} does not say which version it builds"
@@ -313,7 +312,7 @@ def pinned_version(file: Path, pattern: str) -> str:
 
 
 def digest(files: Sequence[Path]) -> str:
-    """Return a hash of files, so that what is built from them is rebuilt when they change."""
+    """Return a hash of files, so that a change causes a rebuild."""
     content = hashlib.sha256()
     for path in files:
         content.update(path.read_bytes())

@@ -1,7 +1,7 @@
-"""How the local stack and the tests set up and start each server.
+"""Prepares each server for the local stack and the tests.
 
-A function prepares a server's folder and returns what to run; who keeps the process
-(supervisor, or a test) is not decided here. Everything listens on loopback.
+Each function prepares a server's folder and returns the command to run. The caller, a supervisor
+or a test, runs the process. All servers listen on loopback.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 LOOPBACK = "127.0.0.1"
 SERVICE_USER = "headrace"
 _CONFIG = HERE / "config"
-#: A KRaft node needs a cluster id. No other node joins this one, so the id can be constant.
+#: A KRaft node needs a cluster id. It can be constant, because no other node joins.
 _CLUSTER_ID = "aGVhZHJhY2UtbG9jYWwtMQ"
 
 
@@ -53,23 +53,23 @@ class Server:
     Parameters
     ----------
     name
-        Its name in logs, in status, and for the supervisor.
+        Name in logs, in status, and for the supervisor.
     command
-        What to run.
+        Command to run.
     folder
-        Where to run it.
+        Working directory.
     environment
-        On top of the environment that is there.
+        Additional environment variables.
     files
         Its configuration files. If one changes, the server must be restarted.
     ready
-        Whether it answers.
+        Returns whether the server answers.
     user
         User to run it as; the current user if `None`.
     stop_signal
-        What tells it to stop.
+        Signal to stop it.
     stop_seconds
-        How long it may take to do so.
+        Time limit for stopping, in seconds.
     """
 
     name: str
@@ -107,20 +107,20 @@ def kafka(
     heap: str = "512m",
     extra: Mapping[str, str] | None = None,
 ) -> Server:
-    """Apache Kafka, one node.
+    """Return Apache Kafka with one node.
 
     Parameters
     ----------
     program
         Folder of the jars.
     folder
-        For its data.
+        Folder of its data.
     port, controller_port
-        To listen on.
+        Ports to listen on.
     heap
         Largest heap of the JVM.
     extra
-        Properties on top of the shared ones.
+        Properties in addition to the shared ones.
     """
     user = make_folder(folder)
     properties = folder / "server.properties"
@@ -130,7 +130,7 @@ def kafka(
         "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
         "log.dirs": str(folder / "data"),
     }
-    # The names of the variables are those of the official image.
+    # The variables have the same names as in the official image.
     shared = {
         name.removeprefix("KAFKA_").lower().replace("_", "."): value
         for name, value in shared_environment("kafka").items()
@@ -174,7 +174,7 @@ def kafka(
 def influxdb(
     program: Program, folder: Path, *, port: int, extra: Mapping[str, str] | None = None
 ) -> Server:
-    """InfluxDB 2.7. ``extra`` holds ``INFLUXD_*`` settings on top of the shared ones."""
+    """Return InfluxDB 2.7. ``extra`` has ``INFLUXD_*`` settings besides the shared ones."""
     user = make_folder(folder)
     url = f"http://{LOOPBACK}:{port}/health"
     return Server(
@@ -196,7 +196,7 @@ def influxdb(
 
 
 def mosquitto(program: Program, folder: Path, *, port: int, lines: tuple[str, ...] = ()) -> Server:
-    """Mosquitto 2. ``lines`` are added to its configuration."""
+    """Return Mosquitto 2. ``lines`` are added to its configuration."""
     user = make_folder(folder)
     config = folder / "mosquitto.conf"
     config.write_text(
@@ -222,7 +222,7 @@ def mosquitto(program: Program, folder: Path, *, port: int, lines: tuple[str, ..
 
 
 def mailbox(program: Program, folder: Path, *, smtp_port: int, web_port: int) -> Server:
-    """A mail server that keeps received mails and shows them on a page."""
+    """Return a mail server that keeps received mails and shows them on a page."""
     folder.mkdir(parents=True, exist_ok=True)
     return Server(
         "mailbox",
@@ -250,7 +250,7 @@ def wait_until_ready(server: Server, alive: Callable[[], bool], seconds: float =
     Raises
     ------
     ConfigurationError
-        If it dies, or does not answer in time.
+        If it exits or does not answer in time.
     """
     deadline = time.monotonic() + seconds
     while not server.ready():
@@ -264,7 +264,7 @@ def wait_until_ready(server: Server, alive: Callable[[], bool], seconds: float =
 
 
 def shared_environment(name: str) -> dict[str, str]:
-    """Return the configuration of a server that both ways of running share."""
+    """Return the part of a server's configuration that `make up` and Docker share."""
     values = dotenv_values(_CONFIG / f"{name}.env", interpolate=False)
     return {variable: value or "" for variable, value in values.items()}
 
@@ -314,7 +314,7 @@ def _answers(url: str) -> bool:
 def port_is_free(port: int) -> bool:
     """Return whether no program listens on this port of the loopback address."""
     with socket.socket() as sock:
-        # Servers set this, too: connections that are closing do not count.
+        # As servers do, so that closing connections do not count.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((LOOPBACK, port))

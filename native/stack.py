@@ -1,4 +1,4 @@
-"""The processes of the local stack, and the order in which they start."""
+"""The processes of the local stack in starting order."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from native.servers import Server
 
 __all__ = ["Programs", "Stack", "find_programs", "load_stack", "login_lines"]
 
-#: Settings that only `provision` and operators need; Airflow has those of its database and of
-#: the mail server in Connections.
+#: Settings that workers do not need. Airflow has those of its database and of the mail server in
+#: Connections.
 _NOT_FOR_WORKERS = (
     f"{ENV_PREFIX}INFLUX_ADMIN_",
     f"{ENV_PREFIX}AIRFLOW_",
@@ -39,7 +39,7 @@ _BRIDGE_LOGIN = (
 )
 
 
-#: Stands for the program of a server that is not started.
+#: Placeholder for the program of a server that is not started.
 _NOT_NEEDED = Program(Path("not-needed"))
 
 
@@ -57,7 +57,7 @@ class Programs:
 def find_programs(
     progress: Progress, needed: Collection[BundledServer] = tuple(BundledServer)
 ) -> Programs:
-    """Find the programs of the needed servers, and download or build missing ones."""
+    """Find the programs of the needed servers; download or build missing ones."""
 
     def find(server: BundledServer, look: Callable[[Progress], Program]) -> Program:
         return look(progress) if server in needed else _NOT_NEEDED
@@ -79,15 +79,15 @@ class Stack:
     Parameters
     ----------
     settings
-        What ``.env`` says, with an absolute state folder.
+        Settings from ``.env``, with an absolute state folder.
     environment
-        The same as an environment for the workers, without what they need not know.
+        The same as environment variables of the workers, without unneeded secrets.
     bridge_login
-        What only the bridge needs to know on top.
+        Additional variables of the bridge.
     airflow_environment
         Environment of Airflow's processes.
     folder
-        Where everything is kept.
+        The state folder.
     """
 
     settings: Settings
@@ -107,7 +107,7 @@ class Stack:
         return bundled_servers(self.settings)
 
     def servers(self, found: Programs) -> list[Server]:
-        """The servers that are not the user's own, ready to be started."""
+        """Prepare the bundled servers for starting."""
         settings, bundled = self.settings, self.bundled
         password = settings.postgres_password
         chosen = []
@@ -161,7 +161,7 @@ class Stack:
 
     def workers(self) -> list[Server]:
         """The ingest workers."""
-        # Workers of this machine serve their metrics here, even if `status` asks elsewhere.
+        # Local workers serve their metrics here, even if `status` reads another host.
         host = self.settings.metrics_host
         here = self.settings.model_copy(update={"bridge_host": host, "sink_host": host})
         return [
@@ -174,7 +174,7 @@ class Stack:
         return airflow_servers(self.settings, self.folder / "airflow", self.airflow_environment)
 
     def fleet(self) -> list[Server]:
-        """The simulated fleet, if wanted. It never publishes to a broker of the user's own."""
+        """The simulated fleet, if enabled. It never publishes to a broker elsewhere."""
         size = self.settings.fleet_size if BundledServer.MOSQUITTO in self.bundled else 0
         arguments = ("--generators", str(size), "--offline-chance", "0.002")
         return [self._worker("simulate", *arguments)] if size else []
@@ -190,7 +190,7 @@ class Stack:
             if url is None:
                 return True
             try:
-                # Any answer counts; health is not checked here.
+                # Any answer is enough; health is not checked here.
                 urllib3.request("GET", f"{url}/healthz", timeout=2, retries=False)
             except urllib3.exceptions.HTTPError:
                 return False
@@ -218,13 +218,13 @@ def login_lines(settings: Settings) -> tuple[str, ...]:
         "allow_anonymous false",
         f"password_file {settings.logins_dir / 'passwords'}",
         f"acl_file {settings.logins_dir / 'rules'}",
-        # Otherwise any login could take a bridge's session and its queue by using its name.
+        # Otherwise any login could take a bridge's session by using its client id.
         "use_username_as_clientid true",
     )
 
 
 def load_stack(env_file: Path) -> Stack:
-    """Read ``.env`` into a stack."""
+    """Create a stack from ``.env``."""
     settings = load_settings(env_file)
     refuse_unlike_bundled(settings)
     folder = settings.state_dir.resolve()

@@ -183,7 +183,7 @@ class Supervisor:
             "pidfile": str(self._folder / "supervisord.pid"),
             "childlogdir": str(self._folder / "log"),
             "directory": str(self._folder),
-            # Suppresses a warning about root: servers run as a user of their own.
+            # Suppresses a warning about root, because servers run as another user.
             **({"user": "root"} if os.geteuid() == 0 else {}),
         }
         parser["rpcinterface:supervisor"] = {
@@ -216,7 +216,7 @@ class Supervisor:
     def _script(self, server: Server) -> Path:
         """Write the command and its environment as a script that only its user can read.
 
-        supervisor's own way of writing environments can't hold every value.
+        supervisor's format for environments can't represent every value.
         """
         script = self._folder / "run" / f"{server.name}.sh"
         script.parent.mkdir(exist_ok=True)
@@ -251,6 +251,6 @@ def _exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    # A zombie has ended, but its parent has not collected it yet.
+    # A zombie process has ended, but its parent has not collected it yet.
     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return state != "Z"

@@ -1,4 +1,4 @@
-"""Starts the local stack step by step, and shows the progress."""
+"""Starts the local stack step by step and shows the progress."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ __all__ = ["bring_up"]
 _console = Console()
 _SHOWN_ROWS = 5
 _OWN = "HEADRACE_OWN_SERVERS"
-#: A run begins at the end of the minute, and takes longer on a slow machine.
+#: Time limit for the first window. A run starts at the end of a minute.
 _FIRST_WINDOW_SECONDS = 240.0
 
 
 def bring_up() -> None:
-    """Start stopped processes in order, and wait until the first window is published.
+    """Start stopped processes in order and wait until the first window is published.
 
     Raises
     ------
     ConfigurationError
-        If something is missing, taken or dies; the message names it and its log.
+        If a program is missing, a port is in use, or a process exits. The message names it and
+        its log.
     """
     with _step("settings") as tell:
         tell("wrote .env with fresh secrets" if write_env() else "from .env")
@@ -71,7 +72,7 @@ def bring_up() -> None:
     if not supervisor.is_running(airflow[0].name):
         _prepare_airflow(stack)
     for process in airflow:
-        # The first start reads many files from the disk.
+        # The first start reads many files from disk.
         _start(process, supervisor, seconds=180)
     for process in fleet:
         _start(process, supervisor)
@@ -94,7 +95,7 @@ def _start(server: Server, supervisor: Supervisor, seconds: float = 60.0) -> Non
 
 
 def _check_ports(stack: Stack, starting: set[str]) -> None:
-    """Check, before anything starts, that no other program uses a port."""
+    """Check that no other program uses a port, before anything starts."""
     settings = stack.settings
     has_bootstrap = "kafka_bootstrap" in settings.model_fields_set
     kafka_setting = "HEADRACE_KAFKA_BOOTSTRAP" if has_bootstrap else "HEADRACE_KAFKA_PORT"
@@ -153,14 +154,14 @@ def _prepare_airflow(stack: Stack) -> None:
 
 def _await_first_window(stack: Stack) -> None:
     with _step("first window") as tell:
-        tell("waiting for the minute to end and its window to come out")
+        tell("waiting for the minute to end and its window to be published")
         deadline = time.monotonic() + _FIRST_WINDOW_SECONDS
         begun = datetime.now(UTC)
         while not _rows_of(stack, since=begun):
             if time.monotonic() > deadline:
                 msg = (
-                    "no window has come out yet: `make status` says what does not work, "
-                    f"the logs are in {stack.log_folder}"
+                    "no window is published yet: `make status` shows problems, "
+                    f"and the logs are in {stack.log_folder}"
                 )
                 raise ConfigurationError(msg)
             time.sleep(1)
@@ -208,7 +209,7 @@ def _show(stack: Stack) -> None:
     newest = max(str(row["window_start"]) for row in recent)
     shown = [row for row in recent if row["window_start"] == newest][:_SHOWN_ROWS]
     names = _telling_columns(load_profile(settings.profile))
-    # Narrow enough for any terminal: a cut column is useless.
+    # Narrow enough for any terminal, so that no column is truncated.
     rows = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
     rows.title = f"The newest rows, window {newest}"
     for name in names:
@@ -219,7 +220,7 @@ def _show(stack: Stack) -> None:
 
 
 def _telling_columns(profile: Profile) -> list[str]:
-    """Return columns that fit on a screen: the id, the levels, and the values behind them."""
+    """Return columns that fit on a screen: the id, the levels, and their values."""
     measured = [str(rule.params.get("field")) for rule in profile.alarms]
     return [
         profile.id_field,
