@@ -117,7 +117,7 @@ def test_a_relay_that_is_not_right_gets_no_mail_and_no_password(
     relay: Relay, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {
-        "password": ("SMTP_PASSWORD", "of-somebody-else"),
+        "password": ("SMTP_PASSWORD", "of-another-account"),
         "CA": ("SMTP_CA_FILE", str(relay.stranger.ca_file)),
         "host name": ("SMTP_HOST", "localhost"),
     }
@@ -125,5 +125,5 @@ def test_a_relay_that_is_not_right_gets_no_mail_and_no_password(
     monkeypatch.setenv(f"HEADRACE_{name}", value)
     with pytest.raises(Exception, match=r"535|CERTIFICATE_VERIFY_FAILED") as refused:
         send(tmp_path, monkeypatch)
-    assert "of-somebody-else" not in str(refused.value)
+    assert "of-another-account" not in str(refused.value)
     assert not relay.mails

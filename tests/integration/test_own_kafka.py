@@ -1,4 +1,4 @@
-"""A Kafka that somebody else administers: TLS, client certificates, SASL, and rights by ACL."""
+"""A Kafka with an administrator of its own: TLS, client certificates, SASL, and rights by ACL."""
 
 from __future__ import annotations
 

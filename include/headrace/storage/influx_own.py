@@ -1,4 +1,4 @@
-"""An InfluxDB that somebody else administers: one token, and buckets that may be there already.
+"""An InfluxDB with an administrator of its own: one token, and buckets that may be there already.
 
 Nothing here needs an operator token. Whether a token may read or write a bucket is found out
 by an empty query and an empty write, because a narrow token may not look at itself.
@@ -35,7 +35,7 @@ _READS = "from(bucket: params.bucket) |> range(start: -1s) |> limit(n: 1)"
 
 
 def bucket_retentions(profile: Profile, settings: Settings) -> dict[str, timedelta]:
-    """Return how long each bucket keeps its data; zero means for ever."""
+    """Return how long each bucket keeps its data; zero means without limit."""
     return {
         profile.buckets.raw: settings.raw_retention,
         profile.buckets.downsampled: _FOREVER,
@@ -130,7 +130,7 @@ def _bucket_findings(
             )
     kept = _retention(influx, name)
     if kept and (retention is _FOREVER or kept < retention):
-        wanted = duration_text(retention) if retention else "for ever"
+        wanted = duration_text(retention) if retention else "without limit"
         seconds = int(retention.total_seconds())
         yield Finding(
             what,
@@ -194,7 +194,7 @@ def _may_read(influx: Influx, name: str) -> bool:
 
 
 def _retention(influx: Influx, name: str) -> timedelta | None:
-    """Return how long a bucket keeps its data; `None` if for ever, or if it can't be seen."""
+    """Return how long a bucket keeps its data; `None` if without limit, or if it can't be seen."""
     with influx_errors(on_bad_request=ConfigurationError):
         found = influx.client.buckets_api().find_buckets(name=name).buckets
     rules = found[0].retention_rules if found else []

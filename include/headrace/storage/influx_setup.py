@@ -124,7 +124,7 @@ def _admin_address(settings: Settings) -> InfluxAddress:
     if settings.influx_admin_token is None:
         msg = (
             "HEADRACE_INFLUX_ADMIN_TOKEN is not set: provisioning needs it. `make env` makes one. "
-            "For an InfluxDB that somebody else administers, set HEADRACE_INFLUX_TOKEN instead"
+            "For an InfluxDB with an administrator of its own, set HEADRACE_INFLUX_TOKEN instead"
         )
         raise ConfigurationError(msg)
     return InfluxAddress(
@@ -207,7 +207,7 @@ def _bucket(
 
 
 def _seconds_of(bucket: Bucket) -> int:
-    """How long a bucket keeps its data; 0 means for ever."""
+    """How long a bucket keeps its data; 0 means without limit."""
     return int(bucket.retention_rules[0].every_seconds) if bucket.retention_rules else 0
 
 
