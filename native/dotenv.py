@@ -148,8 +148,11 @@ def main() -> None:
     """Write the file if there is none, and print one sentence."""
     if write_env():
         print(f"wrote {ENV_FILE}: change ports and addresses there before the first start")
-    else:
+    elif "COMPOSE_PROFILES=" in ENV_FILE.read_text(encoding="utf-8"):
         print(f"{ENV_FILE} exists already")
+    else:
+        (profiles,) = re.findall(r"(?m)^COMPOSE_PROFILES=.*$", _TEMPLATE)
+        print(f"{ENV_FILE} exists already. Docker Compose starts no servers without: {profiles}")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ class Compose:
             found.update({key: value or "" for key, value in dotenv_values(PROJECT / path).items()})
         for key, value in own.get("environment", {}).items():
             given = self._env.get(key) if value is None else value
+            # Compose takes a name without a value out of what the files give.
+            found.pop(key, None)
             if given is not None:
                 found[key] = given
         return found

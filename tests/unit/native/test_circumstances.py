@@ -125,6 +125,10 @@ def test_env_is_written_by_any_python_without_an_installation(tmp_path: Path) ->
     written = dotenv_values(tmp_path / ".env")
     assert written["HEADRACE_KAFKA_PORT"] == "9092"
     assert load_settings(tmp_path / ".env").kafka_bootstrap == f"{LOOPBACK}:9092"
+    # What an earlier version wrote starts nothing with Docker.
+    (tmp_path / ".env").write_text("HEADRACE_FLEET_SIZE=3\n")
+    done = subprocess.run(isolated, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"without: COMPOSE_PROFILES={written['COMPOSE_PROFILES']}\n" in done.stdout
 
 
 def test_java_reads_the_folder_s_name(odd_folder: Path) -> None:
