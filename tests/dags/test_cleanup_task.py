@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
+from sqlalchemy.engine import make_url
 
 from headrace.errors import ConfigurationError, TransientError
 from headrace.orchestration import cleanup_task, connections
@@ -172,3 +173,9 @@ def test_a_database_of_an_unknown_kind_is_refused(connection: SimpleNamespace) -
     connection.conn_type = "redis"
     with pytest.raises(ConfigurationError, match="'redis': it must be one of postgres"):
         connections.metadata_url()
+
+
+def test_the_connection_says_how_the_database_is_protected(connection: SimpleNamespace) -> None:
+    connection.extra_dejson = {"sslmode": "verify-full", "sslrootcert": "/ca.pem", "other": "x"}
+    url = make_url(str(connections.metadata_url()))
+    assert url.query == {"sslmode": "verify-full", "sslrootcert": "/ca.pem"}

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 
 from headrace.errors import ConfigurationError
 from headrace.settings import load_settings
+from headrace.storage.kafka import Kafka
 from native.airflow import airflow_environment
 
 SECRETS = {
@@ -146,3 +147,31 @@ def test_a_token_of_one_s_own_replaces_the_file(
     found = connection(environment(tmp_path), "INFLUXDB_DEFAULT")
     assert found["password"] == "one-token"
     assert "token_file" not in found["extra"]
+
+
+def test_airflow_reaches_kafka_as_the_workers_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("CA_FILE", "CERT_FILE", "KEY_FILE"):
+        (tmp_path / name).touch()
+        monkeypatch.setenv(f"HEADRACE_KAFKA_{name}", str(tmp_path / name))
+    for name, value in {
+        "BOOTSTRAP": "kafka.example.com:9093",
+        "PROTOCOL": "SASL_SSL",
+        "SASL_MECHANISM": "PLAIN",
+        "USERNAME": "headrace",
+        "PASSWORD": 'p@ss "word',
+    }.items():
+        monkeypatch.setenv(f"HEADRACE_KAFKA_{name}", value)
+    extra = connection(environment(tmp_path), "KAFKA_DEFAULT")["extra"]
+    assert extra == Kafka.from_settings(load_settings()).config
+    assert extra == {
+        "bootstrap.servers": "kafka.example.com:9093",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "headrace",
+        "sasl.password": 'p@ss "word',
+        "ssl.ca.location": str(tmp_path / "CA_FILE"),
+        "ssl.certificate.location": str(tmp_path / "CERT_FILE"),
+        "ssl.key.location": str(tmp_path / "KEY_FILE"),
+    }
