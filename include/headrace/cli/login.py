@@ -28,7 +28,7 @@ def login(
         False,
         "--consumer",
         help="Logins at the bundled Kafka instead, for consumers on other machines. They may read "
-        "the published rows and alarms, in consumer groups that are called as the login or begin "
+        "the published rows and alarms, in consumer groups whose name is the login or begins "
         "with it and a dot.",
     ),
 ) -> None:
