@@ -8,76 +8,12 @@ from dataclasses import dataclass
 
 from headrace.errors import RefusedError
 from headrace.ingest.reading_store import Refused
-from headrace.models.deadletter import RejectedReadingError, Rejection
 from headrace.profile import Profile
 from headrace.storage.influx import Influx
-from headrace.storage.reading_lines import LineEncoder
+from headrace.storage.reading_lines import LineBatch, LineEncoder
 from headrace.storage.retries import until_it_works
 
-__all__ = ["InfluxReadingStore", "LineBatch", "Patience", "write_halving"]
-
-#: Number of readings whose lines are made together. If one of them is unusual, fewer are tried
-#: together, and those that still contain it are handled one by one.
-_AT_ONCE = 100
-_FEW = 10
-
-
-class LineBatch:
-    """Readings as lines of line protocol.
-
-    Only the lines are kept: they take less memory than the readings.
-
-    Attributes
-    ----------
-    lines
-        One line a reading.
-    """
-
-    def __init__(self, encoder: LineEncoder) -> None:
-        self.lines: list[bytes] = []
-        self._encoder = encoder
-
-    def __len__(self) -> int:
-        """Number of readings."""
-        return len(self.lines)
-
-    def add(self, payloads: Sequence[bytes], times_ns: Sequence[bytes]) -> dict[int, Rejection]:
-        """Add readings; see `headrace.ingest.reading_store.ReadingBatch`."""
-        rejected: dict[int, Rejection] = {}
-        self._add(payloads, times_ns, 0, _AT_ONCE, rejected)
-        return rejected
-
-    def _add(
-        self,
-        payloads: Sequence[bytes],
-        times_ns: Sequence[bytes],
-        first: int,
-        at_once: int,
-        rejected: dict[int, Rejection],
-    ) -> None:
-        for begin in range(0, len(payloads), at_once):
-            some, times = payloads[begin : begin + at_once], times_ns[begin : begin + at_once]
-            lines = self._encoder.lines(some, times)
-            if lines is not None:
-                self.lines += lines
-            elif at_once > _FEW:
-                # One of them is unusual: most of the others still fit into groups.
-                self._add(some, times, first + begin, _FEW, rejected)
-            else:
-                self._add_each(some, times, first + begin, rejected)
-
-    def _add_each(
-        self,
-        payloads: Sequence[bytes],
-        times_ns: Sequence[bytes],
-        first: int,
-        rejected: dict[int, Rejection],
-    ) -> None:
-        for index, (payload, time_ns) in enumerate(zip(payloads, times_ns, strict=True), first):
-            try:
-                self.lines.append(self._encoder.line(payload, time_ns))
-            except RejectedReadingError as exc:
-                rejected[index] = exc.rejection
+__all__ = ["InfluxReadingStore", "Patience", "write_halving"]
 
 
 def write_halving(

@@ -8,12 +8,18 @@ from typing import Any
 
 import msgspec
 
+from headrace.models.deadletter import RejectedReadingError, Rejection
 from headrace.models.device_id import MAX_ID_CHARACTERS, check_id
 from headrace.models.reading_schema import UNDECODABLE, ReadingSchema
 from headrace.profile import Profile
 from headrace.storage.line_protocol import escape_tag
 
-__all__ = ["LineEncoder"]
+__all__ = ["LineBatch", "LineEncoder"]
+
+#: Number of readings whose lines are made together. If one of them is unusual, fewer are tried
+#: together, and those that still contain it are handled one by one.
+_AT_ONCE = 100
+_FEW = 10
 
 #: Turns a flat JSON object into the fields of line protocol: ``"fuel": 5`` into ``fuel=5``.
 _EQUALS = bytes.maketrans(b":", b"=")
@@ -128,3 +134,61 @@ class LineEncoder:
             if value is not None:
                 fields += f",{name}={value!r}"
         return fields
+
+
+class LineBatch:
+    """Readings as lines of line protocol.
+
+    Only the lines are kept: they take less memory than the readings.
+
+    Attributes
+    ----------
+    lines
+        One line a reading.
+    """
+
+    def __init__(self, encoder: LineEncoder) -> None:
+        self.lines: list[bytes] = []
+        self._encoder = encoder
+
+    def __len__(self) -> int:
+        """Number of readings."""
+        return len(self.lines)
+
+    def add(self, payloads: Sequence[bytes], times_ns: Sequence[bytes]) -> dict[int, Rejection]:
+        """Add readings; see `headrace.ingest.reading_store.ReadingBatch`."""
+        rejected: dict[int, Rejection] = {}
+        self._add(payloads, times_ns, 0, _AT_ONCE, rejected)
+        return rejected
+
+    def _add(
+        self,
+        payloads: Sequence[bytes],
+        times_ns: Sequence[bytes],
+        first: int,
+        at_once: int,
+        rejected: dict[int, Rejection],
+    ) -> None:
+        for begin in range(0, len(payloads), at_once):
+            some, times = payloads[begin : begin + at_once], times_ns[begin : begin + at_once]
+            lines = self._encoder.lines(some, times)
+            if lines is not None:
+                self.lines += lines
+            elif at_once > _FEW:
+                # One of them is unusual: most of the others still fit into groups.
+                self._add(some, times, first + begin, _FEW, rejected)
+            else:
+                self._add_each(some, times, first + begin, rejected)
+
+    def _add_each(
+        self,
+        payloads: Sequence[bytes],
+        times_ns: Sequence[bytes],
+        first: int,
+        rejected: dict[int, Rejection],
+    ) -> None:
+        for index, (payload, time_ns) in enumerate(zip(payloads, times_ns, strict=True), first):
+            try:
+                self.lines.append(self._encoder.line(payload, time_ns))
+            except RejectedReadingError as exc:
+                rejected[index] = exc.rejection

@@ -10,7 +10,8 @@ from confluent_kafka import Message
 
 from headrace.ingest.batch import Batch, OpenBatches
 from headrace.models.deadletter import Reason
-from headrace.storage.influx_readings import InfluxReadingStore, LineBatch
+from headrace.storage.influx_readings import InfluxReadingStore
+from headrace.storage.reading_lines import LineBatch
 from tests.support.devices import reading
 
 STAMP = ("time_ns", b"1700000000000000001")

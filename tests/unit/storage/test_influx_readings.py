@@ -14,10 +14,10 @@ from headrace.models.deadletter import Reason
 from headrace.profile import Profile
 from headrace.storage.influx_readings import (
     InfluxReadingStore,
-    LineBatch,
     Patience,
     write_halving,
 )
+from headrace.storage.reading_lines import LineBatch
 from tests.support.devices import reading
 from tests.support.sink_world import Database
 
