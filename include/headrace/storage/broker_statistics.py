@@ -1,4 +1,4 @@
-"""Counters that only the MQTT broker has, read from its ``$SYS`` topics."""
+"""Reads the MQTT broker's counters from its ``$SYS`` topics."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
 
 __all__ = ["BROKER_COUNTERS", "read_broker_statistics"]
 
-#: Retained topics of mosquitto and of brokers that follow it, and what each counts.
+#: Retained topics of mosquitto and compatible brokers, and the counter of each.
 BROKER_COUNTERS = {
     "$SYS/broker/publish/messages/dropped": "dropped",
     "$SYS/broker/messages/dropped": "dropped",
     "$SYS/broker/store/messages/count": "stored",
     "$SYS/broker/messages/stored": "stored",
 }
-#: Brokers send retained messages together; after this pause there are no more.
+#: Brokers send retained messages together, so none follow after this pause.
 _PAUSE_SECONDS = 0.3
 _LONGEST_NUMBER = 20
 
 
 def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str, int] | None:
-    """Read how many messages the broker has dropped and how many it stores.
+    """Read the number of messages that the broker has dropped, and of those that it stores.
 
     The connection is separate and short, has no session, a random client id, no login and no
     client certificate. With the bridge's own it could take over the bridge's session and remove
     it: brokers may name sessions after logins, and logins after certificates. So a broker that
-    requires either does not tell its counters.
+    requires either can't be asked.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str
                 if packet_id:
                     session.acknowledge([packet_id])
     except HeadraceError:
-        # The caller reports by other means whether the broker can be reached.
+        # The caller checks separately whether the broker can be reached.
         return _completed(counters)
     finally:
         session.leave(0.0)
@@ -80,5 +80,5 @@ def read_broker_statistics(address: MqttAddress, timeout: timedelta) -> dict[str
 
 
 def _completed(counters: dict[str, int]) -> dict[str, int] | None:
-    # mosquitto publishes a counter when it changes for the first time.
+    # mosquitto publishes a counter only after its first change.
     return {"dropped": 0, **counters} if counters else None

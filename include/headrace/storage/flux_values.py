@@ -30,7 +30,7 @@ from headrace.errors import BadQueryError
 
 __all__ = ["FluxValue", "Row", "extern", "rows_of"]
 
-#: What a Flux parameter may be.
+#: Types of Flux parameters.
 FluxValue = (
     bool
     | int
@@ -41,12 +41,12 @@ FluxValue = (
     | Sequence["FluxValue"]
     | Mapping[str, "FluxValue"]
 )
-#: One row of a Flux result: column names to values.
+#: One row of a Flux result: values by column name.
 Row = dict[str, Any]
 
 
 def extern(params: Mapping[str, FluxValue]) -> File:
-    """Write parameters as ``option params = {...}``, which is sent beside a script."""
+    """Encode parameters as ``option params = {...}``, which is sent with a script."""
     assignment = VariableAssignment(
         "VariableAssignment", Identifier("Identifier", "params"), _literal(params)
     )
@@ -113,7 +113,7 @@ def rows_of(response: urllib3.BaseHTTPResponse, *, times_as_text: bool) -> Itera
     Raises
     ------
     BadQueryError
-        If InfluxDB reports an error after it has begun to answer.
+        If InfluxDB reports an error in the middle of its answer.
     """
     parsers = _TEXT_TIMES if times_as_text else _PARSERS
     lines = csv.reader(io.TextIOWrapper(response, encoding="utf-8", newline=""))  # type: ignore[type-var]
@@ -126,7 +126,7 @@ def rows_of(response: urllib3.BaseHTTPResponse, *, times_as_text: bool) -> Itera
             begins = True
             continue
         if begins and cells[1:2] == ["error"]:
-            # InfluxDB had already begun to answer with 200.
+            # InfluxDB had already sent the status 200.
             raise BadQueryError(" ".join(next(lines, [])).strip())
         begins = False
         if cells[0] == "#datatype":

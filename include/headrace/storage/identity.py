@@ -19,17 +19,17 @@ _ID = re.compile(r"[0-9a-f]{16}")
 def installation_id(settings: Settings) -> str:
     """Return the id of this installation, created with the first provisioning.
 
-    It stands in the description of everything that several installations could have in
-    one place, so that each touches only what is its own.
+    The descriptions of shared resources contain it, so that each installation changes only its
+    own.
 
     Raises
     ------
     ConfigurationError
-        If the file of the id holds something else.
+        If the file does not contain an id.
     """
     path = settings.state_dir / _FILE
     if not path.exists():
-        # Servers that run as a user of their own have to get through this folder.
+        # Servers that run as another user must be able to pass through this folder.
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         write_secret(path, secrets.token_hex(8))
     text = path.read_text(encoding="utf-8", errors="replace").strip()
@@ -45,7 +45,7 @@ def installation_id(settings: Settings) -> str:
 def write_secret(path: Path, secret: str) -> None:
     """Write a file that only its owner can read, atomically."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A name of its own: two that provision at once must not share it.
+    # A unique name, because two processes can provision at once.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""InfluxDB: writing lines and running Flux, with errors that say what to do."""
+"""Writes lines to InfluxDB and runs Flux. Errors contain the next step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CONNECT_SECONDS = 5.0
 _BAD_REQUEST = 400
 _UNPROCESSABLE = 422
 _TOO_LARGE = 413
-#: Unknown or deleted token, and one that lacks a permission or is inactive.
+#: Status codes for a token that is unknown or deleted, or lacks a permission or is inactive.
 _DENIED = (401, 403)
 
 
@@ -57,7 +57,7 @@ class InfluxAddress:
     ca_file
         CA certificates that sign the server's certificate; the system's if `None`.
     token_file
-        File the token was read from. If InfluxDB no longer accepts the token, it is read again.
+        File of the token. If InfluxDB no longer accepts the token, the file is read again.
     """
 
     url: str
@@ -71,7 +71,7 @@ class InfluxAddress:
 
 
 def influx_address(settings: Settings, role: str) -> InfluxAddress:
-    """Make the address of the InfluxDB in the settings, with the token of a role.
+    """Return the address of InfluxDB from the settings, with the token of a role.
 
     Parameters
     ----------
@@ -157,13 +157,13 @@ class Influx:
 
     @property
     def client(self) -> InfluxDBClient:
-        """The client library's own client, for provisioning."""
+        """The client of the client library, for provisioning."""
         return self._client
 
     def ping(self) -> None:
-        """Ask whether the server is up; raises `TransientError` if it is not."""
+        """Check that the server is up; raises `TransientError` if it is not."""
         with influx_errors(on_bad_request=RefusedError):
-            # The client library can't parse an answer that broke off; reading it raises the cause.
+            # The client library can't parse an incomplete answer; reading it raises the cause.
             health = HealthService(self._client.api_client)
             response = health.get_health(_preload_content=False)
             try:
@@ -172,17 +172,17 @@ class Influx:
                 response.release_conn()
 
     def write(self, bucket: str, lines: bytes) -> None:
-        """Write lines of line protocol, times in nanoseconds, and wait until they are in.
+        """Write lines of line protocol, with times in nanoseconds, and wait until they are stored.
 
         Raises
         ------
         RefusedError
             If InfluxDB refuses some lines or all (400, 422) or the request is too large
-            (413). After a 422 the good lines are in, after a 400 none is.
+            (413). After a 422 the good lines are stored, after a 400 none is.
         AccessDeniedError, MissingResourceError
-            If the token or the bucket is at fault.
+            If the token or the bucket is wrong.
         TransientError
-            If the server is away, slow or busy.
+            If the server is unavailable, slow or busy.
         """
         with influx_errors(on_bad_request=RefusedError):
             self._call(lambda: self._write_api.write(bucket, self.org, lines))
@@ -193,7 +193,7 @@ class Influx:
             self._call(
                 lambda: self._client.delete_api().delete(
                     start,
-                    # InfluxDB deletes up to and including the end.
+                    # InfluxDB's range includes its end.
                     stop - timedelta(microseconds=1),
                     f'_measurement="{measurement}"',
                     bucket,
@@ -209,7 +209,7 @@ class Influx:
         Parameters
         ----------
         flux
-            The script. It finds the values under ``params``, never in its own text.
+            The script. It reads the values from ``params``.
         params
             Values by name.
         times_as_text
@@ -249,7 +249,7 @@ class Influx:
         return list(self.query(flux, params))
 
     def _call(self, call: Callable[[], Any]) -> Any:
-        """Call InfluxDB; if it rejects the token, read the token again and retry once."""
+        """Call InfluxDB; if it rejects the token, read the token file and retry once."""
         used = self._token
         try:
             return call()
@@ -269,12 +269,12 @@ class Influx:
 
 @contextmanager
 def influx_errors(*, on_bad_request: type[HeadraceError]) -> Iterator[None]:
-    """Turn errors of influxdb-client and urllib3 into errors of ours.
+    """Convert errors of influxdb-client and urllib3 to ours.
 
     Parameters
     ----------
     on_bad_request
-        What a 400, 413 or 422 means here: bad data, or a bad query.
+        Error for a 400, 413 or 422: bad data or a bad query.
     """
     try:
         yield
@@ -293,12 +293,12 @@ def influx_errors(*, on_bad_request: type[HeadraceError]) -> Iterator[None]:
 
 def _error_for_status(exc: ApiException, on_bad_request: type[HeadraceError]) -> HeadraceError:
     status = exc.status or 0
-    # influxdb-client reports a failed handshake as an answer without a status.
+    # influxdb-client reports a failed TLS handshake as an answer without a status.
     if isinstance(exc.__context__, urllib3.exceptions.SSLError):
         return _tls_error(exc.__context__)
     text = f"InfluxDB answered {status}: {_message(exc)}"
     if status in (_BAD_REQUEST, _UNPROCESSABLE) and not _is_of_influxdb(exc):
-        # For example a server that expects HTTPS; the readings are not at fault.
+        # For example a server that expects HTTPS; the readings are not the cause.
         return ConfigurationError(
             f"something other than InfluxDB's API answered {status}: {_message(exc).strip()} Are "
             "HEADRACE_INFLUX_HOST, HEADRACE_INFLUX_PORT and HEADRACE_INFLUX_TLS right?"
@@ -336,7 +336,7 @@ def _message(exc: ApiException) -> str:
 
 
 def _is_of_influxdb(exc: ApiException) -> bool:
-    """Whether an error has the form that InfluxDB gives its errors."""
+    """Return whether an error has the format of InfluxDB's errors."""
     try:
         return "code" in json.loads(exc.body or "")
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The store of raw readings in InfluxDB 2.7, which is told one bad reading from all others."""
+"""The store of raw readings in InfluxDB 2.7, which separates refused readings."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def write_halving(
 ) -> dict[int, RefusedError]:
     """Write all lines except those that InfluxDB refuses.
 
-    A refusal names one point, or none. So the lines are halved until each refused line is
-    alone. Lines that are written twice on the way become the same point.
+    A refusal names at most one point. So the lines are halved until each refused line is
+    alone. Lines that are written twice become the same point.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def write_halving(
         InfluxDB's reason by the index of the refused line.
     """
     refused: dict[int, RefusedError] = {}
-    # Ranges still to be written. A recursive inner function would keep the lines in a
+    # Ranges that are not written yet. A recursive inner function would keep the lines in a #
     # reference cycle, and so in memory until the next garbage collection.
     ranges = [(0, len(lines))] if lines else []
     while ranges:
@@ -46,7 +46,7 @@ def write_halving(
             write(b"\n".join(lines[start:stop]))
         except RefusedError as exc:
             if stop - start == 1:
-                # Its traceback holds this frame, and so all the lines.
+                # Its traceback would keep this frame and all the lines.
                 refused[start] = exc.with_traceback(None)
             else:
                 middle = (start + stop) // 2
@@ -61,9 +61,9 @@ class Patience:
     Parameters
     ----------
     problem
-        Receives what is wrong, before each retry.
+        Receives the problem before each retry.
     fine
-        Called after each write that InfluxDB took.
+        Called after each write that InfluxDB accepted.
     """
 
     problem: Callable[[str], None]
@@ -80,9 +80,9 @@ class InfluxReadingStore:
     profile
         The kind of device.
     patience
-        If given, a write waits for as long as it takes. An unavailable InfluxDB, a wrong token,
-        a missing bucket and a full disk are not caused by a reading. Otherwise the first such
-        error is raised.
+        If given, writes are retried without a time limit after errors that no reading causes: an
+        unavailable InfluxDB, a wrong token, a missing bucket, a full disk. Otherwise the first
+        such error is raised.
     """
 
     def __init__(self, influx: Influx, profile: Profile, patience: Patience | None = None) -> None:
@@ -97,7 +97,7 @@ class InfluxReadingStore:
         )
 
     def new_batch(self) -> LineBatch:
-        """Make an empty batch."""
+        """Create an empty batch."""
         return LineBatch(self._encoder)
 
     def write(self, batches: Sequence[LineBatch]) -> list[dict[int, Refused]]:
@@ -119,11 +119,11 @@ class InfluxReadingStore:
         return refused
 
     def check(self) -> None:
-        """Ask InfluxDB whether it is up."""
+        """Check that InfluxDB is up."""
         self._influx.ping()
 
     def give_up(self) -> None:
-        """Make waiting writes end with an error."""
+        """Make waiting writes raise their error."""
         self._given_up.set()
 
     def close(self) -> None:

@@ -31,14 +31,13 @@ _NOT_FOUND = 404
 
 
 def provision_influx(settings: Settings, profile: Profile) -> dict[str, str]:
-    """Create the organisation, the buckets and the tokens that are missing.
+    """Create missing organisation, buckets and tokens.
 
-    Each token is written to a file of its own in the tokens folder, readable by its owner
-    alone: ``sink`` may write raw readings and nothing else, ``airflow`` reads them and
-    reads and writes the two other buckets. Tokens of other installations in the same
-    organisation are left alone.
+    Each token is written to a separate file in the tokens folder, which only its owner can
+    read. ``sink`` may only write raw readings. ``airflow`` reads them, and reads and writes the
+    two other buckets. Tokens of other installations in the same organisation are not changed.
 
-    It may be interrupted at any point; the next run completes it. With `HEADRACE_INFLUX_TOKEN`
+    It can be interrupted at any point; the next run completes it. With `HEADRACE_INFLUX_TOKEN`
     no token is created, and buckets only if that token may.
 
     Returns
@@ -145,7 +144,7 @@ def _admin_org_id(client: InfluxDBClient, settings: Settings) -> str:
 
 
 def _roles(profile: Profile) -> dict[str, dict[str, tuple[str, ...]]]:
-    """What each token may do, by bucket."""
+    """Return the rights of each token by bucket."""
     buckets = profile.buckets
     return {
         "sink": {buckets.raw: ("write",)},
@@ -197,7 +196,7 @@ def _bucket(
             BucketRetentionRules(
                 type="expire",
                 every_seconds=seconds,
-                # InfluxDB keeps the old length, and refuses a retention that is shorter.
+                # InfluxDB keeps the old shard length and refuses a shorter retention.
                 shard_group_duration_seconds=_shard_seconds(retention),
             )
         ]
@@ -212,7 +211,7 @@ def _seconds_of(bucket: Bucket) -> int:
 
 
 def _find_bucket(client: InfluxDBClient, org_id: str, name: str) -> Bucket | None:
-    """Find a bucket in one organisation: others may have one of the same name."""
+    """Find a bucket in one organisation, because others can have one of the same name."""
     try:
         found = client.buckets_api().find_buckets(name=name, org_id=org_id).buckets
     except ApiException as exc:
@@ -223,7 +222,7 @@ def _find_bucket(client: InfluxDBClient, org_id: str, name: str) -> Bucket | Non
 
 
 def _shard_seconds(retention: timedelta) -> int:
-    """Length of a shard group that InfluxDB itself chooses for a retention."""
+    """Return the length of a shard group that InfluxDB chooses for a retention."""
     if not retention or retention > timedelta(days=180):
         length = timedelta(days=7)
     elif retention > timedelta(days=2):
@@ -241,7 +240,7 @@ class _Tokens:
     client, org_id
         InfluxDB and the organisation.
     description
-        What the role's tokens of this installation are described as.
+        Description of the role's tokens of this installation.
     """
 
     def __init__(self, client: InfluxDBClient, org_id: str, description: str) -> None:
@@ -250,7 +249,7 @@ class _Tokens:
         self._description = description
 
     def provide(self, wanted: set[tuple[str, str]], path: Path, *, inherited: str) -> str:
-        """Ensure that the file holds a token with these permissions, and remove other tokens.
+        """Ensure that the file has a token with these permissions; remove other tokens.
 
         The file is replaced before old tokens are deleted, so that a client that reads it after
         an InfluxDB has refused a token finds one that it accepts.

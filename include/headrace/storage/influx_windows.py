@@ -1,7 +1,7 @@
 """The store of windows in InfluxDB 2.7.
 
-It knows the Flux files, the columns of their results, the points of markers and alarm changes,
-and what has to be deleted before windows are computed again.
+It contains everything specific to InfluxDB: the Flux files, the columns of their results, the
+points of markers and alarm changes, and the deletions before windows are computed again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["InfluxWindowStore"]
 
 _MARKER = "window"
 _CHANGE = "alarm"
-#: Columns of a result that belong to no row.
+#: Columns of a result that are not part of a row.
 _NOT_VALUES = ("_time", "result", "table")
-#: Limits that no value reaches, for rules without one of them.
+#: Unreachable limits, for rules with only one limit.
 _UNREACHABLE = {"below": -sys.float_info.max, "above": sys.float_info.max}
-#: No clock is asked how far rows reach: one that is behind would miss some.
+#: End of queries without an end. The current time would miss rows if the clock is slow.
 _END_OF_TIME = datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -62,7 +62,7 @@ class InfluxWindowStore:
         return {row["_time"]: row["_value"] for row in self._flux.run("count_raw.flux", params)}
 
     def claim(self, windows: WindowRange, run: str) -> None:
-        """Mark windows as being computed by a run, and clear them for it."""
+        """Mark windows as being computed by a run and delete their old results."""
         if self._optional:
             self._delete_computed(windows)
         fields: dict[str, bool | int | str] = {
@@ -77,7 +77,7 @@ class InfluxWindowStore:
     def _delete_computed(self, windows: WindowRange) -> None:
         """Delete markers and rows.
 
-        A row may have a value that its last reading no longer has; writing does not remove it.
+        A row can have a value that its new last reading lacks, and writing does not remove it.
         Markers are deleted first: if the task dies in between, the windows count as missing.
         """
         buckets = self._profile.buckets
@@ -180,8 +180,8 @@ class InfluxWindowStore:
                 row.get("revision") or 0,
             )
             for row in self._flux.run("windows.flux", range_params(windows))
-            # A window that was only claimed has no count of readings. Windows of a profile that
-            # had shorter ones are not windows of this range.
+            # A claimed window has no count of readings. Shorter windows of an earlier profile are
+            # # not windows of this range.
             if row.get("readings") is not None
             and floor(row["_time"], windows.length) == row["_time"]
         }
@@ -230,7 +230,7 @@ class InfluxWindowStore:
             "since": rfc3339(change.since),
         }
         if change.state is AlarmState.WITHDRAWN:
-            # Queries for the last value skip withdrawn changes.
+            # So that queries for the last value skip withdrawn changes.
             fields = dict.fromkeys(fields, change.state.value)
         tags = {self._id: change.device, "rule": change.rule}
         return point_line(_CHANGE, tags, fields, epoch_ns(change.window_start))

@@ -43,7 +43,7 @@ Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 
 _ALL_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - how the library names its own codes
 _SSL = KafkaError._SSL  # noqa: SLF001
-#: How often `Kafka.check_connection` looks for a refused login.
+#: Seconds between two checks of `Kafka.check_connection` for a refused login.
 _LOOK_SECONDS = 0.5
 
 
@@ -73,7 +73,7 @@ class Record(NamedTuple):
 
     @classmethod
     def of(cls, message: Message) -> Record:
-        """Convert a message of confluent-kafka that holds a record."""
+        """Convert a message of confluent-kafka with a record."""
         return cls(
             topic=message.topic() or "",
             partition=message.partition() or 0,
@@ -105,14 +105,14 @@ class Kafka:
     ----------
     config
         librdkafka settings that all clients share, such as ``bootstrap.servers``.
-        They may hold a password, so ``repr`` leaves them out.
+        They can contain a password, so ``repr`` leaves them out.
     """
 
     config: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Kafka:
-        """Use the cluster that the settings name."""
+        """Create the clients' configuration from the settings."""
         config: dict[str, Any] = {
             "bootstrap.servers": settings.kafka_bootstrap,
             "security.protocol": settings.kafka_protocol.value,
@@ -140,7 +140,7 @@ class Kafka:
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
-            # After this time without an answer the request is sent again.
+            # After this time without an answer, the request is sent again.
             "socket.timeout.ms": 10_000,
             **_dotted(overrides),
         }
@@ -171,8 +171,8 @@ class Kafka:
     def check_connection(self, timeout: timedelta = timedelta(seconds=5)) -> None:
         """Check that Kafka answers; if it does not, raise the reason.
 
-        librdkafka reports a refused login or certificate only to a callback. The call that
-        waits for an answer only times out.
+        librdkafka reports a refused login or certificate only to a callback, while the call times
+        out.
 
         Raises
         ------
@@ -210,8 +210,8 @@ class Kafka:
         return {
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 2_000,
-            # While a broker is unavailable, librdkafka logs twenty attempts a second. We log
-            # the error that it reports, once.
+            # While a broker is unavailable, librdkafka logs twenty attempts per second. We log its
+            # # reported error once.
             "log_level": 2,
             **self.config,
         }
@@ -227,7 +227,7 @@ def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _settings_errors() -> Iterator[None]:
-    """Name the settings if librdkafka rejects them."""
+    """Convert librdkafka's errors about its configuration to errors that name the settings."""
     try:
         yield
     except KafkaException as exc:

@@ -52,7 +52,7 @@ _MISSING = frozenset(
 )
 _SPENT = re.compile(r" \(after \d+ms in state .*\)$")
 _FATAL = KafkaError._FATAL  # noqa: SLF001
-#: Refusals caused by the record itself: Kafka never accepts this record.
+#: Errors caused by the record, which Kafka never accepts.
 _REFUSED = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -60,7 +60,7 @@ _REFUSED = frozenset(
         KafkaError.INVALID_RECORD,
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.RECORD_LIST_TOO_LARGE,
-        # Another record of the same batch is at fault.
+        # Another record of the same batch is the cause.
         KafkaError._INVALID_DIFFERENT_RECORD,  # noqa: SLF001
     }
 )
@@ -74,10 +74,10 @@ _TIMED_OUT = frozenset(
 
 
 def error_of(error: KafkaError, acl: str = "") -> HeadraceError:
-    """Return our error for what librdkafka or a broker reports.
+    """Return our error for an error of librdkafka or of a broker.
 
-    Only the error object that librdkafka hands to ``error_cb`` or raises knows whether
-    it is fatal: pass that object, not one made from its code.
+    Only the error object that librdkafka passes to ``error_cb`` or raises shows whether it is
+    fatal. Pass that object, not one created from its code.
 
     Parameters
     ----------
@@ -136,15 +136,15 @@ def kafka_errors(acl: str = "") -> Iterator[None]:
 
 
 class FatalErrors:
-    """An ``error_cb`` that remembers the first fatal error of a client.
+    """An ``error_cb`` that stores the first fatal error of a client.
 
-    librdkafka reports a fatal producer error only here: calls that follow fail with
-    codes that look transient.
+    librdkafka reports a fatal producer error only here. Later calls fail with codes that look
+    transient.
 
     Parameters
     ----------
     also
-        Receives every error as well.
+        Also receives every error.
     """
 
     def __init__(self, also: Callable[[KafkaError], None] | None = None) -> None:
@@ -152,7 +152,7 @@ class FatalErrors:
         self._fatal: KafkaError | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        """Receive an error from librdkafka, inside ``poll`` or ``flush``."""
+        """Receive an error from librdkafka. Runs inside ``poll`` or ``flush``."""
         if self._fatal is None and isinstance(error_of(error), FatalError):
             self._fatal = error
         if self._also is not None:

@@ -24,19 +24,19 @@ __all__ = [
     "reader",
 ]
 
-#: Partition number to offset.
+#: Offsets by partition number.
 Offsets = dict[int, int]
 
 _CALL_SECONDS = 10.0
 _BATCH = 5000
 _POLL_SECONDS = 0.2
-#: Kafka is considered hung if it sends nothing for this long although there is more to read.
+#: Kafka counts as hanging if it sends nothing for this long although there is more to read.
 _SILENCE_SECONDS = 30.0
 
 
 @contextmanager
 def reader(kafka: Kafka, **overrides: Any) -> Iterator[Consumer]:
-    """Open a consumer that joins no group, and close it after the block.
+    """Open a consumer without a group; close it after the block.
 
     Parameters
     ----------
@@ -125,12 +125,12 @@ def read_topic(
     start
         First offset of each partition; its first record if not given.
     stop
-        End offset of each partition, exclusive; its present end if not given.
+        End offset of each partition, exclusive; its current end if not given.
     since
-        Instead of `start`: begin with the first record with this timestamp or a later one.
+        Instead of `start`: start with the first record with this timestamp or a later one.
     wanted
-        Decides by the value whether a record is wanted; all are if not given. Nothing else
-        of an unwanted record is read.
+        Returns whether a record with this value is wanted; by default, all are. Other parts of
+        unwanted records are not read.
     buffer_kilobytes
         Size of the fetch buffer.
 
@@ -181,17 +181,17 @@ def _read_to(
             unread -= _ended(messages)
             messages = [message for message in messages if message.error() is None]
         for message in messages:
-            # In this order, because most records are unwanted.
+            # Check the value first, because most records are unwanted.
             if (wanted is None or wanted(message.value() or b"")) and (
                 (message.offset() or 0) < end[message.partition() or 0]
             ):
                 yield Record.of(message)
-        # The last record of each partition says how far it has been read.
+        # The last record of each partition shows its position.
         for message in {message.partition(): message for message in messages}.values():
             partition = message.partition() or 0
             if (message.offset() or 0) >= end[partition] - 1:
                 unread.discard(partition)
-        # The caller may take any time between two records.
+        # The caller can take any time between two records.
         if messages:
             last_sent = time.monotonic()
         elif time.monotonic() - last_sent > _SILENCE_SECONDS:
@@ -216,9 +216,9 @@ def _ended(messages: Iterable[Message]) -> set[int]:
 
 
 def _fetch(consumer: Consumer) -> list[Message]:
-    """Wait for a record, and return it with those that have arrived.
+    """Wait for a record; return it with all that have arrived.
 
-    Asking for many at once would wait until there are as many, or for the timeout.
+    A request for many records would wait until there are as many, or for the timeout.
     """
     with kafka_errors():
         first = consumer.poll(_POLL_SECONDS)
@@ -226,12 +226,12 @@ def _fetch(consumer: Consumer) -> list[Message]:
 
 
 def held_records(kafka: Kafka, topic: str) -> int:
-    """Return the number of offsets that a topic holds: at least its number of records."""
+    """Return the number of offsets in a topic, which is at least its number of records."""
     with reader(kafka) as consumer:
         first, end = end_offsets(consumer, topic)
     return sum(stop - first[partition] for partition, stop in end.items())
 
 
 def newest(first: Offsets, end: Offsets, records: int) -> Offsets:
-    """Return the offset from which on each partition holds this number of newest records."""
+    """Return the offsets at which this number of newest records begins in each partition."""
     return {part: max(first[part], stop - records) for part, stop in end.items()}

@@ -25,16 +25,16 @@ _TUNING = frozenset({"min.cleanable.dirty.ratio"})
 def topic_configs(profile: Profile, settings: Settings) -> dict[str, dict[str, str]]:
     """Return the configuration of every topic, by name.
 
-    Raw readings and dead letters are stamped and kept by time of arrival. Otherwise the
-    date that a device sets would decide when Kafka deletes a segment, or refuses a record.
-    Published rows and alarms are kept longer than raw readings: recomputing a window
-    reads from there what was published of it.
+    Raw readings and dead letters are stamped and kept by time of arrival. Otherwise a device's
+    date would decide when Kafka deletes a segment or refuses a record. Published rows and
+    alarms are kept longer than raw readings, because computing a window again reads its
+    published records.
     """
     raw = str(settings.kafka_retention // timedelta(milliseconds=1))
     published = str((settings.raw_retention + timedelta(days=1)) // timedelta(milliseconds=1))
     deleted = {"cleanup.policy": "delete", "max.message.bytes": str(_MAX_RECORD_BYTES)}
     arrived = {**deleted, "message.timestamp.type": "LogAppendTime", "retention.ms": raw}
-    # The publisher's stamps say where the records of a window begin.
+    # The publisher's timestamps mark where the records of a window begin.
     dated = {**deleted, "message.timestamp.type": "CreateTime", "retention.ms": published}
     topics = profile.topics
     return {
@@ -43,7 +43,7 @@ def topic_configs(profile: Profile, settings: Settings) -> dict[str, dict[str, s
         topics.status: {
             "cleanup.policy": "compact",
             "min.cleanable.dirty.ratio": "0.1",
-            # A bridge whose clock is far ahead would have its records refused.
+            # Otherwise Kafka would refuse records of a bridge with a fast clock.
             "message.timestamp.type": "LogAppendTime",
         },
         topics.downsampled: dated,

@@ -130,7 +130,7 @@ def _create(
 
 
 @retry(
-    # Kafka reports a new topic before each broker knows which partitions it leads.
+    # Kafka reports a new topic before each broker knows its partitions.
     retry=retry_if_exception_type((TransientError, MissingResourceError)),
     wait=wait_fixed(0.1),
     stop=stop_after_delay(_LEADER_SECONDS),

@@ -28,7 +28,7 @@ OutRecordWithHeaders: TypeAlias = tuple[str, bytes, bytes, Headers]
 
 _Report: TypeAlias = Callable[[KafkaError | None, Message], None]
 
-#: Kafka aborts an abandoned transaction after this time; until then readers wait for it.
+#: Kafka aborts an abandoned transaction after this time. Until then, readers wait.
 _TRANSACTION_LIMIT = timedelta(seconds=15)
 _CALL_SECONDS = 20.0
 
@@ -36,8 +36,8 @@ _CALL_SECONDS = 20.0
 class Publisher:
     """The only publisher of an installation.
 
-    Entering it fences every other publisher of the same name, whether it still runs or died
-    in the middle of a transaction.
+    Entering it fences every other publisher with the same name, whether that one still runs or
+    died during a transaction.
 
     Parameters
     ----------
@@ -60,12 +60,12 @@ class Publisher:
     def __enter__(self) -> Self:
         try:
             with kafka_errors(f"Write on transactional id {self._name}"):
-                # Without an open connection, librdkafka waits half a second before it looks
-                # for its coordinator again.
+                # Without an open connection, librdkafka waits half a second before it retries to #
+                # find its coordinator.
                 self._producer.list_topics(timeout=_CALL_SECONDS)
                 self._producer.init_transactions(_CALL_SECONDS)
         except FatalError as exc:
-            # Each attempt makes a producer of its own, so a fenced one can be retried.
+            # Each attempt creates a new producer, so a fenced one can be retried.
             msg = f"can't begin to publish: {exc}"
             raise ServerUnavailableError(msg) from exc
         return self
@@ -76,7 +76,7 @@ class Publisher:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # No transaction is open: `publish` has committed or aborted it.
+        # No transaction is open, because `publish` has committed or aborted it.
         self._producer.purge()
         # close() of a fenced producer closes it and raises, which would hide the error that
         # reports the fencing.
@@ -91,8 +91,8 @@ class Publisher:
         records
             The records.
         not_before
-            Earliest timestamp of the records, even if the clock of this host is behind:
-            readers may begin here.
+            Earliest timestamp of the records, even if the clock of this host is slow, because
+            readers start here.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Publisher:
         self._commit([(*record, []) for record in records], stamp)
 
     def publish_with_headers(self, records: Sequence[OutRecordWithHeaders]) -> None:
-        """Publish records as `publish` does, with headers and the time of now.
+        """Publish records as `publish` does, with headers and the current time.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Publisher:
         except KafkaException as exc:
             with suppress(KafkaException):
                 self._producer.abort_transaction(_CALL_SECONDS)
-            # A delivery report says more than the failed commit.
+            # A delivery report is more specific than the failed commit.
             cause = (
                 failures[0]
                 if failures
@@ -142,7 +142,7 @@ class Publisher:
             msg = f"nothing was published: {cause}"
             raise ServerUnavailableError(msg) from exc
         except BaseException:
-            # An interrupt: readers would otherwise wait until Kafka aborts the transaction.
+            # After an interrupt, readers would otherwise wait until Kafka aborts the transaction.
             with suppress(KafkaException):
                 self._producer.abort_transaction(_CALL_SECONDS)
             raise

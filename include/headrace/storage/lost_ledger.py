@@ -1,4 +1,4 @@
-"""The newest lost records of each partition, kept where one request finds them."""
+"""Stores the newest loss of each partition, so that one request can read it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.storage.kafka import Kafka, kafka_errors
 __all__ = ["LostLedger", "recorded_losses", "unreported_losses"]
 
 _CALL_SECONDS = 5.0
-#: Kafka keeps 4,096 bytes with a commit.
+#: Kafka stores up to 4,096 bytes with a commit.
 _DETAIL_CHARACTERS = 500
 _NOT_RUNNING = "Kafka deleted the records, and the sink is not running"
 
@@ -26,15 +26,15 @@ def _group(profile: Profile) -> str:
 
 
 class LostLedger:
-    """Records what the sink reports as lost, as commits of a consumer group without members.
+    """Stores losses that the sink reports, as commits of a consumer group without members.
 
-    The dead-letter topic has a record for every loss, but may be long. This has the newest
-    loss of each partition, so that ``headrace status`` needs one request.
+    The dead-letter topic has a record for every loss but can be long. The commits have the
+    newest loss of each partition, so ``headrace status`` needs only one request.
 
     Parameters
     ----------
     kafka, profile
-        Where to record it.
+        Location of the commits.
     """
 
     def __init__(self, kafka: Kafka, profile: Profile) -> None:
@@ -43,15 +43,15 @@ class LostLedger:
         self._consumer: Consumer | None = None
 
     def save(self, lost: LostRecords) -> None:
-        """Record a loss.
+        """Store a loss.
 
         Raises
         ------
         TransientError
-            If Kafka does not take the commit.
+            If Kafka does not accept the commit.
         """
         if self._consumer is None:
-            # Rarely needed, so it is created only then.
+            # Rarely needed, so it is created on first use.
             self._consumer = self._kafka.consumer(self._group)
         kept = replace(
             lost, detail=lost.detail[:_DETAIL_CHARACTERS], recorded_ms=time.time_ns() // 1_000_000
@@ -88,7 +88,7 @@ def recorded_losses(kafka: Kafka, profile: Profile, partitions: list[int]) -> li
         try:
             losses.append(msgspec.json.decode(item.metadata or b"", type=LostRecords))
         except msgspec.MsgspecError:
-            # No commit, or one that another program made.
+            # No commit, or one of another program.
             continue
     return losses
 
@@ -96,7 +96,7 @@ def recorded_losses(kafka: Kafka, profile: Profile, partitions: list[int]) -> li
 def unreported_losses(
     topic: str, first: Mapping[int, int], committed: Mapping[int, int]
 ) -> list[LostRecords]:
-    """Return what Kafka has deleted past the commits of a sink that is not running.
+    """Return the records that Kafka deleted after the commits of a stopped sink.
 
     The sink reports the same when it starts.
 
@@ -107,7 +107,7 @@ def unreported_losses(
     first
         First offset of every partition.
     committed
-        What the sink has committed, by partition.
+        Committed offsets of the sink by partition.
     """
     now_ms = time.time_ns() // 1_000_000
     return [

@@ -1,4 +1,4 @@
-"""MQTT: a persistent session whose messages are acknowledged by the caller."""
+"""A persistent MQTT session whose messages the caller acknowledges."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["MqttAddress", "MqttSession", "Subscription"]
 
 _CONNECT_TIMEOUT = timedelta(seconds=5)
-#: While it waits for an answer, a session keeps so much of what is published.
+#: Maximum bytes of messages that a session keeps while it waits for an answer.
 _WAITING_BYTES = 16 * 1024 * 1024
 #: mosquitto 2.0 closes the connection without a reason if another client takes the session.
 #: This many such ends in a row, each soon after the connection, are treated as a takeover.
@@ -41,7 +41,7 @@ _SOON_SECONDS = 60.0
 
 
 class MqttSession:
-    """A persistent MQTT 5 session that acknowledges nothing by itself.
+    """A persistent MQTT 5 session without automatic acknowledgements.
 
     Not thread-safe: one thread connects, receives and acknowledges.
 
@@ -52,18 +52,18 @@ class MqttSession:
     client_id
         Name of the session. A client with the same name resumes it.
     subscriptions
-        Topic filters. They are subscribed at every connection, because the broker may have
-        lost the session.
+        Topic filters. They are subscribed at every connection, in case the broker has lost the
+        session.
     keepalive
         Keep-alive interval.
     session_expiry
-        How long the broker keeps the session without a connection.
+        Time for which the broker keeps the session without a connection.
     receive_maximum
-        How many unacknowledged messages the broker may send.
+        Maximum number of unacknowledged messages.
     keep_bytes
-        Longer payloads are cut; see `PublishStream`.
+        Longer payloads are truncated; see `PublishStream`.
     connect_timeout
-        How long the broker may take to accept a connection, and then to answer.
+        Time limit for accepting a connection, and again for the answer.
 
     Raises
     ------
@@ -96,7 +96,7 @@ class MqttSession:
         self._properties = Properties(PacketTypes.CONNECT)
         self._properties.SessionExpiryInterval = int(session_expiry.total_seconds())
         self._properties.ReceiveMaximum = receive_maximum
-        # No reason strings and user properties in answers: they can be of any length.
+        # No reason strings and user properties in answers, because they can have any length.
         self._properties.RequestProblemInformation = 0
         self._client = StreamClient(client_id, keep_bytes)
         self._client.connect_timeout = self._timeout
@@ -116,9 +116,9 @@ class MqttSession:
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
-        """What the broker refuses or shortens, and what it costs: a sentence each.
+        """Limits that the broker sets and their consequences, one sentence each.
 
-        Known once `connect` has returned.
+        Known after `connect` has returned.
         """
         return tuple(self._shortfalls)
 
@@ -159,10 +159,10 @@ class MqttSession:
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._broken(code)
         deadline = time.monotonic() + self._timeout
-        # What the broker publishes meanwhile stays in the stream until it is taken.
+        # Messages that arrive in the meantime stay in the stream until they are taken.
         while not self._subscribed:
             if self._answered and self._is_full:
-                # The answer to the subscriptions comes after messages that must be taken first.
+                # The answer to the subscriptions can follow messages that must be taken first.
                 break
             try:
                 self._wait_until(deadline)
@@ -177,15 +177,15 @@ class MqttSession:
         return self._resumed
 
     def receive(self, timeout: float, *, reading: bool = True) -> list[Publish]:
-        """Wait for the network, and return what was published.
+        """Wait for the network; return published messages.
 
         Parameters
         ----------
         timeout
             Seconds to wait at most.
         reading
-            Whether to read. If not, messages stay in the network, and only
-            acknowledgements and pings are sent.
+            Whether to read. Otherwise messages stay in the network, and only acknowledgements and
+            pings are sent.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class MqttSession:
             If the connection is lost.
         """
         stream = self._client.stream
-        # What came with the answer to a request has arrived already.
+        # Messages that came with the answer to a request have already arrived.
         self._wait(0.0 if stream.unread_bytes else timeout, reading=reading)
         return stream.take()
 
@@ -205,7 +205,7 @@ class MqttSession:
         Raises
         ------
         ServerUnavailableError
-            If the connection is lost; the broker will send those messages again.
+            If the connection is lost. The broker redelivers those messages.
         """
         try:
             self._client.stream.acknowledge(packet_ids)
@@ -213,9 +213,9 @@ class MqttSession:
             raise unreachable(self._address, exc) from exc
 
     def unsubscribe(self) -> None:
-        """Remove the subscriptions, and wait until the broker confirms it.
+        """Remove the subscriptions and wait until the broker confirms.
 
-        What the broker has queued for the session still comes.
+        Messages that are already queued for the session still arrive.
 
         Raises
         ------
@@ -237,14 +237,14 @@ class MqttSession:
             self._wait_until(deadline)
 
     def leave(self, timeout: float, *, forever: bool = False) -> None:
-        """Send what is queued, and disconnect.
+        """Send queued packets and disconnect.
 
         Parameters
         ----------
         timeout
-            Seconds that may take.
+            Time limit in seconds.
         forever
-            Whether the broker should delete the session; otherwise it keeps it.
+            Whether the broker should delete the session.
         """
         self._connected = False
         if self._client.socket() is None:
@@ -324,7 +324,7 @@ class MqttSession:
         raise lost(str(self._address), code)
 
     def _check_ends(self) -> None:
-        """Tell a connection that breaks now and then from two clients with one name.
+        """Distinguish a connection that breaks sometimes from two clients with one name.
 
         Raises
         ------
@@ -345,7 +345,7 @@ class MqttSession:
             raise SessionTakenOverError(msg)
 
     def _no_answer(self, exc: Exception) -> str:
-        """Say why a server that accepts connections may not have answered the CONNECT."""
+        """Return the probable reason why a server did not answer the CONNECT."""
         settings = "Check HEADRACE_MQTT_TLS and HEADRACE_MQTT_PORT"
         first_byte = self._client.stream.first_byte
         if starts_like_tls(first_byte):
@@ -357,7 +357,7 @@ class MqttSession:
             return f"{exc}, before it answered. {settings}, and that the broker supports MQTT 5"
         return f"what answers at {self._address} is not an MQTT broker. {settings}"
 
-    # The callbacks only note what happened: paho would log an exception as its own.
+    # The callbacks only store results, because paho would swallow an exception.
 
     def _on_connect(
         self,
@@ -416,7 +416,7 @@ class MqttSession:
             self._unsubscribed = True
 
     def _accepts(self, message_id: int, reasons: list[ReasonCode]) -> bool:
-        """Whether this is the answer to the last request, and agrees with every filter."""
+        """Return whether this is the answer to the last request and accepts every filter."""
         if message_id != self._request:
             return False
         self._request = 0

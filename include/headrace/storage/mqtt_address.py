@@ -1,4 +1,4 @@
-"""Where the MQTT broker is, and how to log in."""
+"""Address and login of the MQTT broker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MqttAddress"]
 
 @dataclass(frozen=True)
 class MqttAddress:
-    """Where the broker is, and how to log in.
+    """Address, login and certificates for the broker.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class MqttAddress:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> MqttAddress:
-        """Take the address from the settings."""
+        """Create the address from the settings."""
         secret = settings.mqtt_password
         return cls(
             host=settings.mqtt_host,
@@ -60,7 +60,7 @@ class MqttAddress:
         return f"MqttAddress(host={self.host!r}, port={self.port}, tls={self.tls})"
 
     def __str__(self) -> str:
-        """Host and port, as errors name them."""
+        """Host and port for error messages."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 

@@ -1,4 +1,4 @@
-"""paho's client, on a `PublishStream` or not, and what a session subscribes."""
+"""paho's client with or without a `PublishStream`, and subscriptions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from headrace.storage.mqtt_tls import is_tls_alert, tls_failed
 
 __all__ = ["MqttClient", "StreamClient", "Subscription", "unreachable"]
 
-#: A small receive buffer keeps the backlog in the broker: unread messages are sent again
-#: after a lost connection, and packet ids (65,535) must not be reused among them.
+#: A small receive buffer keeps the backlog in the broker. Unread messages are redelivered after
+#: a lost connection, and their number must stay below the number of packet ids (65,535).
 _RECEIVE_BUFFER_BYTES = 256 * 1024
 _PACKET_IDS = 65_535
 #: The connection ends if the other side does not answer TCP for this long.
@@ -31,25 +31,25 @@ _TCP_USER_TIMEOUT_MS = 60_000
 
 @dataclass(frozen=True)
 class Subscription:
-    """A topic filter, and whether retained messages are sent when it is new."""
+    """A topic filter, and whether a new subscription receives retained messages."""
 
     topic_filter: str
     retained: bool = False
 
     def options(self) -> SubscribeOptions:
-        """QoS 1, and retained messages only for a subscription that did not exist."""
+        """Return options for QoS 1, with retained messages only for a new subscription."""
         once = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
         never = SubscribeOptions.RETAIN_DO_NOT_SEND
         return SubscribeOptions(qos=1, retainHandling=once if self.retained else never)
 
 
 class MqttClient(Client):
-    """paho with its TLS failures in sight. Depends on the pinned version of paho.
+    """paho with access to TLS failures. Depends on the pinned version of paho.
 
     Attributes
     ----------
     tls_alert
-        Why the broker ended a TLS connection, if it said so after the handshake.
+        Reason of the broker for ending the TLS connection after the handshake, if known.
     """
 
     tls_alert: ssl.SSLError | None = None
@@ -83,21 +83,21 @@ class MqttClient(Client):
             raise
         except OSError:
             if isinstance(self._sock, ssl.SSLSocket):
-                # The broker may have said why, just before it closed.
+                # The broker may have sent the reason just before it closed.
                 with suppress(OSError):
                     self._sock_recv(1)
             raise
 
 
 class StreamClient(MqttClient):
-    """paho, reading from a `PublishStream`.
+    """paho that reads from a `PublishStream`.
 
     Parameters
     ----------
     client_id
         Name of the session.
     keep_bytes
-        Longer payloads are cut.
+        Longer payloads are truncated.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class StreamClient(MqttClient):
         self._malformed = MalformedPackets()
 
     def vary_packet_ids(self) -> None:
-        """Continue with any packet id for what this client sends.
+        """Start the packet ids of this client at random.
 
         The ids of both sides are independent in MQTT. But mochi-mqtt refuses a SUBSCRIBE
         if its id is that of a message which the client has not acknowledged. A client that begins
@@ -122,7 +122,7 @@ class StreamClient(MqttClient):
         self._last_mid = secrets.randbelow(_PACKET_IDS)
 
     def use_certificates_of(self, address: MqttAddress) -> None:
-        """Read the certificates again: they may have been renewed.
+        """Read the certificates again, in case they were renewed.
 
         Raises
         ------
@@ -143,6 +143,6 @@ class StreamClient(MqttClient):
 
 
 def unreachable(address: MqttAddress, exc: Exception) -> HeadraceError:
-    """Make the error for a socket that can't be opened, or broke."""
+    """Return the error for a socket that can't be opened or broke."""
     text = f"the MQTT broker at {address} can't be reached: {exc}"
     return tls_failed(address, exc) or ServerUnavailableError(text)

@@ -1,4 +1,4 @@
-"""The layout of MQTT 5 packets: parsed without trusting a single length."""
+"""Parses MQTT 5 packets without trusting any length field."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LOG_SECONDS = 60.0
 _MAX_KNOWN = 1000
 
 _CONNACK, _SUBACK, _UNSUBACK, _DISCONNECT, _AUTH = 0x20, 0x90, 0xB0, 0xE0, 0xF0
-#: Of packets with properties: how many bytes precede the properties.
+#: Number of bytes before the properties, for packets that have them.
 _BEFORE_PROPERTIES = {_CONNACK: 2, _SUBACK: 2, _UNSUBACK: 2, _DISCONNECT: 1, _AUTH: 1}
 #: PUBACK to PUBCOMP: a packet id and a reason code.
 _ANSWERS = {0x40: 3, 0x50: 3, 0x60: 3, 0x70: 3}
@@ -56,14 +56,14 @@ _TEXTS = {0x03, 0x08, 0x09, 0x12, 0x15, 0x16, 0x1A, 0x1C, _REASON_STRING}
 
 
 class MalformedPacketError(Exception):
-    """A packet is not laid out as MQTT 5 requires.
+    """A packet does not have the format of MQTT 5.
 
     Parameters
     ----------
     detail
-        What is wrong with it.
+        The error in the packet.
     packet_id
-        Its packet id, 0 if it has none or none can be found.
+        Packet id, 0 if it has none or none can be found.
     """
 
     def __init__(self, detail: str, packet_id: int = 0) -> None:
@@ -74,9 +74,9 @@ class MalformedPacketError(Exception):
 class MalformedPackets:
     """Decides what happens with malformed packets of one session.
 
-    MQTT requires that the connection ends. The broker then sends the packet again, and
-    ending the connection each time would stop all ingest. So the first one ends the
-    connection, and those within the next ten minutes are set aside.
+    MQTT requires that the connection ends. The broker then redelivers the packet, so ending the
+    connection each time would stop all ingest. So the first one ends the connection, and those
+    within the next ten minutes are set aside.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class MalformedPackets:
         self.count = 0
 
     def set_aside(self, packet: bytes, flags: int, error: MalformedPacketError) -> bool:
-        """Note a malformed packet.
+        """Record a malformed packet.
 
         Parameters
         ----------
@@ -106,13 +106,13 @@ class MalformedPackets:
         flags
             Flags of its first byte.
         error
-            What is wrong with it.
+            The error in the packet.
 
         Returns
         -------
         bool
-            Whether it is handed on. It is not if it came before and has no packet id: the
-            broker repeats what can't be acknowledged at every connection.
+            Whether it is passed on. A repeated packet without a packet id is not, because the
+            broker repeats packets that can't be acknowledged at every connection.
 
         Raises
         ------
@@ -225,9 +225,9 @@ def variable_length(data: bytes, position: int, offset: int = 0) -> tuple[int, i
 
 
 def condense(first: int, body: bytes, *, complete: bool = True) -> bytes:
-    """Make a control packet small: without user properties and reason strings.
+    """Shorten a control packet by removing user properties and reason strings.
 
-    Both may be added to any packet, up to 256 MiB in all, and nothing depends on them.
+    Both can be in any packet, up to 256 MiB in total, and nothing depends on them.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def condense(first: int, body: bytes, *, complete: bool = True) -> bytes:
     body
         The packet after its length, or the beginning of it.
     complete
-        Whether the body is the whole one. If not, what follows is left out.
+        Whether the body is complete. Otherwise the missing part is left out.
 
     Returns
     -------
@@ -260,7 +260,7 @@ def condense(first: int, body: bytes, *, complete: bool = True) -> bytes:
 
 
 def _without_text(properties: bytes) -> bytes:
-    """Leave out user properties and reason strings, and what is cut off at the end."""
+    """Remove user properties, reason strings and an incomplete property at the end."""
     kept: list[bytes] = []
     position, end = 0, len(properties)
     while position < end:

@@ -39,10 +39,10 @@ def session_exists(
     session_expiry: timedelta,
     timeout: timedelta = timedelta(seconds=5),
 ) -> bool:
-    """Find out whether a broker has a session.
+    """Return whether a broker has a session.
 
-    The question removes nothing: a session that exists may belong to a bridge that was
-    started meanwhile. It stays, and messages that the broker sends are not acknowledged.
+    An existing session is not removed, because it can belong to a bridge that has just started.
+    Messages that the broker sends are not acknowledged.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def session_exists(
 
 
 def _farewell(answers: list[tuple[ConnectFlags, ReasonCode]]) -> Properties | None:
-    """Make the DISCONNECT remove a session that only this question created."""
+    """Return the DISCONNECT that removes a session which only this probe created."""
     if not answers or answers[0][0].session_present:
         return None
     properties = Properties(PacketTypes.DISCONNECT)

@@ -1,4 +1,4 @@
-"""What the MQTT broker's reason codes mean for an operator, and which error each becomes."""
+"""Converts the MQTT broker's reason codes to errors with the next step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RETRIED = "The connection is retried"
 _LIMIT = "Raise the broker's limit for this client"
 _BUG = "This is a fault of the broker or of Headrace; please report it with the broker's log"
 
-#: Reason codes: name, and what to do.
+#: Name and next step by reason code.
 _REASONS = {
     0x00: ("normal disconnection", _RETRIED),
     0x01: ("unsupported protocol version", _VERSION),
@@ -82,13 +82,13 @@ _REASONS = {
 }
 _TAKEN_OVER = 0x8E
 _NOT_AUTHORIZED = 0x87
-#: The same reasons in MQTT 3.1.1, in which brokers without MQTT 5 answer.
+#: The same reasons in MQTT 3.1.1, for brokers without MQTT 5.
 _OLD_REASONS = {0x02: 0x85, 0x03: 0x88, 0x04: 0x86, 0x05: 0x87}
 _DENIED = {0x86, _NOT_AUTHORIZED, 0x8A, 0x8C}
 _MISCONFIGURED = {0x01, 0x84, 0x85, 0x9D}
 _FILTER_REFUSED = {0x8F, 0x9E, 0xA1, 0xA2}
 
-#: Errors of paho, which notices the end of a connection.
+#: Errors of paho at the end of a connection.
 _LOST = {
     MQTTErrorCode.MQTT_ERR_CONN_LOST: "the broker or the network closed it",
     MQTTErrorCode.MQTT_ERR_NO_CONN: "the broker or the network closed it",
@@ -98,7 +98,7 @@ _LOST = {
 
 
 def connection_refused(where: str, code: int, server: str | None = None) -> HeadraceError:
-    """Make the error for the reason code of a CONNACK.
+    """Return the error for the reason code of a CONNACK.
 
     Parameters
     ----------
@@ -119,13 +119,13 @@ def connection_refused(where: str, code: int, server: str | None = None) -> Head
 
 
 def connection_ended(where: str, code: int, server: str | None = None) -> HeadraceError:
-    """Make the error for the reason code of a DISCONNECT, as `connection_refused`."""
+    """Return the error for the reason code of a DISCONNECT, like `connection_refused`."""
     text = _sentence(f"the MQTT broker at {where} ended the connection", code, server)
     return SessionTakenOverError(text) if code == _TAKEN_OVER else ServerUnavailableError(text)
 
 
 def subscription_refused(where: str, topic_filter: str, code: int) -> HeadraceError:
-    """Make the error for a reason code of a SUBACK or UNSUBACK."""
+    """Return the error for a reason code of a SUBACK or UNSUBACK."""
     text = _sentence(f"the MQTT broker at {where} refuses to subscribe {topic_filter}", code)
     if code == _NOT_AUTHORIZED:
         return AccessDeniedError(text)
@@ -135,7 +135,7 @@ def subscription_refused(where: str, topic_filter: str, code: int) -> HeadraceEr
 
 
 def lost(where: str, code: MQTTErrorCode) -> HeadraceError:
-    """Make the error for a connection that ended without a DISCONNECT."""
+    """Return the error for a connection that ended without a DISCONNECT."""
     why = _LOST.get(code, code.name)
     text = f"lost the connection to the MQTT broker at {where}: {why}"
     closed = code in (MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN)

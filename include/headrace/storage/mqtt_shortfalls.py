@@ -1,4 +1,4 @@
-"""Requests that an MQTT broker refuses or reduces, and the consequences."""
+"""Limits that an MQTT broker sets, and their consequences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def connack_shortfalls(
     filters
         Topic filters that will be subscribed.
     client_id, session_expiry, keepalive
-        What the client asked for.
+        The client's requests.
 
     Returns
     -------

@@ -5,8 +5,8 @@ which is most of the cost of receiving a short reading. This module reads the so
 large pieces and turns PUBLISH packets into plain tuples. paho gets all other packets and
 manages the session: connect, subscribe, ping, disconnect.
 
-Memory is bounded for packets of any length: properties are skipped as they arrive, long
-payloads are cut, and control packets lose what paho does not need.
+Memory is bounded for packets of any length. Properties are skipped on arrival, long payloads
+are truncated, and parts of control packets that paho does not need are removed.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ __all__ = ["DUP", "MALFORMED_TOPIC", "QOS", "RETAIN", "Publish", "PublishStream"
 _PUBLISH = 0x30
 _TYPE = 0xF0
 _QOS_1, _QOS_2 = 0x02, 0x04
-#: First byte, two bytes of length, and the length of the topic. Most packets of a fleet
-#: share them, and then their parts are in the same places.
+#: First byte, two bytes of length, and the length of the topic. Most packets of a fleet share
+#: these bytes and therefore their layout.
 _HEAD_BYTES = 5
 _MAX_SHAPES = 4096
 #: First two bytes of a PUBACK and of a PUBREC. Only the packet id follows: success.
@@ -74,7 +74,7 @@ class _LongPublish:
 
 
 class PublishStream:
-    """A socket that separates PUBLISH packets from those that paho reads.
+    """A socket that separates PUBLISH packets from the packets for paho.
 
     It replaces paho's socket. The loop calls `fill` when the socket is readable, `take`
     to get the published messages, and `flush` when the socket is writable.
@@ -84,7 +84,7 @@ class PublishStream:
     sock
         The connected socket, TLS or not. It is made non-blocking by paho.
     keep_bytes
-        Payloads longer than this are cut to an `Oversized`.
+        Longer payloads are truncated to an `Oversized`.
     malformed
         Decides what happens with malformed packets; shared by the streams of a session.
 
@@ -95,7 +95,7 @@ class PublishStream:
     first_byte
         The first byte that arrived; `None` before it does.
     alert
-        Why the broker ended the TLS connection, if it said so.
+        Reason of the broker for ending the TLS connection, if known.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class PublishStream:
         raise BlockingIOError
 
     def send(self, data: bytes) -> int:
-        """Queue a packet from paho. It is sent whole, after those that already wait."""
+        """Queue a packet from paho. It is sent whole, after the queued ones."""
         self._unsent += data
         self.flush()
         return len(data)
@@ -143,7 +143,7 @@ class PublishStream:
         return self._sock.fileno()
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - the socket's own signature
-        """Make the socket blocking or not."""
+        """Set whether the socket blocks."""
         self._sock.setblocking(flag)
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class PublishStream:
 
     @property
     def has_control(self) -> bool:
-        """Whether paho has something to read, which may be the end of the stream."""
+        """Return whether paho has data to read or the stream has ended."""
         return bool(self._control) or self._ended
 
     @property
@@ -164,11 +164,11 @@ class PublishStream:
 
     @property
     def wants_write(self) -> bool:
-        """Whether bytes wait for the socket to take them."""
+        """Whether bytes wait to be sent."""
         return bool(self._unsent)
 
     def fill(self) -> None:
-        """Read what has arrived, up to 256 KiB, and separate it into packets.
+        """Read up to 256 KiB of arrived data and separate it into packets.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class PublishStream:
         """
         try:
             data = self._sock.recv(_READ_BYTES)
-            # TLS keeps decrypted bytes where select does not see them.
+            # TLS buffers decrypted bytes that select does not see.
             while isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
                 data += self._sock.recv(_READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -219,7 +219,7 @@ class PublishStream:
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as much as the socket accepts."""
+        """Send queued bytes, as many as the socket accepts."""
         try:
             while self._unsent:
                 del self._unsent[: self._sock.send(self._unsent)]
@@ -302,7 +302,7 @@ class PublishStream:
         return stop
 
     def _resume(self, data: bytes) -> int:
-        """Go on with a packet that is skipped or read in pieces; returns how far it goes."""
+        """Continue with a packet that is skipped or read in pieces; return its new position."""
         position = self._skip_to(self._skip, len(data))
         long = self._long
         if long is None or self._skip:
@@ -320,12 +320,12 @@ class PublishStream:
         return self._skip_to(position + long.size - long.wanted, len(data))
 
     def _skip_to(self, stop: int, end: int) -> int:
-        """Skip to a place that may be past the end of the data; returns how far it goes."""
+        """Skip to a position that can be past the end of the data; return the new position."""
         self._skip = max(0, stop - end)
         return min(stop, end)
 
     def _set_aside(self, packet: bytes, first: int, size: int, exc: MalformedPacketError) -> None:
-        """Hand a malformed packet on, or end the connection."""
+        """Pass a malformed packet on, or end the connection."""
         if not self._malformed.set_aside(packet, first, exc):
             return
         payload = packet[: self._keep_bytes]
@@ -334,7 +334,7 @@ class PublishStream:
         self._published.append((first & 0x0F, exc.packet_id, MALFORMED_TOPIC, payload))
 
     def _learn(self, data: bytes, position: int, body: int, stop: int) -> None:
-        """Note the shape of a packet, for those that begin with the same bytes."""
+        """Store the layout of a packet for packets that begin with the same bytes."""
         if len(self._shapes) >= _MAX_SHAPES:
             self._shapes.clear()
         topic = body + 2 - position
@@ -343,7 +343,7 @@ class PublishStream:
 
 
 def _oversized(payload: bytes, size: int) -> Oversized:
-    """Mark a payload that was cut."""
+    """Mark a truncated payload."""
     cut = Oversized(payload)
     cut.size = size
     return cut

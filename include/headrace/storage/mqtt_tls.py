@@ -1,4 +1,4 @@
-"""TLS of the connections to the broker: what a client brings, and what each failure means."""
+"""TLS for connections to the broker: client certificates and the meaning of failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PRIVATE_KEY = "PRIVATE KEY-----"
 #: First byte of a TLS record that holds an alert.
 _ALERT = 0x15
 
-#: Error codes of OpenSSL's verification of a certificate.
+#: OpenSSL's error codes for the verification of a certificate.
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _OTHER_HOST = {62, 64}
 
@@ -45,7 +45,7 @@ _ALERTS = {
 def client_context(
     ca_file: Path | None, cert_file: Path | None, key_file: Path | None
 ) -> ssl.SSLContext:
-    """Make the TLS context of a client that checks the broker's certificate and name.
+    """Create the TLS context of a client that checks the broker's certificate and host name.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def client_context(
 
 
 def tls_failed(address: MqttAddress, exc: Exception) -> HeadraceError | None:
-    """Make the error for a TLS connection that failed; `None` if TLS is not the reason."""
+    """Return the error for a failed TLS connection; `None` if TLS is not the reason."""
     if isinstance(exc, ssl.SSLCertVerificationError):
-        # A retry does not help against a wrong certificate.
+        # A retry does not help with a wrong certificate.
         return AccessDeniedError(_not_verified(address, exc))
     if is_tls_alert(exc):
         return _alerted(address, str(getattr(exc, "reason", "")))
@@ -91,12 +91,12 @@ def tls_failed(address: MqttAddress, exc: Exception) -> HeadraceError | None:
 
 
 def is_tls_alert(exc: Exception) -> bool:
-    """Whether an error is the broker's own word on why it ends the TLS connection."""
+    """Return whether an error is a TLS alert, with which the broker ended the connection."""
     return isinstance(exc, ssl.SSLError) and "_ALERT_" in str(exc.reason)
 
 
 def starts_like_tls(first_byte: int | None) -> bool:
-    """Whether the first byte of an answer is that of a TLS alert, sent to a client without TLS."""
+    """Return whether an answer is a TLS alert, which shows that the broker requires TLS."""
     return first_byte == _ALERT
 
 

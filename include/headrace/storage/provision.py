@@ -32,11 +32,11 @@ def provision(
     Parameters
     ----------
     settings, profile
-        What is wanted.
+        The installation.
     wait
-        How long to wait for a server that is not up yet.
+        Time limit for waiting for servers that are not running yet.
     not_yet
-        Told each time why it has to wait.
+        Receives the reason of each wait.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def provision(
         As `provision_influx` and `provision_topics`; the last once the wait is over.
     """
     attempts = _attempts(wait, not_yet)
-    # First, because it needs no server: a broker with logins starts only if the file exists.
+    # Logins first, because a broker with logins needs their file to start.
     logins = provision_logins(settings, profile)
     done = attempts(provision_influx, settings, profile)
     topics = attempts(provision_topics, Kafka.from_settings(settings), profile, settings)

@@ -1,4 +1,4 @@
-"""Readings as line protocol: from payload bytes to lines, many at once."""
+"""Encodes payloads of readings as line protocol, many at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["LineBatch", "LineEncoder"]
 _AT_ONCE = 100
 _FEW = 10
 
-#: Turns a flat JSON object into the fields of line protocol: ``"fuel": 5`` into ``fuel=5``.
+#: Converts a flat JSON object to the fields of line protocol: ``"fuel": 5`` to ``fuel=5``.
 _EQUALS = bytes.maketrans(b":", b"=")
 _PUNCTUATION = b'{}" \t\r'
 #: Ids with one of these, or with an unprintable character, take the slow path.
@@ -54,9 +54,9 @@ class LineEncoder:
         Parameters
         ----------
         payload
-            The reading, as the device sent it.
+            The payload of the reading.
         time_ns
-            Its time, in nanoseconds since the epoch: decimal text, as in Kafka's header.
+            Event time in nanoseconds since the epoch, as decimal text.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class LineEncoder:
         return b"%b %b %b" % (series, fields, time_ns)
 
     def lines(self, payloads: Sequence[bytes], times_ns: Sequence[bytes]) -> list[bytes] | None:
-        """Write many readings as lines at once, at a fraction of the cost of `line`.
+        """Encode many readings at once, at a fraction of the cost of `line`.
 
         The line of most readings differs from their JSON only in punctuation. So msgspec
         checks all of them as one text, and the punctuation of that text is replaced.
@@ -83,7 +83,7 @@ class LineEncoder:
         Parameters
         ----------
         payloads, times_ns
-            What `line` takes, one entry for each reading.
+            Arguments of `line`, one entry per reading.
 
         Returns
         -------
@@ -102,8 +102,8 @@ class LineEncoder:
             return None
         ids = list(map(self._id_of, readings))
         joined = "".join(ids)
-        # Each reading has one colon for its id and one for each field. If there are no more
-        # in all, no reading has another key, a key twice, or a colon within its id.
+        # Each reading has one colon for its id and one for each field. If there are no other #
+        # colons, no reading has another key, a duplicate key, or a colon in its id.
         least = count * self._optional_position
         for name in self._optional:
             least += sum(getattr(reading, name) is not None for reading in readings)

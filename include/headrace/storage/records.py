@@ -1,4 +1,4 @@
-"""Reading topics that others may write to: foreign records are skipped, logged and counted."""
+"""Skips, logs and counts foreign records on topics that others can write to."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def own_records(
     records
         Records of any topic, such as `headrace.storage.kafka_log.read_topic` yields them.
     parse
-        Turns a record into a value, or raises `ForeignRecordError`.
+        Converts a record to a value, or raises `ForeignRecordError`.
     skipped
-        Counts what was left out.
+        Counts the skipped records.
 
     Yields
     ------
     object
-        What `parse` returned, in the order of the records.
+        Results of `parse`, in the order of the records.
     """
     for record in records:
         try:

@@ -1,4 +1,4 @@
-"""Retrying for as long as it takes, for calls whose failure is a server's fault."""
+"""Retries calls without a time limit while a server is unavailable."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["until_it_works"]
 def until_it_works(
     report: Callable[[str], None], stop: threading.Event, *never: type[HeadraceError]
 ) -> Retrying:
-    """Make a caller that retries until a call succeeds, and reports why it does not.
+    """Return a caller that retries a call until it succeeds and reports its errors.
 
     Parameters
     ----------
     report
-        Receives what is wrong, before each retry.
+        Receives the problem before each retry.
     stop
-        When set, the next failure is raised.
+        If set, the next failure is raised.
     never
-        Errors that are raised at once, besides `FatalError`.
+        Errors that are not retried, besides `FatalError`.
     """
 
     def report_failure(attempt: RetryCallState) -> None:
