@@ -17,15 +17,15 @@ __all__ = [
     "PublishedChange",
 ]
 
-#: The built-in rule: a known device sends nothing any more.
+#: The built-in rule: a known device no longer sends readings.
 SILENT = "silent"
 
-#: Device, rule, and start of the window in which the change shows.
+#: Device, rule, and start of the window of the change.
 ChangeKey = tuple[str, str, datetime]
 
 
 class AlarmState(StrEnum):
-    """What happened to an alarm."""
+    """Kind of an alarm change."""
 
     RAISED = "raised"
     CLEARED = "cleared"
@@ -34,7 +34,7 @@ class AlarmState(StrEnum):
 
 @dataclass(frozen=True)
 class AlarmChange:
-    """A change of a device's level under one rule.
+    """A change of a device's level for one rule.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class AlarmChange:
         `RAISED` if the new level is an alarm, `CLEARED` if it is the normal level. `WITHDRAWN`
         if the change was published and turned out to be wrong.
     since
-        The device has had this level since then.
+        Time from which the level applies.
     window_start
         Start of the window in which the change shows.
     """
@@ -60,13 +60,13 @@ class AlarmChange:
 
     @property
     def key(self) -> ChangeKey:
-        """What identifies the change."""
+        """Key of the change."""
         return self.device, self.rule, self.window_start
 
 
 @dataclass(frozen=True)
 class PublishedChange:
-    """A change as consumers have it: revision 0 first, one more with each correction."""
+    """A published change. The first revision is 0, and each correction adds 1."""
 
     change: AlarmChange
     revision: int

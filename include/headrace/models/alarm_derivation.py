@@ -1,9 +1,9 @@
-"""Alarm changes, derived from stored rows.
+"""Derives alarm changes from stored rows.
 
-Nothing is remembered between two computations. The rows of a device hold stateless verdicts:
-the level of each rule. The changes follow from the verdicts in order, so computing windows in
-another order, or again, gives the same changes. They are compared with what was published,
-and only the difference is published.
+No state is kept between two computations. The rows of a device contain stateless verdicts, the
+level of each rule. The changes follow from the verdicts in order, so computing windows in another
+order, or again, gives the same changes. They are compared with the published changes, and only
+the difference is published.
 
 A rule turns the sequence of its verdicts into changes of its state. The state before a range
 is reconstructed from the verdicts before it, and a range decides about changes up to the
@@ -33,7 +33,7 @@ __all__ = [
     "derive",
 ]
 
-#: Start of a window, and the level that its row has under a rule.
+#: Start of a window and the level of its row for a rule.
 Verdict = tuple[datetime, str]
 
 
@@ -63,7 +63,7 @@ class DeviceHistory:
 
 @dataclass(frozen=True)
 class AlarmHistory:
-    """What the changes of a range follow from.
+    """The rows from which the changes of a range follow.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class AlarmHistory:
 
 @dataclass(frozen=True)
 class Derivation:
-    """The changes of one device that a range decides about.
+    """The changes of one device that a range decides.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class Derivation:
     start
         Start of the range.
     last
-        By rule: the last window that the range decides about. A rule that is left out has no
+        The last window that the range decides, by rule. A missing rule has no
         such limit.
     undecided
         Gaps of which some windows are not computed. Published changes that may follow from
@@ -105,7 +105,7 @@ class Derivation:
     undecided: tuple[Gap, ...]
 
     def decides(self, rule: str, window_start: datetime) -> bool:
-        """Whether the range decides about changes of a rule in a window."""
+        """Return whether the range decides changes of a rule in a window."""
         if window_start < self.start or window_start > self.last.get(rule, window_start):
             return False
         return rule != SILENT or not any(gap.concerns(window_start) for gap in self.undecided)
@@ -113,14 +113,14 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Derived changes against published ones.
+    """Difference between derived and published changes.
 
     Parameters
     ----------
     news
-        What has to be published: new changes, corrections and withdrawals.
+        Changes to publish: new ones, corrections and withdrawals.
     confirmed
-        What was published and is still right.
+        Published changes that are still right.
     """
 
     news: tuple[PublishedChange, ...]
@@ -134,7 +134,7 @@ def derive(
     computed: Collection[datetime],
     late: Collection[tuple[str, datetime]] = (),
 ) -> Derivation:
-    """Derive the changes of one device that a range of windows decides about.
+    """Derive the changes of one device that a range of windows decides.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def derive(
     undecided = []
     for gap in gaps_of(history.rows, profile):
         if gap.ended is None and gap.raised_in < windows.start:
-            # Nothing follows from it for this range.
+            # It has no effect on this range.
             continue
         if not all(start in computed for start in gap.without):
             undecided.append(gap)
@@ -214,8 +214,7 @@ def compare(
 ) -> Comparison:
     """Compare derived changes with published ones.
 
-    Changes of rules that the profile no longer has stay as they are: nothing follows for
-    them any more.
+    Changes of removed rules stay unchanged.
 
     Parameters
     ----------

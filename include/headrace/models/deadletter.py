@@ -1,4 +1,4 @@
-"""Dead letters: readings that cannot be stored, kept with the reason."""
+"""Dead letters: rejected readings with the reason."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = [
     "full_size",
 ]
 
-#: A dead letter keeps this much of the payload; its header ``size`` has the full length.
+#: Maximum length of a dead letter's payload; its header ``size`` has the full length.
 MAX_DEAD_LETTER_BYTES = 64 * 1024
 
 
 class Reason(StrEnum):
-    """Why a reading was rejected: the header ``reason`` of a dead letter."""
+    """Reason for rejecting a reading, the header ``reason`` of a dead letter."""
 
     NOT_JSON = "not_json"
     NOT_AN_OBJECT = "not_an_object"
@@ -39,7 +39,7 @@ class Reason(StrEnum):
 
     @property
     def meaning(self) -> str:
-        """What the reason means, for the documentation and for people."""
+        """Meaning of the reason, for people and for the documentation."""
         return _MEANINGS[self]
 
 
@@ -66,16 +66,16 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a reading cannot be stored, as data that may be kept.
+    """Reason why a reading cannot be stored, as data.
 
-    An exception must not be kept: its traceback holds every frame it passed through.
+    An exception must not be kept, because its traceback keeps every frame it passed through.
 
     Parameters
     ----------
     reason, detail
-        What the dead letter says.
+        Headers of the dead letter.
     time_ns
-        What the device's clock showed, if the time is at fault.
+        Time of the device's clock, if the time is the reason.
     """
 
     reason: Reason
@@ -84,7 +84,7 @@ class Rejection:
 
 
 class RejectedReadingError(Exception):
-    """A reading cannot be stored and goes to the dead letters.
+    """A reading cannot be stored and becomes a dead letter.
 
     Not a `headrace.errors.HeadraceError`: nothing failed, and nothing is retried. Create a new
     one for each raise, and keep its `rejection` instead of the exception.
@@ -111,12 +111,12 @@ class RejectedReadingError(Exception):
 
     @property
     def time_ns(self) -> int | None:
-        """What the device's clock showed, if the time is at fault."""
+        """Time of the device's clock, if the time is the reason."""
         return self.rejection.time_ns
 
 
 class Oversized(bytes):
-    """The beginning of a payload that was too long to keep.
+    """The first part of a payload that was too long to keep.
 
     Attributes
     ----------
@@ -128,5 +128,5 @@ class Oversized(bytes):
 
 
 def full_size(payload: bytes) -> int:
-    """Length of a payload as it was sent."""
+    """Return the original length of a payload."""
     return payload.size if isinstance(payload, Oversized) else len(payload)

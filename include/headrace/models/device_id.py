@@ -1,4 +1,4 @@
-"""Which ids a device may have: the id is part of every key and every point."""
+"""Rules for device ids, which are part of every key and every point."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from headrace.models.deadletter import Reason, RejectedReadingError
 
 __all__ = ["MAX_ID_CHARACTERS", "check_id", "is_unwritable"]
 
-#: Longer ids are refused.
+#: Maximum length of an id.
 MAX_ID_CHARACTERS = 256
 #: A control character, or a backslash at the end or before a comma, equals sign or space.
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f]|\\(?=[,= ]|$)")
 
 
 def is_unwritable(device: str) -> bool:
-    """Return whether a text has characters that no id may have: InfluxDB can't store them."""
+    """Return whether a text has characters that InfluxDB can't store in an id."""
     return _UNWRITABLE.search(device) is not None
 
 

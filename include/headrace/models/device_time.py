@@ -14,7 +14,7 @@ _RFC3339 = re.compile(
 )
 _SHOWN_CHARACTERS = 60
 _SEND = "send RFC 3339, such as 2026-01-31T12:00:00Z, or whole epoch milliseconds"
-#: A number counts as a time in a unit if that time lies between 2010 and 2100.
+#: A number counts as a time in a unit if it gives a time between 2010 and 2100.
 _FIRST_SECOND, _LAST_SECOND = 1_262_304_000, 4_102_444_800
 _UNITS = (
     ("seconds", 1),
@@ -24,7 +24,7 @@ _UNITS = (
 )
 _MILLISECONDS = "milliseconds"
 _NUMBER = re.compile(r"\s*[+-]?(\d+)(\.\d*)?([eE][+-]?\d+)?\s*", re.ASCII)
-#: No epoch number has more characters; a longer text is not worth converting.
+#: Maximum length of an epoch number; longer text is not converted.
 _MAX_NUMBER_CHARACTERS = 40
 
 
@@ -38,7 +38,7 @@ class _Form(NamedTuple):
 _DATE = r"\d{4}-\d\d-\d\d"
 _CLOCK = r"\d\d:\d\d:\d\d(?:\.\d+)?"
 _OFFSET = r"(?:[Zz]|[+-]\d\d:\d\d)"
-#: From the most to the least specific; the first that matches is named.
+#: From the most to the least specific. The first match is reported.
 _FORMS = tuple(
     _Form(re.compile(pattern, re.ASCII), problem)
     for pattern, problem in (
@@ -65,11 +65,11 @@ _FORMS = tuple(
 
 
 class InvalidTimeError(ValueError):
-    """A ``time`` is neither RFC 3339 nor whole epoch milliseconds; the text names what it is."""
+    """A ``time`` is neither RFC 3339 nor whole epoch milliseconds. The message has its format."""
 
 
 def epoch_ns(moment: datetime) -> int:
-    """Nanoseconds since the epoch, exact to the microsecond that a datetime holds."""
+    """Return nanoseconds since the epoch, exact to the microsecond of a datetime."""
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
@@ -105,7 +105,7 @@ def parse_device_time(time: int | str) -> int:
 
 
 def unusable_time(time: object) -> str:
-    """Say what a ``time`` looks like that is neither RFC 3339 nor whole milliseconds."""
+    """Describe a ``time`` that is neither RFC 3339 nor whole milliseconds."""
     if isinstance(time, str):
         return f"time {shown(time)} {_problem_of_text(time)}"
     if isinstance(time, bool):
@@ -117,9 +117,9 @@ def unusable_time(time: object) -> str:
 
 
 def shown(time: object) -> str:
-    """Write a ``time`` for a person, however long it is."""
+    """Format a ``time`` for people, with a limited length."""
     if isinstance(time, int) and abs(time) >= 10**_SHOWN_CHARACTERS:
-        # Python refuses to write the longest of them.
+        # Python refuses to format very long integers.
         return f"a number of {time.bit_length() * 30103 // 100_000 + 1} digits"
     text = repr(time)
     if len(text) > _SHOWN_CHARACTERS:
@@ -128,7 +128,7 @@ def shown(time: object) -> str:
 
 
 def _unit_of(number: float) -> str | None:
-    """Unit in which a number is a plausible time since the epoch."""
+    """Return the unit in which a number is a plausible time since the epoch."""
     for unit, per_second in _UNITS:
         if _FIRST_SECOND * per_second <= number < _LAST_SECOND * per_second:
             return unit
@@ -161,7 +161,7 @@ def _problem_of_text(text: str) -> str:
 
 
 def _impossible(clock: str) -> str | None:
-    """Name a time of day that other standards have and RFC 3339 readers do not take."""
+    """Describe a time of day that other standards allow but RFC 3339 parsers refuse."""
     if clock.startswith("24"):
         return "has hour 24: send 00:00:00 of the next day"
     if clock.endswith("60"):

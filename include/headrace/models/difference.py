@@ -1,4 +1,4 @@
-"""The difference between what is stored of a range of windows and what consumers have."""
+"""The difference between the stored and the published state of a range of windows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Difference", "Published", "difference"]
 
 @dataclass(frozen=True)
 class Published:
-    """What consumers have of a range: the newest revision of each row and alarm change."""
+    """The newest revision of each published row and alarm change of a range."""
 
     rows: Mapping[RowKey, PublishedRow] = field(default_factory=dict)
     changes: Mapping[ChangeKey, PublishedChange] = field(default_factory=dict)
 
     def plus(self, found: Difference) -> Published:
-        """What they have once a difference is published."""
+        """Return the published state after publishing a difference."""
         return Published(
             {**self.rows, **{row.key: row for row in found.rows}},
             {**self.changes, **{item.change.key: item for item in found.changes.news}},
@@ -33,7 +33,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Difference:
-    """What has to be published of a range, and what is to be recorded afterwards.
+    """The records to publish for a range, and the values to store afterwards.
 
     Parameters
     ----------
@@ -42,11 +42,11 @@ class Difference:
     rows
         Rows to publish: new ones with revision 0, and corrections.
     changes
-        Alarm changes: those to publish, and those that consumers have already.
+        Alarm changes to publish, and published ones that are confirmed.
     counts
-        By window: its number of rows, published ones included.
+        Number of rows by window, including published ones.
     revisions
-        By window: the highest revision of its rows.
+        Highest revision of the rows, by window.
     """
 
     windows: WindowRange
@@ -57,9 +57,9 @@ class Difference:
 
     @property
     def not_before(self) -> datetime:
-        """End of the last window that it is about.
+        """End of the last affected window.
 
-        An alarm change may be about a later window than those of the range.
+        An alarm change can affect a later window than those of the range.
         """
         length = self.windows.length
         ends = (item.change.window_start + length for item in self.changes.news)
@@ -73,7 +73,7 @@ def difference(
     published: Published,
     profile: Profile,
 ) -> Difference:
-    """Compare what is stored of a range with what is published.
+    """Compare the stored with the published state of a range.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ def difference(
     rows
         Its stored rows.
     history
-        What its alarm changes follow from.
+        Rows from which the alarm changes follow.
     published
-        What consumers have of it, and of later windows.
+        Published records of the range and of later windows.
     profile
         Rules, fields and tags.
     """

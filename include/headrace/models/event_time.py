@@ -1,4 +1,4 @@
-"""The event time of a raw record: the header ``time_ns`` that the bridge writes."""
+"""The event time of a raw record, from the header ``time_ns`` of the bridge."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["TIME_HEADER", "event_time", "stamp_of"]
 
 #: Name of the header.
 TIME_HEADER = "time_ns"
-#: Nanoseconds since the epoch are a 64-bit number with a sign, as in InfluxDB.
+#: Nanoseconds since the epoch are a signed 64-bit integer, as in InfluxDB.
 _MOST_NS = (1 << 63) - 1
 _MOST_DIGITS = 19
 
 
 def stamp_of(header: bytes | None) -> int | None:
-    """Read a header that holds a number of nanoseconds since the epoch.
+    """Parse a header with nanoseconds since the epoch.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def event_time(header: bytes | None, timestamp_ms: int) -> bytes:
     Raises
     ------
     RejectedReadingError
-        If the header holds no such time.
+        If the header has no such time.
     """
     if header is None:
         return b"%d" % (timestamp_ms * 1_000_000)

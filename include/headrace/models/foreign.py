@@ -8,7 +8,7 @@ __all__ = ["ForeignReason", "ForeignRecordError"]
 
 
 class ForeignReason(StrEnum):
-    """What shows that Headrace did not write a record: the label of a metric."""
+    """Reason to treat a record as foreign, also the label of a metric."""
 
     EMPTY = "empty"
     NOT_JSON = "not_json"
@@ -19,7 +19,7 @@ class ForeignReason(StrEnum):
 
 
 class ForeignRecordError(Exception):
-    """A record on one of our topics is not one that Headrace writes.
+    """A record on one of our topics is not from Headrace.
 
     Parsers raise it; `headrace.storage.records.own_records` skips the record. Not a
     `headrace.errors.HeadraceError`: nothing failed, and nothing is retried.
@@ -27,9 +27,9 @@ class ForeignRecordError(Exception):
     Parameters
     ----------
     reason
-        What is wrong with the record.
+        Kind of the problem.
     detail
-        The same for a person, with the values at fault.
+        The problem with the wrong values, for people.
     """
 
     def __init__(self, reason: ForeignReason, detail: str = "") -> None:

@@ -10,8 +10,8 @@ from headrace.models.foreign import ForeignReason, ForeignRecordError
 
 __all__ = ["KAFKA_DELETED", "LostRecords", "merged"]
 
-#: The header ``reason`` of a record on the dead-letter topic that reports lost records. It
-#: has no payload and is no dead letter: no reading is left to send again.
+#: The header ``reason`` of a record on the dead-letter topic that reports lost records. The
+#: record has no payload and is not a dead letter, because no reading can be sent again.
 KAFKA_DELETED = "kafka_deleted"
 
 
@@ -22,13 +22,13 @@ class LostRecords:
     Parameters
     ----------
     topic, partition
-        Where the records were.
+        Topic and partition of the records.
     start, stop
         Their offsets, ``[start, stop)``. Some of the offsets may have held no record.
     detail
-        How it was noticed.
+        How the loss was detected.
     recorded_ms
-        When it was recorded, in milliseconds since the epoch; 0 if not yet.
+        Time of the report, in milliseconds since the epoch; 0 before it.
     """
 
     topic: str
@@ -40,11 +40,11 @@ class LostRecords:
 
     @property
     def offsets(self) -> int:
-        """Number of offsets: the most records that can be lost."""
+        """Number of offsets, which is the maximum number of lost records."""
         return self.stop - self.start
 
     def overlaps(self, other: LostRecords) -> bool:
-        """Whether both hold one of the offsets of a partition."""
+        """Return whether both ranges have an offset in common."""
         return (
             self.partition == other.partition
             and self.start < other.stop
@@ -52,7 +52,7 @@ class LostRecords:
         )
 
     def headers(self) -> list[tuple[str, str | bytes | None]]:
-        """Headers of the record that reports this."""
+        """Return the headers of the record that reports this loss."""
         return [
             ("reason", KAFKA_DELETED),
             ("detail", self.detail),
@@ -63,7 +63,7 @@ class LostRecords:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, bytes], recorded_ms: int) -> LostRecords:
-        """Read the headers of such a record.
+        """Parse the headers of a record that reports a loss.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class LostRecords:
         return cls(topic, partition, start, stop, detail, recorded_ms)
 
     def as_dict(self) -> dict[str, str | int]:
-        """The object that is printed."""
+        """Return the object for JSON output."""
         return {
             "topic": self.topic,
             "partition": self.partition,
@@ -92,7 +92,7 @@ class LostRecords:
 
 
 def merged(lost: Iterable[LostRecords]) -> list[LostRecords]:
-    """Join ranges that overlap: a sink that restarts early reports the same records again."""
+    """Join overlapping ranges, because a restarted sink can report the same records again."""
     joined: list[LostRecords] = []
     for item in sorted(lost):
         last = joined[-1] if joined else None

@@ -1,6 +1,6 @@
-"""Markers: what is known of a computed window.
+"""Markers of computed windows.
 
-A window that was computed and held no readings has a marker; a missing window has none.
+A computed window without readings has a marker; a missing window has none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import datetime
 
 __all__ = ["NOT_PUBLISHED", "Marker"]
 
-#: `published` of a window whose rows were computed and not yet published.
+#: Value of `published` for a window whose rows are computed but not published.
 NOT_PUBLISHED = -1
 
 
@@ -23,17 +23,17 @@ class Marker:
     start
         The window's start.
     settled
-        Whether the sink had written everything that Kafka held when the window ended.
+        Whether the sink had written all records that Kafka had at the window's end.
     rows
-        Devices that reported.
+        Number of devices that reported.
     readings
-        Raw readings that the rows were computed from.
+        Number of raw readings of the rows.
     run
-        The run that computed it last, or is about to: ``<DAG id>/<run id>``.
+        The run that computed the window last or is computing it: ``<DAG id>/<run id>``.
     published
         Number of published rows, or `NOT_PUBLISHED`.
     revision
-        Highest revision of these rows: above 0 if one was corrected.
+        Highest revision of these rows; above 0 if a row was corrected.
     """
 
     start: datetime

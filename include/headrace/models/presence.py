@@ -16,7 +16,7 @@ __all__ = ["Presence", "PresenceState"]
 
 
 class PresenceState(StrEnum):
-    """State of a device's connection, as the device or its Last Will says."""
+    """State of a device's connection, from the device or its Last Will."""
 
     ONLINE = "online"
     OFFLINE = "offline"
@@ -29,12 +29,12 @@ class Presence:
     Parameters
     ----------
     device
-        Its id.
+        Id of the device.
     state
-        Online or offline.
+        State of the connection.
     since
-        When the bridge received the first message with this state: MQTT does not say when
-        a device disconnected.
+        Time of the first message with this state at the bridge. MQTT does not provide the time of
+        a disconnection.
     """
 
     device: str

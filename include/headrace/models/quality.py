@@ -1,4 +1,4 @@
-"""Quality checks: measured values, compared with their levels."""
+"""Results of quality checks: measured values compared with their levels."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class CheckResult:
     Parameters
     ----------
     name
-        The check's name in the profile.
+        Name of the check in the profile.
     value
         The measured value: a share from 0 to 1, a number, or seconds for ages.
     warn, fail
-        Its levels, in the same unit.
+        Levels, in the same unit.
     verdict
         Result of the comparison.
     detail
@@ -62,7 +62,7 @@ def judge(
     low_is_bad: bool,
     devices: Sequence[str] = (),
 ) -> CheckResult:
-    """Compare a measured value with its levels; without a value the check is not judged."""
+    """Compare a measured value with its levels; without a value there is no verdict."""
     warn, fail = _number(levels.warn), _number(levels.fail)
     if value is None:
         verdict = Verdict.NOT_JUDGED

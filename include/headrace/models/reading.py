@@ -1,4 +1,4 @@
-"""Readings: what the bridge checks before it takes one."""
+"""Checks readings against the profile before the bridge accepts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.profile import Profile
 
 __all__ = ["ReadingCodec"]
 
-#: A device whose clock was never set counts from 1970.
+#: A device with an unset clock sends times in 1970.
 _UNSET_CLOCK_NS = 365 * 86_400 * 10**9
 _CENTURY_SECONDS = 100 * 365 * 86_400
 
@@ -28,9 +28,9 @@ class ReadingCodec:
     max_payload_bytes
         Longer payloads are rejected.
     max_age
-        How far back ``time`` may lie: as long as raw readings are kept.
+        Maximum age of ``time``, the retention of raw readings.
     max_ahead
-        How far ahead of the clock ``time`` may lie.
+        Maximum time that ``time`` may be ahead of the clock.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ReadingCodec:
         self._read = ReadingSchema(profile).read
 
     def check(self, payload: bytes, device: str, now_ns: int) -> int | None:
-        """Check a reading as it comes from a device.
+        """Check a reading from a device.
 
         Parameters
         ----------
@@ -62,8 +62,7 @@ class ReadingCodec:
         Returns
         -------
         int or None
-            The device's own ``time`` in nanoseconds since the epoch, or `None` if it
-            sent none.
+            The device's ``time`` in nanoseconds since the epoch, or `None` without ``time``.
 
         Raises
         ------
@@ -73,7 +72,7 @@ class ReadingCodec:
         if len(payload) > self._max_payload_bytes:
             raise self._too_large(full_size(payload))
         reading = self._read(payload)
-        # msgspec does not check the text of fields that it skips.
+        # msgspec does not check text in fields that it skips.
         if not payload.isascii():
             check_utf8(payload)
         claimed = getattr(reading, self._id_field)
@@ -103,7 +102,7 @@ class ReadingCodec:
         return RejectedReadingError(Reason.TOO_LARGE, detail)
 
     def _too_old(self, time: int | str, time_ns: int) -> str:
-        """Say that a time is before the oldest kept reading, and what that suggests."""
+        """Describe a time before the oldest kept reading, with the probable cause."""
         if time_ns < _UNSET_CLOCK_NS:
             return f"time {shown(time)} is in 1970 or before: is the device's clock set?"
         days = self._max_age_ns / (86_400 * 10**9)
@@ -111,7 +110,7 @@ class ReadingCodec:
 
 
 def _ahead(nanoseconds: int) -> str:
-    """Write how far a time lies ahead."""
+    """Format by how much a time is ahead."""
     seconds = nanoseconds // 1_000_000_000
     if seconds >= _CENTURY_SECONDS:
         return "more than a century"

@@ -1,4 +1,4 @@
-"""Finds out why a payload is not a reading, after the fast decoder has refused it."""
+"""Finds the reason why a payload is not a reading, after the fast decoder has refused it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from headrace.profile import Profile
 __all__ = ["check_utf8", "explain"]
 
 _TIME = "time"
-#: A longer number is beyond a 64-bit float, and Python limits how long an int it reads.
+#: A longer number exceeds a 64-bit float, and Python limits the length of parsed integers.
 _MAX_DIGITS = 400
-#: Encodings other than UTF-8 that a payload may be in, as `json.detect_encoding` names them.
+#: Encodings besides UTF-8, with the names of `json.detect_encoding`.
 _ENCODINGS = {
     "utf-16": "UTF-16",
     "utf-16-le": "UTF-16",
@@ -39,7 +39,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
 
 
 class _Constants:
-    """Notes ``NaN`` and ``Infinity``, which Python's parser accepts and JSON does not have."""
+    """Records ``NaN`` and ``Infinity``, which Python's parser accepts although JSON has neither."""
 
     def __init__(self) -> None:
         self.first: str | None = None
@@ -50,17 +50,17 @@ class _Constants:
 
 
 def explain(payload: bytes, error: Exception, profile: Profile) -> RejectedReadingError:
-    """Find out why msgspec did not accept a payload.
+    """Find the reason why msgspec did not accept a payload.
 
-    What is said holds for the payload whatever else is wrong with it: `missing_field`, for
-    instance, is only said of a JSON object that lacks the field.
+    The reason is true even if the payload has other errors. For example, only a JSON object
+    without the field gets `missing_field`.
 
     Parameters
     ----------
     payload
         The payload.
     error
-        What msgspec raised.
+        Error of msgspec.
     profile
         The kind of device.
     """
@@ -109,7 +109,7 @@ def _reason(  # noqa: PLR0911 - one return for each reason
 def _fault_of(  # noqa: PLR0911 - one return for each reason
     content: dict[str, Any], profile: Profile
 ) -> tuple[Reason, str] | None:
-    """Find what is wrong with an object that is JSON."""
+    """Find the problem of a JSON object."""
     for name in (profile.id_field, *profile.required_fields):
         if name not in content:
             return Reason.MISSING_FIELD, f"{name} is missing"
@@ -133,7 +133,7 @@ def _fault_of(  # noqa: PLR0911 - one return for each reason
 
 
 def _fault_of_decoder(payload: bytes, error: Exception) -> tuple[Reason, str]:
-    """Say what only msgspec objects to: the object itself, as Python reads it, is a reading."""
+    """Describe a problem that only msgspec finds, because Python parses a valid reading."""
     if isinstance(error, RecursionError):
         return Reason.NOT_JSON, "the payload is nested too deeply"
     if isinstance(error, msgspec.ValidationError):
@@ -145,7 +145,7 @@ def _fault_of_decoder(payload: bytes, error: Exception) -> tuple[Reason, str]:
 
 
 def _constant(content: Any, text: str, profile: Profile) -> tuple[Reason, str]:
-    """Say where ``NaN`` or ``Infinity`` stands."""
+    """Describe the position of ``NaN`` or ``Infinity``."""
     if isinstance(content, dict):
         for name in profile.fields:
             value = content.get(name)
@@ -162,7 +162,7 @@ def _spelled(value: float) -> str:
 
 
 def _not_utf8(payload: bytes) -> str | None:
-    """Say why a payload is not text in UTF-8, if it is not."""
+    """Describe why a payload is not UTF-8 text; `None` if it is."""
     encoding = json.detect_encoding(payload)
     name = _ENCODINGS.get(encoding)
     if name is not None and _begins_like_json(payload, encoding):
@@ -183,7 +183,7 @@ def _begins_like_json(payload: bytes, encoding: str) -> bool:
 
 
 def _parse_int(text: str) -> float:
-    """Read a whole number: as a float, infinite, if it is too long for any use."""
+    """Parse an integer; return infinity if it is too long."""
     if len(text) > _MAX_DIGITS:
         return -math.inf if text[0] == "-" else math.inf
     return int(text)

@@ -1,4 +1,4 @@
-"""Decodes the payload of a reading, as a profile describes it."""
+"""Decodes payloads of readings according to a profile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.profile import Profile
 __all__ = ["UNDECODABLE", "ReadingSchema"]
 
 _TIME = "time"
-#: What msgspec raises for a payload that it refuses.
+#: Errors of msgspec for a refused payload.
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -33,8 +33,8 @@ class ReadingSchema:
     Attributes
     ----------
     required, optional
-        Names of the fields that every reading has, and of the others. In an object they follow
-        the id in this order.
+        Names of the required and of the optional fields. In an object they follow the id in this
+        order.
     decode, decode_lines
         Decode a payload, and payloads with one on each line; raise one of `UNDECODABLE`.
     id_of
@@ -67,7 +67,7 @@ class ReadingSchema:
         Raises
         ------
         RejectedReadingError
-            If it is not a reading; says why.
+            If it is not a reading.
         """
         try:
             return self.decode(payload)

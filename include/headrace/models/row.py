@@ -1,4 +1,4 @@
-"""Downsampled rows: the values of one device in one window."""
+"""Rows: the values of one device for one window."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from headrace.profile import Profile
 
 __all__ = ["READINGS", "PublishedRow", "RowKey", "StoredRow", "row_content"]
 
-#: What identifies a row: the device and the window's start.
+#: Key of a row: device and start of the window.
 RowKey = tuple[str, datetime]
 
-#: The field that every row has: the number of readings that it was computed from.
+#: Field with the number of readings of a row.
 READINGS = "readings"
 
 
 @dataclass(frozen=True)
 class StoredRow:
-    """A row as it is stored.
+    """A stored row.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class StoredRow:
     start
         Start of the window.
     values
-        Values by name: fields, levels and `READINGS`. What the row lacks is absent or `None`.
+        Values by name: fields, levels and `READINGS`. Missing values are absent or `None`.
     """
 
     device: str
@@ -40,20 +40,20 @@ class StoredRow:
 
     @property
     def key(self) -> RowKey:
-        """What identifies the row."""
+        """Key of the row."""
         return self.device, self.start
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A row as consumers have it.
+    """A published row.
 
     Parameters
     ----------
     key
         Device and window.
     revision
-        0 for the first, one more with each correction.
+        0 for the first version; each correction adds 1.
     content
         The record without its revision.
     """
@@ -90,5 +90,5 @@ def row_content(profile: Profile, row: StoredRow) -> dict[str, Any]:
 
 @lru_cache(maxsize=128)
 def _bounds(start: datetime, length: timedelta) -> tuple[str, str]:
-    """Return start and end of a window as text. Every device has a row in it."""
+    """Return start and end of a window as text, cached because all devices share them."""
     return rfc3339(start), rfc3339(start + length)

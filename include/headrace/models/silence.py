@@ -1,4 +1,4 @@
-"""Silence: gaps between the rows of a device that are long enough for an alarm."""
+"""Finds gaps between the rows of a device that are long enough for an alarm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Gap:
     ended
         Start of the window of the next row; `None` if there is none yet.
     without
-        Starts of the first windows of the gap: as many as must pass without a row.
+        Starts of the first windows of the gap, up to the number that makes a device silent.
     """
 
     last: datetime
@@ -38,18 +38,18 @@ class Gap:
 
     @property
     def raised_in(self) -> datetime:
-        """Start of the window in which the silence shows."""
+        """Start of the window in which the alarm is raised."""
         return self.without[-1]
 
     def follows_known(self, known: timedelta) -> bool:
-        """Whether the device was known: it had rows in two windows within that time.
+        """Whether the device was known, that is, had rows in two windows within the time.
 
-        A device id that appears once and never again is more often a mistake than a device.
+        A device id that appears only once is more often a mistake than a device.
         """
         return self.previous is not None and self.last - self.previous <= known
 
     def concerns(self, window_start: datetime) -> bool:
-        """Whether a change of the rule `silent` in that window may follow from this gap."""
+        """Return whether a change of the rule `silent` in a window can follow from this gap."""
         return window_start in (self.raised_in, self.ended)
 
 

@@ -27,7 +27,7 @@ def check_filter(topic_filter: str) -> None:
     Raises
     ------
     ConfigurationError
-        If it is not; it says why.
+        If it is not allowed. The message has the reason.
     """
     problem = ""
     _, bare = split_share(topic_filter)
@@ -50,12 +50,12 @@ def check_filter(topic_filter: str) -> None:
 
 
 def overlap(first: str, second: str) -> bool:
-    """Whether a topic exists that matches both filters.
+    """Return whether any topic matches both filters.
 
     Parameters
     ----------
     first, second
-        Filters with ``+``, ``#`` and ``$share``. As MQTT says, a wildcard at the beginning
+        Filters with ``+``, ``#`` and ``$share``. In MQTT, a wildcard at the beginning
         does not match topics that begin with ``$``.
     """
     one, other = (split_share(item)[1].split("/") for item in (first, second))
@@ -74,12 +74,12 @@ def overlap(first: str, second: str) -> bool:
 
 
 def check_disjoint(filters: Sequence[str]) -> None:
-    """Check that no two filters overlap: a broker sends one copy for each that matches.
+    """Check that no two filters overlap, because a broker sends one copy per matching filter.
 
     Raises
     ------
     ConfigurationError
-        If two do; it names both.
+        If two filters overlap. The message names both.
     """
     for first, second in combinations(filters, 2):
         if overlap(first, second):

@@ -42,7 +42,7 @@ def parse_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is not None:
-            # Near year 1 and year 9999 another time zone is out of range.
+            # Near the years 1 and 9999, a conversion to another time zone is out of range.
             return moment.astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         msg = f"{text!r} is not a time: write it like 2026-01-31T12:00:00Z"
@@ -100,8 +100,8 @@ class WindowRange:
 
 
 def whole_windows(begin: datetime, end: datetime, length: timedelta) -> WindowRange | None:
-    """Return the windows that lie entirely between two times; `None` if there are none."""
-    # A window that had already started at `begin` is left out.
+    """Return the windows that are entirely between two times; `None` if there are none."""
+    # A window that started before `begin` is left out.
     start = floor(begin + length - timedelta(microseconds=1), length)
     stop = floor(end, length)
     return WindowRange(start, stop, length) if start < stop else None
@@ -121,7 +121,7 @@ def ranges_of(starts: Iterable[datetime], length: timedelta) -> list[WindowRange
 def pieces_of(starts: Iterable[datetime], length: timedelta, windows: int) -> list[WindowRange]:
     """Cover single windows with as few ranges of a maximum length as possible.
 
-    Unlike `ranges_of` it includes windows that lie between them.
+    Unlike `ranges_of`, it includes windows between them.
     """
     pieces: list[WindowRange] = []
     for start in sorted(set(starts)):

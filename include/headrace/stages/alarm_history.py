@@ -1,8 +1,8 @@
-"""Reads what alarm changes follow from, for a range of windows.
+"""Reads the stored rows from which the alarm changes of a range follow.
 
-A range can't be judged alone. Whether a row is a change depends on the rows before it, and a
-range decides about changes up to the next row with a level. So the rows just before and just
-after the range are read as well, and which windows in between are computed.
+Rows outside the range matter, too. Whether a row is a change depends on the rows before it, and a
+range decides about changes up to the next row with a level. So this module also reads the rows
+just before and just after the range, and which windows in between are computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.stages.window_store import Neighbours
 
 __all__ = ["read_history"]
 
-#: Markers that are read with one query.
+#: Maximum number of markers that one query reads.
 _MARKERS_AT_ONCE = 1440
 
 _Histories = dict[str, DeviceHistory]
@@ -43,7 +43,7 @@ def read_history(
     published: Mapping[ChangeKey, PublishedChange],
     pipeline: Pipeline,
 ) -> AlarmHistory:
-    """Read the history of every device that a range can decide about.
+    """Read the history of every device that is affected by a range.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def read_history(
     """
     profile = pipeline.profile
     own = _rows_by_device(rows, pipeline)
-    # Changes of earlier windows that were corrected later do not concern this range.
+    # Corrected changes of earlier windows are not part of this range.
     told = {device for device, _, start in published if start >= windows.start}
     fields = [READINGS, *(rule.writes for rule in profile.alarms)]
     neighbours = find_neighbours(windows, {*own, *told}, fields, pipeline)
@@ -117,10 +117,10 @@ def _look_further_ahead(
     published: Mapping[ChangeKey, PublishedChange],
     pipeline: Pipeline,
 ) -> None:
-    """Add the second row after the range, where a silence before it depends on the range.
+    """Add the second row after the range if a silence before it depends on the range.
 
-    A device that is only known because of its rows in the range can be silent after its
-    first row behind it.
+    If a device is known only through rows in the range, it can be silent after its first row
+    after the range.
     """
     profile = pipeline.profile
     patience = windows_of_silence(profile) * windows.length
@@ -147,10 +147,10 @@ def _look_further_ahead(
 def _computed(
     windows: WindowRange, histories: _Histories, pipeline: Pipeline
 ) -> Collection[datetime]:
-    """Starts of the computed windows, of those in which a device may have become silent.
+    """Return the computed windows among those in which a device may have become silent.
 
-    After an outage of Airflow rows are far apart because windows are missing, not because
-    devices were silent.
+    After an outage of Airflow, gaps between rows come from missing windows, not from silent
+    devices.
     """
     length = windows.length
     around = windows_of_silence(pipeline.profile) * length
@@ -175,7 +175,7 @@ def _look_further_back(
     computed: Collection[datetime],
     pipeline: Pipeline,
 ) -> None:
-    """Add the second row before the range, where it tells whether a silent device was known."""
+    """Add the second row before the range if it decides whether a silent device was known."""
     profile = pipeline.profile
     asked: dict[datetime, list[DeviceHistory]] = defaultdict(list)
     for history in histories.values():
@@ -198,10 +198,10 @@ def _late(
     computed: Collection[datetime],
     pipeline: Pipeline,
 ) -> Collection[tuple[str, datetime]]:
-    """Devices, and last rows before gaps, of which readings from the gap came late.
+    """Return devices with the last row before a gap, if readings from the gap arrived late.
 
-    The readings of a device whose clock is behind come after their windows were computed.
-    Asked only for silences that show in the range, and that earlier or later windows decide.
+    Readings of a device with a slow clock arrive after their windows were computed. Only
+    silences that the range shows or decides are checked.
     """
     profile = pipeline.profile
     asked: dict[datetime, tuple[Gap, set[str]]] = {}

@@ -1,7 +1,7 @@
-"""The record of alarm changes, to look up which alarms are active.
+"""Reads active alarms from the record of alarm changes.
 
-Consumers get the changes from Kafka, each one once and in order. To find the active alarms
-there, weeks of changes would have to be read; in the store it is one value per device and rule.
+Consumers get each change once and in order from Kafka. To find active alarms there, weeks of
+changes would have to be read; the store has one value per device and rule.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from headrace.stages.pipeline import Pipeline
 
 __all__ = ["read_standing"]
 
-#: Alarms that were raised longer ago are not shown.
+#: Alarms older than this are not shown.
 _LOOK_BACK = timedelta(days=365)
 
 
 def read_standing(now: datetime, pipeline: Pipeline) -> list[AlarmChange]:
     """Return the changes that raised the active alarms, the newest first.
 
-    Alarms of rules that the profile no longer has are left out: nothing clears them any more.
+    Alarms of removed rules are left out, because nothing clears them any more.
     """
     rules = {SILENT, *(rule.rule for rule in pipeline.profile.alarms)}
     active = pipeline.store.active_alarms(now - _LOOK_BACK, now + timedelta(days=1))

@@ -1,4 +1,4 @@
-"""Alarm levels: every row gets its level under each rule of the profile."""
+"""Gives every row its level for each alarm rule of the profile."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ __all__ = ["evaluate_alarms"]
 
 
 def evaluate_alarms(windows: WindowRange, pipeline: Pipeline) -> dict[str, int]:
-    """Write the level of every rule into every row of a range.
+    """Write the level of each rule to every row of a range.
 
     Returns
     -------
     dict
-        By rule: the number of rows that got a level.
+        Number of rows with a new level, by rule.
 
     Raises
     ------
     BadQueryError
-        If the Flux of a rule is wrong; the error names the file.
+        If the Flux of a rule is wrong. The error names the file.
     TransientError, PermanentError
         As `headrace.stages.window_store.WindowStore`.
     """

@@ -1,8 +1,8 @@
 """Compares the clock of this task with the clock of InfluxDB.
 
-With a clock that is ahead, a task would compute windows that are not over. They would look
-empty, and every device would look silent. So the earlier of the two times is used. A clock
-that is behind only makes windows late.
+With a fast clock, a task would compute windows before they end. They would look empty, and every
+device would look silent. So the earlier of the two times is used. A slow clock only delays
+windows.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ __all__ = ["Clocks", "await_end", "earlier_clock", "read_clocks"]
 
 _log = structlog.get_logger(__name__)
 
-#: Clocks that differ by more are reported.
+#: Larger differences between the clocks are reported.
 _TOLERANCE = timedelta(seconds=5)
 
 
 class Clocks(NamedTuple):
-    """The time by the clock of this task, and by the one of InfluxDB."""
+    """The times of the clocks of this task and of InfluxDB."""
 
     own: datetime
     server: datetime
 
     @property
     def earlier(self) -> datetime:
-        """The time by which a window is certainly over."""
+        """The earlier time, by which an ended window has certainly ended."""
         return min(self)
 
     @property
     def later(self) -> datetime:
-        """The time by which raw readings may already be deleted."""
+        """The later time, by which raw readings may already be deleted."""
         return max(self)
 
 
@@ -56,12 +56,12 @@ def read_clocks(pipeline: Pipeline) -> Clocks:
 
 
 def earlier_clock(pipeline: Pipeline) -> datetime:
-    """Return the time by which a window is certainly over; see `read_clocks`."""
+    """Return the earlier of the two clocks; see `read_clocks`."""
     return read_clocks(pipeline).earlier
 
 
 def await_end(windows: WindowRange, clocks: Clocks) -> None:
-    """Wait until a range is over by both clocks, for a few seconds at most.
+    """Wait until a range has ended by both clocks, for a few seconds at most.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Downsampling: one row per device and window, computed from the raw readings."""
+"""Computes one row per device and window from the raw readings."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
     pipeline
         Profile, stores and clients.
     settled
-        Whether the sink had written everything that belongs to the range.
+        Whether the sink had written all readings of the range.
     run
         The Airflow run that computes it, as ``<DAG id>/<run id>``.
 
     Raises
     ------
     RangeNotOverError
-        If the range is not over; see `headrace.stages.clocks.await_end`.
+        If the range has not ended; see `headrace.stages.clocks.await_end`.
     RawDataGoneError
         If the range reaches beyond the kept raw readings.
     TransientError, PermanentError
@@ -55,10 +55,10 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
     clocks = read_clocks(pipeline)
     await_end(windows, clocks)
     check_range(windows, windows.stop, clocks.later - pipeline.raw_retention)
-    # Count before reading the values. A reading that arrives in between makes the count too
-    # small, never too large, so the next reconcile finds it.
+    # Count before reading the values. A reading that arrives in between makes the count too #
+    # small, never too large, so the next reconcile run finds it.
     readings = store.count_raw(windows)
-    # Until the run has published the windows, no other run does.
+    # Until this run has published the windows, no other run publishes them.
     store.claim(windows, run)
     rows = store.downsample(windows)
     store.record_computed(

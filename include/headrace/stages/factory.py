@@ -1,4 +1,4 @@
-"""Wires the stages: the one place where they meet the adapters of their stores."""
+"""Connects the stages with the adapters of their stores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["make_pipeline"]
 
 
 def make_pipeline(settings: Settings, profile: Profile, influx: Influx, kafka: Kafka) -> Pipeline:
-    """Make the pipeline of a profile from clients that the caller closes."""
+    """Create the pipeline of a profile from clients that the caller closes."""
     flux = FluxFiles(influx, profile, settings.flux_dir)
     return Pipeline(
         profile,

@@ -1,4 +1,4 @@
-"""Finding the windows that have to be computed, or computed again."""
+"""Finds the windows that have to be computed, also again."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["expected_windows", "missing_windows", "windows_to_heal"]
 def expected_windows(
     begin: datetime, now: datetime, settling: timedelta, pipeline: Pipeline
 ) -> WindowRange | None:
-    """Return the windows since some time that should be computed by now.
+    """Return the windows after some time that should be computed by now.
 
-    Windows whose raw readings may be deleted are left out: they can't be computed any more.
+    Windows whose raw readings may be deleted are left out, because they can't be computed.
 
     Parameters
     ----------
     begin
-        Windows that started earlier are left out.
+        Earlier windows are left out.
     now
         The current time.
     settling
-        How long after its end a window is left to its own live run.
+        Time after a window's end during which it is left to its live run.
     pipeline
         Profile and clients.
 
@@ -43,7 +43,7 @@ def expected_windows(
 def missing_windows(
     windows: WindowRange, installed_at: datetime, markers: dict[datetime, Marker]
 ) -> list[datetime]:
-    """Return the starts of windows that should be computed and published, and are not."""
+    """Return the starts of windows that should be computed and published but are not."""
     return [
         start
         for start in windows.starts()
@@ -64,7 +64,7 @@ def windows_to_heal(
     windows
         The range to search.
     installed_at
-        A window that started earlier is only wanted if it holds readings.
+        Earlier windows are only included if they have readings.
     pipeline
         Profile and clients.
 
@@ -94,5 +94,5 @@ def windows_to_heal(
 
 
 def _oldest_start(now: datetime, length: timedelta, pipeline: Pipeline) -> datetime:
-    """Start of the first window whose raw readings are all kept."""
+    """Return the start of the first window whose raw readings are all kept."""
     return floor(now - pipeline.raw_retention, length) + length

@@ -1,4 +1,4 @@
-"""The stored rows just before and just after a range of windows."""
+"""Finds the stored rows just before and just after a range of windows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def find_neighbours(
 ) -> Neighbours:
     """Find the neighbours of a range.
 
-    Of devices that are named, or have a row after the range, the whole retention time is
-    searched. Of others, only as far as a silence can reach into the range.
+    For named devices, and devices with a row after the range, the whole retention time is
+    searched. For others, the search ends where a silence could no longer reach the range.
 
     Parameters
     ----------

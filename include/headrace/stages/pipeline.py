@@ -1,4 +1,4 @@
-"""What every stage uses: the profile, the stores, Kafka and the clock."""
+"""The common arguments of all stages: profile, stores, Kafka and clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _system_clock() -> datetime:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The profile, the stores and the client of Kafka.
+    """The profile, the stores, the Kafka client and the clock.
 
     Parameters
     ----------

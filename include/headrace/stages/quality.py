@@ -1,4 +1,4 @@
-"""Data quality: compares readings, rows and published rows with what the profile expects."""
+"""Quality checks of readings, rows and published rows against the profile."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def check_quality(
 ) -> list[CheckResult]:
     """Run every check over a range.
 
-    Windows that are not computed or unsettled, and the first window of the installation, are
-    counted and not judged: healing takes care of them. Dead letters and clocks are judged by
-    the records that arrived during the range, everything else by event time.
+    Uncomputed and unsettled windows, and the first window of the installation, are counted but
+    not checked, because they will be healed. Dead letters and clocks are checked by the records
+    that arrived during the range, everything else by event time.
 
     Parameters
     ----------
     windows
         The range.
     installed_at
-        When the installation began.
+        Installation date.
     max_drift_seconds
-        A clock with a larger error is drifting.
+        A clock with a larger error counts as drifting.
     pipeline
         Profile and clients.
     """
@@ -69,7 +69,7 @@ def check_quality(
 def judged_windows(
     windows: WindowRange, installed_at: datetime, markers: dict[datetime, Marker]
 ) -> list[datetime]:
-    """Return the starts of the windows that are complete: settled, published, not the first."""
+    """Return the starts of settled and published windows, without the first one."""
     return [
         start
         for start in windows.starts()
@@ -92,7 +92,7 @@ def _devices(windows: WindowRange, pipeline: Pipeline) -> _Devices:
     seen = pipeline.quality.windows_with_rows(since, windows.stop)
     totals = pipeline.quality.totals_by_device(windows)
     return _Devices(
-        # As for silence: an id that appeared once is not a known device.
+        # As for silence, an id that appeared once is not a known device.
         frozenset(device for device, number in seen.items() if number > 1),
         totals.windows,
         totals.readings,
@@ -157,10 +157,10 @@ def _freshness(windows: WindowRange, pipeline: Pipeline, *, nothing: bool) -> Ch
 
 
 def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipeline) -> CheckResult:
-    """Judge the clocks of devices whose readings have a time.
+    """Check the clocks of devices whose readings have a time.
 
-    A reading that waited in the device's buffer is late although the clock is right, so a
-    device's smallest difference counts.
+    Buffered readings are late although the clock is right, so the smallest difference of each
+    device is used.
     """
     least: dict[str, float] = {}
     for record in _sample(windows, pipeline):
@@ -211,7 +211,7 @@ def _adds_up(
         marker = markers[start]
         agree = marker.rows == stored.rows.get(start, 0) == marker.published
         if raw.get(start, 0) > marker.readings:
-            # Not an error: the next reconcile includes them.
+            # Not an error, because the next reconcile run includes them.
             late += 1
         elif raw.get(start, 0) < marker.readings or not agree:
             wrong += 1

@@ -1,4 +1,4 @@
-"""What the quality checks need of the store: counts, and a place for their results."""
+"""The interface of the quality checks' store: counts, and results of checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DeviceTotals", "FailedCheck", "QualityStore", "WindowTotals"]
 
 @dataclass(frozen=True)
 class DeviceTotals:
-    """By device: its windows with a row, and the readings they were computed from."""
+    """Number of rows and of their readings, by device."""
 
     windows: dict[str, int]
     readings: dict[str, int]
@@ -23,7 +23,7 @@ class DeviceTotals:
 
 @dataclass(frozen=True)
 class WindowTotals:
-    """By window: its rows, and the readings they were computed from."""
+    """Number of rows and of their readings, by window."""
 
     rows: dict[datetime, int]
     readings: dict[datetime, int]
@@ -31,7 +31,7 @@ class WindowTotals:
 
 @dataclass(frozen=True)
 class FailedCheck:
-    """A check that failed: its name, the start of its range, and how many windows that has."""
+    """A failed check: its name, and the start and number of windows of its range."""
 
     name: str
     start: datetime
@@ -41,11 +41,11 @@ class FailedCheck:
 class QualityStore(Protocol):
     """Counts of readings and rows, and the results of checks.
 
-    Methods raise what those of `headrace.stages.window_store.WindowStore` raise.
+    Methods raise the same errors as `headrace.stages.window_store.WindowStore`.
     """
 
     def windows_with_rows(self, start: datetime, stop: datetime) -> dict[str, int]:
-        """Return by device the number of its windows with a row."""
+        """Return the number of windows with a row, by device."""
 
     def totals_by_device(self, windows: WindowRange) -> DeviceTotals:
         """Count rows and readings of each device."""
@@ -56,7 +56,7 @@ class QualityStore(Protocol):
     def out_of_range(
         self, windows: WindowRange, field: str, low: float, high: float
     ) -> dict[str, int]:
-        """Return by device the number of values of a field outside a range, if there are any."""
+        """Return the number of values of a field outside a range, by device."""
 
     def newest_reading(self, start: datetime, stop: datetime) -> datetime | None:
         """Return the time of the newest raw reading in ``[start, stop)``."""
@@ -65,4 +65,4 @@ class QualityStore(Protocol):
         """Store the results of the checks of a range."""
 
     def failed_checks(self, start: datetime, stop: datetime) -> list[FailedCheck]:
-        """Return the failed checks whose ranges begin in ``[start, stop)``."""
+        """Return the failed checks whose range starts in ``[start, stop)``."""

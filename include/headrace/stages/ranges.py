@@ -1,4 +1,4 @@
-"""Which ranges of windows may be computed, and how they are split."""
+"""Checks and splits ranges of windows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = [
     "installed_at_problem",
 ]
 
-#: Windows in one piece of a range: an hour of minutes costs little more than one window.
+#: Windows in one piece of a range. An hour of windows costs little more than one window.
 PIECE = 60
 #: Airflow accepts at most 1,024 mapped tasks.
 MOST_PIECES = 500
-#: A setting that is ahead by no more than this is a difference between clocks.
+#: A setting in the future by no more than this is attributed to clock differences.
 _CLOCK_DIFFERENCE = timedelta(minutes=1)
 
 
 def check_range(windows: WindowRange, now: datetime, oldest_raw: datetime) -> None:
-    """Refuse a range that reaches into the future, or beyond the kept raw readings.
+    """Refuse a range that ends in the future or starts before the oldest raw readings.
 
     Parameters
     ----------
@@ -35,15 +35,15 @@ def check_range(windows: WindowRange, now: datetime, oldest_raw: datetime) -> No
     now
         The current time.
     oldest_raw
-        Raw readings are kept from then on.
+        Start of the kept raw readings.
 
     Raises
     ------
     ConfigurationError
-        If the last window is not over.
+        If the last window has not ended.
     RawDataGoneError
-        If raw readings of the first window may be deleted. Computing the range would
-        overwrite its rows with rows made from fewer readings.
+        If raw readings of the first window may be deleted. Computing the range would replace
+        its rows by rows from fewer readings.
     """
     if windows.stop > now:
         over = floor(now, windows.length)
@@ -62,14 +62,14 @@ def check_range(windows: WindowRange, now: datetime, oldest_raw: datetime) -> No
 
 
 def cut_range(windows: WindowRange, most: int = MOST_PIECES) -> list[WindowRange]:
-    """Cut a range into pieces of `PIECE` windows, or of more if there were too many pieces.
+    """Cut a range into pieces of `PIECE` windows, or more if there would be too many pieces.
 
     Parameters
     ----------
     windows
         The range.
     most
-        Largest number of pieces.
+        Maximum number of pieces.
     """
     needed = -(-len(windows) // most)
     return list(windows.pieces(PIECE * max(1, -(-needed // PIECE))))
@@ -78,9 +78,9 @@ def cut_range(windows: WindowRange, most: int = MOST_PIECES) -> list[WindowRange
 def cut_windows(
     starts: Collection[datetime], length: timedelta, most: int = MOST_PIECES
 ) -> list[WindowRange]:
-    """Cover single windows with pieces, as `cut_range` makes them.
+    """Cover single windows with pieces like those of `cut_range`.
 
-    Windows between two of them are included: that costs less than another piece and
+    Windows between two of them are included, because that costs less than another piece and
     changes nothing.
     """
     size = PIECE
@@ -90,7 +90,7 @@ def cut_windows(
 
 
 def installed_at_problem(installed_at: datetime, now: datetime) -> str | None:
-    """Say what is wrong with ``HEADRACE_INSTALLED_AT``; `None` if nothing is.
+    """Return the problem of ``HEADRACE_INSTALLED_AT``; `None` if there is none.
 
     Parameters
     ----------

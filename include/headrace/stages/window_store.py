@@ -1,7 +1,7 @@
-"""The store of readings, rows and markers, as the stages see it.
+"""The interface of the store of readings, rows and markers.
 
-The stages say what they want of windows. How it is stored, and in which query language it is
-asked for, is a matter of the store: `headrace.storage.influx_windows` has the only one.
+The methods are operations on windows. Storage format and query language are details of the
+implementation, `headrace.storage.influx_windows`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from headrace.profile_rules import AlarmRule
 
 __all__ = ["Neighbours", "Values", "WindowStore"]
 
-#: By device: start of a window, and the value of a field in its row.
+#: Start of a window and value of a field in its row, by device.
 Values = Mapping[str, tuple[datetime, Any]]
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """By field of the rows: the last values before a range, and the first ones after it."""
+    """The last values before a range and the first values after it, by field of the rows."""
 
     before: Mapping[str, Values]
     after: Mapping[str, Values]
@@ -39,16 +39,16 @@ class WindowStore(Protocol):
     """
 
     def now(self) -> datetime:
-        """Return the time by the clock of the store's server."""
+        """Return the time of the store's server."""
 
     def count_raw(self, windows: WindowRange) -> dict[datetime, int]:
-        """Count the raw readings of each window; windows without readings are left out."""
+        """Return the number of raw readings of each window that has any."""
 
     def claim(self, windows: WindowRange, run: str) -> None:
-        """Mark windows as being computed by a run, and clear them for it.
+        """Mark windows as being computed by a run and delete their old results.
 
-        A claimed window is not computed and not published. A run that dies leaves it so; the
-        next reconcile finds it. Rows that computing again would not replace are deleted.
+        A claimed window counts as neither computed nor published. If the run dies, the next
+        reconcile run finds it. Rows that a new computation would not replace are deleted.
         """
 
     def downsample(self, windows: WindowRange) -> dict[datetime, int]:
@@ -57,11 +57,11 @@ class WindowStore(Protocol):
         Returns
         -------
         dict
-            By window: its number of rows. Windows without rows are left out.
+            Number of rows of each window that has any.
         """
 
     def evaluate(self, rule: AlarmRule, windows: WindowRange) -> int:
-        """Store the level of every row under a rule; return how many rows got one."""
+        """Store the level of every row for a rule; return the number of rows with a level."""
 
     def rows(self, windows: WindowRange) -> list[StoredRow]:
         """Return the rows of windows, by time."""
@@ -69,35 +69,35 @@ class WindowStore(Protocol):
     def neighbours(
         self, windows: WindowRange, fields: Sequence[str], since: datetime
     ) -> Neighbours:
-        """Return the values next to a range, of every device: back to a time, ahead to the end."""
+        """Return every device's values next to a range, from a time before it to the end."""
 
     def last_values(
         self, fields: Sequence[str], start: datetime, stop: datetime
     ) -> dict[str, Values]:
-        """Return by field the last value of every device in ``[start, stop)``."""
+        """Return the last value of every device in ``[start, stop)``, by field."""
 
     def first_values(self, field: str, start: datetime) -> Values:
         """Return the first value of every device from a time on."""
 
     def devices_with_raw(self, start: datetime, stop: datetime) -> set[str]:
-        """Return the devices that have raw readings in ``[start, stop)``."""
+        """Return the devices with raw readings in ``[start, stop)``."""
 
     def markers(self, windows: WindowRange) -> dict[datetime, Marker]:
-        """Return the markers of computed windows, by their start.
+        """Return the markers of computed windows by start.
 
-        A window that was only claimed is not computed.
+        A claimed window is not included.
         """
 
     def record_computed(self, markers: Collection[Marker]) -> None:
-        """Store the markers of computed windows, over existing ones."""
+        """Store the markers of computed windows; replace existing ones."""
 
     def record_published(
         self, rows: Mapping[datetime, int], revisions: Mapping[datetime, int]
     ) -> None:
-        """Store the number of published rows of each window, and their highest revision."""
+        """Store the number of published rows of each window and their highest revision."""
 
     def record_changes(self, changes: Collection[PublishedChange]) -> None:
-        """Store published alarm changes, over earlier revisions of them."""
+        """Store published alarm changes; replace earlier revisions."""
 
     def active_alarms(self, start: datetime, stop: datetime) -> list[AlarmChange]:
-        """Return the changes of ``[start, stop)`` that raised an alarm which is still active."""
+        """Return the changes in ``[start, stop)`` that raised a still active alarm."""
