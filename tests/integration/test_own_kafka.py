@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import NewTopic
 
+from headrace.errors import AccessDeniedError
 from headrace.models.window import rfc3339
 from headrace.storage.kafka_acls import needed_acls
-from headrace.storage.kafka_topic_configs import topic_configs
+from headrace.storage.kafka_transaction import Publisher as TransactionalPublisher
 from tests.support.backbone import Backbone
 from tests.support.devices import Publisher, reading
 from tests.support.installation import Installation
-from tests.support.own_kafka import USER, OwnKafka
+from tests.support.own_kafka import CLIENT, USER, OwnKafka
 from tests.support.processes import Process, wait_for
 from tests.support.ranges import hours_ago, windows
 
@@ -52,37 +54,24 @@ def provision(installation: Installation, *arguments: str) -> subprocess.Complet
     )
 
 
-def run_tool(own_kafka: OwnKafka, command: str) -> None:
-    """Run a printed command as the administrator does: by the listener without TLS and login."""
-    tools = {
-        "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
-        "kafka-configs.sh": "kafka.admin.ConfigCommand",
-        "kafka-acls.sh": "kafka.admin.AclCommand",
-    }
-    tool, option, _, *rest = shlex.split(command)
-    assert option == "--bootstrap-server"
-    jars = f"{own_kafka.program.path}/*"
-    done = subprocess.run(
-        ["java", "-cp", jars, tools[tool], option, own_kafka.address("PLAINTEXT"), *rest],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def make_topics(own_kafka: OwnKafka, installation: Installation) -> None:
-    settings = installation.settings
-    topics = [
-        NewTopic(name, settings.kafka_partitions, settings.kafka_replication, config=config)
-        for name, config in topic_configs(installation.profile, settings).items()
-    ]
+def create_topics(own_kafka: OwnKafka, commands: list[str]) -> None:
+    """Do what the printed commands say, as the administrator."""
+    tool = ArgumentParser()
+    for option in ("--bootstrap-server", "--topic"):
+        tool.add_argument(option, required=True)
+    for option in ("--partitions", "--replication-factor"):
+        tool.add_argument(option, required=True, type=int)
+    tool.add_argument("--create", action="store_true", required=True)
+    tool.add_argument("--config", action="append", default=[])
+    topics = []
+    for command in commands:
+        given = tool.parse_args(shlex.split(command)[1:])
+        config = dict(entry.split("=", 1) for entry in given.config)
+        topics.append(
+            NewTopic(given.topic, given.partitions, given.replication_factor, config=config)
+        )
     for future in own_kafka.admin.create_topics(topics).values():
         future.result(30)
-
-
-def kafka_state(installation: Installation, port: int) -> str:
-    return str(installation.health(port).get("conditions", {}).get("kafka", {}).get("state", ""))
 
 
 def steps(output: str) -> list[str]:
@@ -100,17 +89,9 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
     checked = provision(restricted, "--check")
     assert checked.returncode == 1, checked.stderr
     commands = steps(checked.stdout)
-    assert {shlex.split(command)[5] for command in commands if "--create" in command} == topics
-    # One by the tool, so that the command is known to be right; the others are quicker so.
-    raw = next(line for line in commands if f"--create --topic {profile.topics.raw} " in line)
-    run_tool(own_kafka, raw)
-    rest = {name for name in topics if name != profile.topics.raw}
-    configs = topic_configs(profile, restricted.settings)
-    made = own_kafka.admin.create_topics(
-        [NewTopic(name, 3, 1, config=configs[name]) for name in sorted(rest)]
-    )
-    for future in made.values():
-        future.result(30)
+    created = [command for command in commands if command.startswith("kafka-topics.sh")]
+    assert len(created) == len(topics)
+    create_topics(own_kafka, created)
 
     # The workers say which right they lack, and go on as soon as they have it.
     bridge, sink = restricted.worker("bridge"), restricted.worker("sink")
@@ -119,7 +100,7 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
     wait_for(lambda: "lacks Describe on topic" in said(bridge), 60)
     wait_for(lambda: "lacks Read on group" in said(sink), 60)
     acls = needed_acls(profile, restricted.settings.bridge_id)
-    own_kafka.allow(USER, *acls)
+    own_kafka.allow(USER, *(acl for acl in acls if acl.resource != "transactional-id"))
     wait_for(lambda: restricted.healthy(restricted.bridge_port), 60)
     wait_for(lambda: restricted.healthy(restricted.sink_port), 60)
 
@@ -137,6 +118,10 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
         device.send_all([(f"{restricted.name}/g1", b"not JSON")])
     wait_for(lambda: len(restricted.points("fuel")) == 1, 60)
     wait_for(lambda: len(restricted.records(profile.topics.dead_letter)) == 1, 60)
+    lacking = f"lacks Write on transactional id headrace-republish-{restricted.name}"
+    with pytest.raises(AccessDeniedError, match=lacking):
+        restricted.compute(window)
+    own_kafka.allow(USER, *acls)
     restricted.compute(window)
     assert [row["generatorID"] for row in restricted.rows()] == ["g1"]
     assert bridge.stop() == sink.stop() == 0
@@ -144,6 +129,31 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
     for command in (("audit", *span), ("replay", "--dead-letter")):
         done = restricted.headrace(*command)
         assert "lacks" not in done.stdout + done.stderr, command
+    come_in_by_the_other_ways(restricted, own_kafka)
+
+
+def come_in_by_the_other_ways(installation: Installation, own_kafka: OwnKafka) -> None:
+    """Consume, and publish in a transaction, with each mechanism and with a certificate."""
+    own_kafka.allow(CLIENT, *needed_acls(installation.profile, installation.settings.bridge_id))
+    ways = [
+        ("MUTUAL", {}),
+        *(
+            (listener, {"SASL_MECHANISM": mechanism})
+            for listener in ("LOGIN", "CLEAR")
+            for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+        ),
+    ]
+    others = {name for name in installation.environment if name.startswith("HEADRACE_KAFKA_")}
+    others.remove("HEADRACE_KAFKA_PARTITIONS")
+    for listener, more in ways:
+        for name in others:
+            installation.environment.pop(name, None)
+        installation.environment |= own_kafka.settings(listener, **more)
+        installation.kafka.check_connection()
+        assert len(installation.rows()) == 1
+        with TransactionalPublisher(installation.kafka, f"headrace-republish-{installation.name}"):
+            pass
+    installation.environment |= own_kafka.settings("LOGIN")
 
 
 def said(worker: Process) -> str:

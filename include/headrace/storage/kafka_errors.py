@@ -18,7 +18,7 @@ from headrace.errors import (
     ServerUnavailableError,
 )
 
-__all__ = ["FatalErrors", "consumer_acl", "error_of", "kafka_errors", "reason_of"]
+__all__ = ["FatalErrors", "consumer_acl", "error_of", "kafka_errors", "reason_of", "refusal_of"]
 
 _LOGIN = (
     "Are HEADRACE_KAFKA_USERNAME, HEADRACE_KAFKA_PASSWORD and HEADRACE_KAFKA_SASL_MECHANISM right?"
@@ -88,17 +88,26 @@ def error_of(error: KafkaError, acl: str = "") -> HeadraceError:
     """
     text = f"Kafka: {error.name()}: {reason_of(error)}"
     code = error.code()
+    denied = refusal_of(error, acl)
     if error.fatal() or code == _FATAL:
-        return FatalError(f"{text}. The client is unusable, so the process must restart")
+        return FatalError(f"{denied or text}. The client is unusable, so the process must restart")
     if code in _REFUSED:
         return RefusedError(text)
-    if code in _DENIED:
-        return AccessDeniedError(f"{text}. {_advice(error, acl)}")
+    if denied is not None:
+        return denied
     if code in _MISSING:
         return MissingResourceError(f"{text}. `headrace provision` makes topics")
     if code in _TIMED_OUT:
         return ServerTimeoutError(text)
     return ServerUnavailableError(text)
+
+
+def refusal_of(error: KafkaError, acl: str = "") -> AccessDeniedError | None:
+    """Return our error if a login, certificate or right is refused; ``acl`` as in `error_of`."""
+    if error.code() not in _DENIED:
+        return None
+    text = f"Kafka: {error.name()}: {reason_of(error)}"
+    return AccessDeniedError(f"{text}. {_advice(error, acl)}")
 
 
 def consumer_acl(error: KafkaError, topic: str, group: str) -> str:

@@ -17,7 +17,8 @@ from headrace.errors import (
     PermanentError,
     ServerUnavailableError,
 )
-from headrace.storage.kafka import Headers, Kafka, error_of, kafka_errors
+from headrace.storage.kafka import Headers, Kafka, error_of
+from headrace.storage.kafka_errors import refusal_of
 
 __all__ = ["OutRecord", "OutRecordWithHeaders", "Publisher"]
 
@@ -58,16 +59,20 @@ class Publisher:
         )
 
     def __enter__(self) -> Self:
+        acl = f"Write on transactional id {self._name}"
         try:
-            with kafka_errors(f"Write on transactional id {self._name}"):
-                # Without an open connection, librdkafka waits half a second before it retries to #
-                # find its coordinator.
-                self._producer.list_topics(timeout=_CALL_SECONDS)
-                self._producer.init_transactions(_CALL_SECONDS)
-        except FatalError as exc:
-            # Each attempt creates a new producer, so a fenced one can be retried.
-            msg = f"can't begin to publish: {exc}"
-            raise ServerUnavailableError(msg) from exc
+            # Without an open connection, librdkafka waits half a second before it
+            # retries to find its coordinator.
+            self._producer.list_topics(timeout=_CALL_SECONDS)
+            self._producer.init_transactions(_CALL_SECONDS)
+        except KafkaException as exc:
+            # librdkafka calls a missing right fatal, too.
+            problem = refusal_of(exc.args[0], acl) or error_of(exc.args[0], acl)
+            if isinstance(problem, FatalError):
+                # Each attempt creates a new producer, so a fenced one can be retried.
+                msg = f"can't begin to publish: {problem}"
+                raise ServerUnavailableError(msg) from exc
+            raise problem from exc
         return self
 
     def __exit__(
