@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from influxdb_client import Authorization, BucketRetentionRules, Permission
+from influxdb_client.domain.bucket import Bucket
 from influxdb_client.domain.permission_resource import PermissionResource
 
 from headrace.errors import ConfigurationError, MissingResourceError
@@ -57,7 +58,7 @@ def make_buckets(installation: Installation, seconds: int) -> list[str]:
         for name in names:
             rules = [BucketRetentionRules(type="expire", every_seconds=seconds)] if seconds else []
             influx.client.buckets_api().create_bucket(
-                bucket_name=name, org_id=org_id, retention_rules=rules
+                Bucket(name=name, org_id=org_id, retention_rules=rules)
             )
     return names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from argparse import ArgumentParser
@@ -124,6 +125,9 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
     own_kafka.allow(USER, *acls)
     restricted.compute(window)
     assert [row["generatorID"] for row in restricted.rows()] == ["g1"]
+    status = json.loads(restricted.headrace("status", "--json").stdout)
+    for component in ("kafka", "bridge", "sink"):
+        assert status["components"][component]["state"] == "up"
     assert bridge.stop() == sink.stop() == 0
     span = ("--from", rfc3339(start), "--to", rfc3339(start + timedelta(minutes=1)))
     for command in (("audit", *span), ("replay", "--dead-letter")):
