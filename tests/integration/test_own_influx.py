@@ -1,4 +1,4 @@
-"""An InfluxDB that somebody else administers: one token, without the operator's."""
+"""An InfluxDB that another team administers: one token, without the operator's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def give_token(installation: Installation, *grants: Grant, org: bool = False) ->
             permissions.append(Permission("read", PermissionResource("orgs", id=org_id)))
         made = client.authorizations_api().create_authorization(
             authorization=Authorization(
-                org_id=org_id, description="of somebody else", permissions=permissions
+                org_id=org_id, description="of another team", permissions=permissions
             )
         )
     token = str(made.token)
@@ -111,7 +111,7 @@ def test_a_narrow_token_is_told_what_its_owner_has_to_add(installation: Installa
     lacking = states(installation)
     assert all(found[0] == "the token may not write it" for found in lacking.values())
     assert lacking[profile.buckets.raw][1] == "kept for 1h instead of 30d"
-    assert lacking[profile.buckets.downsampled][1] == "kept for 1h instead of for ever"
+    assert lacking[profile.buckets.downsampled][1] == "kept for 1h instead of without limit"
 
 
 def test_a_narrow_token_with_buckets_that_fit_is_enough(installation: Installation) -> None:

@@ -132,9 +132,9 @@ def test_a_database_that_is_not_right_is_refused(
     changes, said = {
         "CA": ({"postgres_ca_file": str(folder / "stranger.pem")}, "certificate verify failed"),
         "host name": ({"postgres_host": "localhost"}, "does not match host name"),
-        "password": ({"postgres_password": "of-somebody-else"}, "password authentication failed"),
+        "password": ({"postgres_password": "of-another-user"}, "password authentication failed"),
     }[wrong]
     done = db_check({**own, **changes}, folder)
     assert done.returncode != 0
     assert said in done.stderr
-    assert "of-somebody-else" not in done.stdout + done.stderr
+    assert "of-another-user" not in done.stdout + done.stderr
