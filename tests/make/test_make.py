@@ -177,7 +177,7 @@ def test_lock_pins_every_direct_dependency(checkout: Checkout) -> None:
 @pytest.mark.runs("make:wheel")
 def test_a_wheel_is_built_and_leaves_no_files_beside_it(checkout: Checkout) -> None:
     assert "dist/headrace-" in checkout.make("wheel")
-    assert len(list((checkout.folder / "dist").iterdir())) == 1
+    assert len(list((checkout.folder / "dist").glob("*.whl"))) == 1
     assert not (checkout.folder / "build").exists()
 
 
