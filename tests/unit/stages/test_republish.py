@@ -207,6 +207,26 @@ def test_changes_are_told_once_however_the_range_is_cut(profile: Profile, topics
     assert raised == [NOON]
 
 
+def test_a_change_of_one_part_is_known_to_the_next(profile: Profile, topics: Topics) -> None:
+    """A device is silent from the second window on, which shows in the fourth."""
+    store = StoredWindows(profile)
+    range_ = WindowRange(NOON, NOON + 5 * MINUTE, MINUTE)
+    store.raw = {("g2", start): FULL for start in range_.starts()}
+    store.stored["g1", NOON - MINUTE] = FULL
+    store.raw["g1", NOON] = FULL
+    downsample(range_, store.pipeline, settled=True, run=RUN)
+    store.claim(WindowRange(NOON + MINUTE, NOON + 2 * MINUTE, MINUTE), "other/1")
+    republish(range_, store.pipeline, run=RUN)
+    changes = [
+        read_change(profile, record.key, record.value)
+        for record in topics.read(None, profile.topics.alarms)
+    ]
+    assert [(item.change.device, item.change.rule, item.revision) for item in changes] == [
+        ("g1", "silent", 0)
+    ]
+    assert changes[0].change.window_start == NOON + 3 * MINUTE
+
+
 @pytest.mark.usefixtures("topics")
 def test_late_readings_are_one_correction(profile: Profile) -> None:
     store = filled(StoredWindows(profile))
