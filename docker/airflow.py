@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""``airflow`` in the image: Airflow, configured by the settings of Headrace.
+"""``airflow`` in the image: Airflow with the configuration from Headrace's settings.
 
 It is first on PATH, so that containers, `docker compose run` and `docker compose exec` all use
-it. Variables that are set already win.
+it. Variables that are already set have priority.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _API_SERVER = "http://airflow-api-server:8080"
 
 
 def main() -> None:
-    """Become the real ``airflow``, or end with a sentence about a wrong setting."""
+    """Run the real ``airflow``, or exit with a sentence about a wrong setting."""
     own_folder = str(Path(__file__).parent)
     folders = os.environ["PATH"].split(os.pathsep)
     path = os.pathsep.join(folder for folder in folders if folder != own_folder)

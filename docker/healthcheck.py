@@ -1,6 +1,6 @@
-"""Check the health of a server: ``healthcheck.py <url> [part of Airflow]``.
+"""Checks the health of a server: ``healthcheck.py <url> [part of Airflow]``.
 
-What the health checks of docker-compose.yaml run, in images that need not have curl.
+The health checks of docker-compose.yaml run it, so that images need no curl.
 """  # noqa: INP001 - a script that is copied into the images, not a package
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ _SECONDS = 4.0
 
 
 def main(url: str, part: str | None = None) -> None:
-    """End with exit code 1 and a sentence unless all is well.
+    """Exit with code 1 and a sentence unless the server is healthy.
 
     Parameters
     ----------
     url
-        What answers with 200 when all is well.
+        Address that answers with 200 if the server is healthy.
     part
-        Which part of Airflow has to be healthy by that object. Airflow's own check asks the
-        database through a new process of Airflow's, which costs ten seconds of a core.
+        Part of Airflow whose health the answer must confirm. Airflow's own check starts a new
+        Airflow process, which costs ten seconds of a core.
     """
-    # The proxy of the machine, which Docker may hand over, does not know these servers.
+    # Docker may pass on the machine's proxy, which can't reach these servers.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_SECONDS) as response:

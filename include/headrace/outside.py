@@ -1,4 +1,4 @@
-"""Access from other machines: which settings go together, and what follows from them."""
+"""Settings for access from other machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 def outside_contradictions(settings: Settings) -> Iterator[str]:
-    """Yield a sentence for what would open a server without protection, or have no effect."""
+    """Yield a sentence for each setting that removes protection or has no effect."""
     for check in (_login_problem, _port_problem, _missing_problem):
         problem = check(settings)
         if problem is not None:
@@ -58,7 +58,7 @@ def _login_problem(settings: Settings) -> str | None:
 
 
 def _port_problem(settings: Settings) -> str | None:
-    """Refuse a port that belongs to a listener in plain text, or to two listeners."""
+    """Refuse a port of a plain-text listener or of two listeners."""
     kafka_ports = {port for _, port in endpoints(settings.kafka_bootstrap)}
     plain = {
         **dict.fromkeys(kafka_ports, "HEADRACE_KAFKA_BOOTSTRAP"),

@@ -1,4 +1,4 @@
-"""A certificate authority of the installation, and the server certificate that it signs."""
+"""The installation's certificate authority and its server certificate."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from headrace.errors import ConfigurationError
 __all__ = ["Authority", "certificate_names", "names_of", "write_file"]
 
 _CA_LIFETIME = timedelta(days=3650)
-#: Clocks of devices may be behind.
+#: Certificates start this long before now, because clocks of devices may be slow.
 _BEFORE = timedelta(days=1)
-#: A common name must not be longer.
+#: Maximum length of a common name.
 _LONGEST_COMMON_NAME = 64
 
 
 def certificate_names(given: Iterable[str]) -> tuple[str, ...]:
-    """Check host names and IP addresses that a certificate is to be valid for.
+    """Check host names and IP addresses for a certificate.
 
     Raises
     ------
     ConfigurationError
-        If one is no host name and no IP address, or an address that no client can use.
+        If one is not a host name or IP address, or is an address that no client can use.
     """
     check = Host()
     names = []
@@ -63,7 +63,7 @@ def certificate_names(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Return the host names and IP addresses that a certificate is valid for."""
+    """Return the host names and IP addresses of a certificate."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -74,19 +74,19 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 class Authority:
-    """The certificate authority (CA) in a folder; it is made if there is none.
+    """The certificate authority (CA) in a folder, created if it does not exist.
 
     Parameters
     ----------
     folder
-        Holds ``ca.crt`` and ``ca.key``, and what the CA issues.
+        Folder of ``ca.crt``, ``ca.key`` and issued certificates.
     now
         The current time.
 
     Raises
     ------
     ConfigurationError
-        If its files can't be read, or if it is about to expire.
+        If its files can't be read, or if it expires soon.
     """
 
     def __init__(self, folder: Path, now: datetime) -> None:
@@ -112,7 +112,7 @@ class Authority:
         Returns
         -------
         datetime
-            When it expires: never after the CA itself.
+            Expiry of the certificate, never later than that of the CA.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         expires = min(self._now + lifetime, self._certificate.not_valid_after_utc)
@@ -139,7 +139,7 @@ class Authority:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o755)
         key = ec.generate_private_key(ec.SECP256R1())
-        # Clients tell CAs apart by their names.
+        # Clients distinguish CAs by name.
         name = _named(f"Headrace CA {secrets.token_hex(4)}")
         certificate = (
             _builder(name, key, self._now, self._now + _CA_LIFETIME)
@@ -221,7 +221,7 @@ def write_file(path: Path, content: bytes, mode: int) -> None:
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
-        # Whatever the umask is: servers of other users read the certificates.
+        # Independent of the umask, because servers of other users read the certificates.
         os.fchmod(file.fileno(), mode)
         file.write(content)
     partial.replace(path)

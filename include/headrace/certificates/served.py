@@ -1,4 +1,4 @@
-"""The certificate that the bundled servers show to clients on other machines."""
+"""The certificate of the bundled servers for clients on other machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from headrace.settings import Settings
 
 __all__ = ["EXPIRY_NOTICE", "ServerCertificate", "certificate_state", "server_certificate"]
 
-#: How long before its end `headrace status` names a certificate.
+#: Time before its expiry at which `headrace status` reports a certificate.
 EXPIRY_NOTICE = timedelta(days=30)
 _RENEW = "Next: run `headrace certificate`, then `make up` (docs/devices-from-outside.md)"
 _RENEW_OWN = "Next: replace the files in HEADRACE_SERVER_CERT_FILE and HEADRACE_SERVER_KEY_FILE"
@@ -31,20 +31,20 @@ _RENEW_OWN = "Next: replace the files in HEADRACE_SERVER_CERT_FILE and HEADRACE_
 
 @dataclass(frozen=True)
 class ServerCertificate:
-    """A certificate and its key, checked.
+    """A checked certificate with its key.
 
     Parameters
     ----------
     file
-        Where the certificate comes from.
+        File of the certificate.
     chain
-        The certificate and those between it and its CA, as PEM.
+        The certificate and its intermediate certificates, as PEM.
     key
-        Its key, as unencrypted PKCS#8 in PEM, which all servers can read.
+        Key of the certificate, as unencrypted PKCS#8 in PEM, which all servers can read.
     names
-        Host names and IP addresses that it is valid for.
+        Host names and IP addresses of the certificate.
     expires
-        When it expires.
+        Expiry of the certificate.
     """
 
     file: Path
@@ -58,12 +58,12 @@ class ServerCertificate:
 
 
 def server_certificate(settings: Settings) -> ServerCertificate:
-    """Read the certificate of the bundled servers: the user's own, or the one made here.
+    """Read the certificate of the bundled servers, from the settings or the state folder.
 
     Raises
     ------
     ConfigurationError
-        If there is none, or if certificate and key are unusable; the message names the file.
+        If there is none, or if certificate or key is unusable. The message names the file.
     """
     if settings.server_cert_file and settings.server_key_file:
         return _read(settings.server_cert_file, settings.server_key_file)
@@ -80,12 +80,12 @@ def server_certificate(settings: Settings) -> ServerCertificate:
 
 
 def certificate_state(settings: Settings, now: datetime) -> tuple[str | None, str | None]:
-    """Say what is wrong with the certificate, and what will be soon.
+    """Return current and coming problems of the certificate.
 
     Returns
     -------
     tuple
-        A problem and a notice, each with what to do; `None` if there is none.
+        A problem and a notice, each with the next step or `None`.
     """
     if not outside_addresses(settings):
         return None, None

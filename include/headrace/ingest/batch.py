@@ -1,4 +1,4 @@
-"""Batches of readings that are written together, and when to write them."""
+"""Collects readings in batches and decides when to write them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from headrace.storage.kafka import Record, headers_of
 
 __all__ = ["Batch", "OpenBatches"]
 
-#: A batch with this many payload bytes is full, whatever its number of readings.
+#: A batch with this many payload bytes is full, regardless of its number of readings.
 _BATCH_BYTES = 4 << 20
-#: All open batches together hold no more readings than this number of full ones.
+#: Limit on all open batches together, as a number of full batches.
 _OPEN_BATCHES = 2
 #: Number of records whose headers are read together.
 _AT_ONCE = 100
-#: Digits of a time in nanoseconds until the year 2286; `event_time` decides about others.
+#: Digits of a time in nanoseconds until the year 2286; `event_time` handles others.
 _MAX_DIGITS = 19
 
 
 class Batch:
     """Readings of one partition that are written together, and their offsets.
 
-    Their records are not kept. A reading that the store refuses is read from Kafka again: that
-    is rare, and costs less memory than keeping all records.
+    Their records are not kept. If the store refuses a reading, it is read from Kafka again, which
+    is rare and costs less memory than keeping all records.
 
     Parameters
     ----------
@@ -46,15 +46,15 @@ class Batch:
     Attributes
     ----------
     stop
-        One past the last record that is in the batch or was skipped.
+        One past the last record in the batch, including skipped ones.
     rejected
-        Records without a reading that can be stored.
+        Records whose reading can't be stored.
     lost
-        Records before the batch that Kafka deleted before the sink read them.
+        Records before the batch that Kafka deleted unread.
     payload_bytes
         Length of the payloads.
     begun
-        When the batch was created, on the monotonic clock.
+        Creation time, on the monotonic clock.
     """
 
     def __init__(self, partition: int, start: int, readings: ReadingBatch) -> None:
@@ -65,17 +65,17 @@ class Batch:
         self.lost: list[LostRecords] = []
         self.payload_bytes = 0
         self.begun = time.monotonic()
-        # Runs of readings with consecutive offsets: the index of the first in the batch, and its
-        # offset. An offset of its own for each reading would cost time and memory.
+        # Runs of readings with consecutive offsets, each as index and offset of its first reading.
+        # # Storing every offset would cost time and memory.
         self._indices: list[int] = []
         self._offsets: list[int] = []
 
     def __len__(self) -> int:
-        """Number of its records."""
+        """Number of records."""
         return len(self.readings) + len(self.rejected)
 
     def extend(self, messages: Sequence[Message]) -> None:
-        """Add records of the partition, in their order."""
+        """Add records of the partition in order."""
         for begin in range(0, len(messages), _AT_ONCE):
             some = messages[begin : begin + _AT_ONCE]
             times = _header_times(some)
@@ -87,7 +87,7 @@ class Batch:
         self.stop = (messages[-1].offset() or 0) + 1
 
     def offset_of(self, index: int) -> int:
-        """Return the offset of a reading, by its index among the readings of the batch."""
+        """Return the offset of a reading by its index in the batch."""
         run = bisect_right(self._indices, index) - 1
         return self._offsets[run] + index - self._indices[run]
 
@@ -125,7 +125,7 @@ class Batch:
                 index += 1
 
     def _note(self, index: int, offset: int) -> None:
-        """Note that the readings from an index on have consecutive offsets, from this one on."""
+        """Record that readings from an index have consecutive offsets from this one."""
         if self._indices and self.offset_of(index) == offset:
             return
         self._indices.append(index)
@@ -133,7 +133,7 @@ class Batch:
 
 
 def _header_times(messages: Iterable[Message]) -> tuple[bytes, ...] | None:
-    """Return `event_time` of records if it is the first header of all, as the bridge writes it."""
+    """Return the event times of records if all have it as the first header, like the bridge's."""
     headers = [message.headers() for message in messages]
     if not all(headers):
         return None
@@ -150,7 +150,7 @@ def _header_times(messages: Iterable[Message]) -> tuple[bytes, ...] | None:
 
 
 class OpenBatches:
-    """Batches that are being filled, one for each partition.
+    """Open batches, one per partition.
 
     InfluxDB writes many readings of few devices faster than as many readings of many
     devices, and all readings of a device are in one partition.
@@ -158,11 +158,11 @@ class OpenBatches:
     Parameters
     ----------
     store
-        Makes the batches that hold the readings.
+        Creates the batches of readings.
     limit
-        Most readings of a write.
+        Maximum number of readings in a write.
     linger_seconds
-        Longest time that a batch is kept open.
+        Maximum time that a batch stays open.
     """
 
     def __init__(self, store: ReadingStore[Any], limit: int, linger_seconds: float) -> None:
@@ -179,21 +179,21 @@ class OpenBatches:
 
     @property
     def room(self) -> int:
-        """Number of records that fit before a batch is full."""
+        """Return the number of records that fit before a batch is full."""
         return self._limit - max(map(len, self), default=0)
 
     def add(self, messages: Iterable[Message]) -> None:
-        """Add records, each to the batch of its partition."""
+        """Add each record to the batch of its partition."""
         for partition, run in groupby(messages, Message.partition):
             records = list(run)
             self._batch(partition or 0, records[0].offset() or 0).extend(records)
 
     def reached(self, partition: int, offset: int) -> None:
-        """Note that everything in the partition before this offset was read."""
+        """Record that everything in a partition before this offset was read."""
         self._batch(partition, offset).stop = offset
 
     def lost(self, records: LostRecords) -> None:
-        """Add records that Kafka deleted: they are reported with the batch that follows."""
+        """Add records that Kafka deleted, which are reported with the next batch."""
         self._batch(records.partition, records.stop).lost.append(records)
 
     def full(self) -> Batch | None:
@@ -213,7 +213,7 @@ class OpenBatches:
         return None
 
     def take_due(self) -> list[Batch]:
-        """Take what should be written now: a full batch, or all old ones together."""
+        """Remove and return the batches to write now: a full one, or all old ones together."""
         full = self.full()
         if full is not None:
             return self._take([full])
@@ -223,7 +223,7 @@ class OpenBatches:
         return []
 
     def take(self) -> list[Batch]:
-        """Take the oldest batches, as many as fit into one write."""
+        """Remove and return the oldest batches that fit into one write."""
         taken: list[Batch] = []
         readings = 0
         for batch in sorted(self, key=lambda batch: batch.begun):

@@ -1,4 +1,4 @@
-"""Writes batches so that one bad reading affects no other, and finds what could not be stored."""
+"""Writes batches so that a bad reading affects no other, and finds unstorable records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headrace.storage.retries import until_it_works
 __all__ = ["BatchWriter"]
 
 _DETAIL_CHARACTERS = 500
-#: Fetch buffer for records that are read again.
+#: Fetch buffer for reading records again.
 _READ_KILOBYTES = 1024
 
 
@@ -34,13 +34,13 @@ class BatchWriter:
     Parameters
     ----------
     store
-        The store. A write waits until it takes the readings.
+        The store. A write is retried until it succeeds.
     kafka
-        Kafka, to read refused readings again.
+        Kafka, for reading refused readings again.
     profile
         The kind of device.
     health
-        Where the sink reports.
+        Health of the sink.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class BatchWriter:
         )
 
     def write(self, batches: Sequence[Batch]) -> Unstored:
-        """Write batches together, however long it takes.
+        """Write batches together; retry without a time limit.
 
         Returns
         -------
         Unstored
-            What `headrace.ingest.dead_letters.DeadLetters` has to send.
+            Records to send as dead letters.
 
         Raises
         ------
         HeadraceError
-            If `give_up` was called before the store took the batches.
+            If `give_up` was called before the store accepted the batches.
         """
         refused = self._store.write([batch.readings for batch in batches])
         rejected = [item for batch in batches for item in batch.rejected]
@@ -81,7 +81,7 @@ class BatchWriter:
         return Unstored(readings, rejected, lost)
 
     def check(self) -> None:
-        """Check whether the store answers while there is nothing to write."""
+        """Check that the store is available while there is nothing to write."""
         try:
             self._store.check()
         except HeadraceError as exc:
@@ -90,7 +90,7 @@ class BatchWriter:
             self._health.fine("influxdb")
 
     def give_up(self) -> None:
-        """Make waiting writes end with an error."""
+        """Make waiting writes raise their error."""
         self._store.give_up()
         self._given_up.set()
 
@@ -106,7 +106,7 @@ class BatchWriter:
         Returns
         -------
         tuple
-            The records, and the range of those that Kafka no longer has.
+            The records, and the range of deleted ones.
         """
         found: list[Rejected] = []
         missing = dict(refused)

@@ -1,4 +1,4 @@
-"""Bookmarks: up to where a bridge's messages in Kafka are acknowledged."""
+"""Bookmarks: offsets before which all of a bridge's messages are acknowledged."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CALL_SECONDS = 10.0
 
 
 class Bookmarks:
-    """Offsets in each partition up to which a bridge's messages are acknowledged.
+    """Offsets, by partition, up to which a bridge's messages are acknowledged.
 
-    Kept in Kafka as the offsets of a consumer group that nobody joins. With them a bridge
-    finds its own newest messages even behind many newer ones of other bridges.
+    They are stored in Kafka as the offsets of a consumer group without members. With them a
+    bridge finds its newest messages even if other bridges have written many newer ones.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Bookmarks:
         self._saved: dict[Place, int] = {}
 
     def save(self, acknowledged_to: dict[Place, int]) -> None:
-        """Save changed offsets without waiting for Kafka: an older bookmark works too."""
+        """Save changed offsets without waiting for Kafka, because an older bookmark works, too."""
         moved = [
             TopicPartition(topic, partition, offset)
             for (topic, partition), offset in acknowledged_to.items()
@@ -45,7 +45,7 @@ class Bookmarks:
         self._consumer.poll(0)
 
     def start_of(self, topic: str) -> Offsets:
-        """Where to begin to read so as to find the bridge's newest `MEMORY` messages."""
+        """Return the offsets at which to start reading the bridge's newest `MEMORY` messages."""
         first, end = end_offsets(self._consumer, topic)
         asked = [TopicPartition(topic, partition) for partition in end]
         with kafka_errors():
@@ -57,7 +57,7 @@ class Bookmarks:
         return start
 
     def end_of(self, topic: str) -> Offsets:
-        """One past the last offset of every partition of a topic."""
+        """Return one past the last offset of every partition of a topic."""
         return end_offsets(self._consumer, topic)[1]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Fingerprints of messages: what identifies a message of a bridge that Kafka holds."""
+"""Fingerprints identify a bridge's messages in Kafka."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ __all__ = ["PACKET_IDS", "Fingerprint", "digest_of", "fingerprint_of"]
 
 #: Packet ids are below this number.
 PACKET_IDS = 65_536
-#: Sequence numbers and stamps of our own records are below this.
+#: Sequence numbers and stamps of Headrace's records are below this.
 _MAX_NUMBER = 9 * 10**18
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 
 
 def digest_of(payload: bytes) -> int:
-    """Hash of as much of a payload as a dead letter keeps, for use within this process."""
+    """Return a hash of the part of a payload that a dead letter keeps, valid in this process."""
     return hash(payload[:MAX_DEAD_LETTER_BYTES])
 
 
 @dataclass(frozen=True, order=True)
 class Fingerprint:
-    """Identifies a message that Kafka holds. Fingerprints sort by age, the oldest first.
+    """Identifies a message in Kafka. Fingerprints sort by age, the oldest first.
 
     Parameters
     ----------
     sequence
-        The bridge's own number of the message; 0 if an older version wrote the record.
+        The bridge's number of the message; 0 if an older version wrote the record.
     taken_ns
-        Stamp of the message by the bridge's clock, which may have jumped.
+        Time stamp of the bridge's clock, which may have jumped.
     packet_id
-        Its MQTT packet id.
+        MQTT packet id.
     digest
-        Hash of its payload, as far as it was kept.
+        Hash of the kept part of the payload.
     """
 
     sequence: int
@@ -46,12 +46,12 @@ class Fingerprint:
 
 
 def fingerprint_of(record: Record, bridge: bytes) -> Fingerprint | None:
-    """Fingerprint of a record; `None` if it is another bridge's, or is never sent again.
+    """Return the fingerprint of a record; `None` if it is another bridge's or never redelivered.
 
     Raises
     ------
     ForeignRecordError
-        If the record bears the bridge's name and is not its own.
+        If the record has the bridge's name but is not from it.
     """
     headers = record.headers
     packet_id = headers.get("packet_id")
@@ -59,7 +59,7 @@ def fingerprint_of(record: Record, bridge: bytes) -> Fingerprint | None:
     if headers.get("bridge") != bridge or packet_id is None or taken is None:
         return None
     if packet_id == b"0" or "source" in headers:
-        # A message at QoS 0 is never sent again. A dead letter with a source is the sink's.
+        # A message at QoS 0 is never redelivered. A dead letter with a source is from the sink.
         return None
     number = _number("packet_id", packet_id)
     if not 0 < number < PACKET_IDS:
@@ -69,7 +69,7 @@ def fingerprint_of(record: Record, bridge: bytes) -> Fingerprint | None:
 
 
 def _number(name: str, text: bytes) -> int:
-    """Read a header that holds a number."""
+    """Parse a header with a number."""
     if not _NUMBER.fullmatch(text) or int(text) >= _MAX_NUMBER:
         raise ForeignRecordError(ForeignReason.WRONG_VALUE, f"{name} is {text[:50]!r}")
     return int(text)

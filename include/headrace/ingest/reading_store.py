@@ -1,8 +1,7 @@
-"""The store of raw readings, as the sink and replay see it.
+"""The interface of the store of raw readings, for the sink and for replay.
 
-They hand over payloads and learn which of them cannot be stored. How readings are written,
-and how the ones at fault are found, is a matter of the store:
-`headrace.storage.influx_readings` has the only one.
+The store receives payloads and returns those that cannot be stored. The format of writes and the
+search for refused readings are details of the implementation, `headrace.storage.influx_readings`.
 """
 
 from __future__ import annotations
@@ -18,32 +17,32 @@ __all__ = ["ReadingBatch", "ReadingStore", "Refused"]
 
 @dataclass(frozen=True)
 class Refused:
-    """Why the store refused a reading, and how it wrote the reading: both for people."""
+    """Reason of the store for refusing a reading, and the reading as written, for people."""
 
     reason: str
     reading: str
 
 
 class ReadingBatch(Protocol):
-    """Readings that are written together. What a batch holds is known only to its store."""
+    """Readings that are written together, in a format of their store."""
 
     def __len__(self) -> int:
         """Number of readings."""
 
     def add(self, payloads: Sequence[bytes], times_ns: Sequence[bytes]) -> dict[int, Rejection]:
-        """Add readings, in their order.
+        """Add readings in order.
 
         Parameters
         ----------
         payloads
-            The readings, as the devices sent them.
+            Payloads of the readings.
         times_ns
-            The time of each, in nanoseconds since the epoch: decimal text, as in Kafka's header.
+            Event times in nanoseconds since the epoch, as decimal text.
 
         Returns
         -------
         dict
-            By index: why a payload is not a reading. It is left out of the batch.
+            Reason why a payload is not a reading, by index. These payloads are not in the batch.
         """
 
 
@@ -54,29 +53,29 @@ class ReadingStore(Protocol[_Batch]):
     """Stores raw readings of one kind of device. Thread-safe: several writes may run at once."""
 
     def new_batch(self) -> _Batch:
-        """Make an empty batch."""
+        """Create an empty batch."""
 
     def write(self, batches: Sequence[_Batch]) -> list[dict[int, Refused]]:
-        """Write batches together: all readings except those that are at fault.
+        """Write all readings of some batches, except those that can't be stored.
 
         A reading that is written twice is stored once.
 
         Returns
         -------
         list of dict
-            For each batch, by index: the readings that can't be stored.
+            Readings that can't be stored, by index, for each batch.
 
         Raises
         ------
         HeadraceError
-            If the store is unavailable, or refuses for a reason that is no reading's fault.
+            If the store is unavailable, or refuses for a reason that no reading causes.
         """
 
     def check(self) -> None:
-        """Ask the store whether it is available; raises `HeadraceError` if it is not."""
+        """Check that the store is available; raises `HeadraceError` if it is not."""
 
     def give_up(self) -> None:
-        """Make waiting writes end with an error."""
+        """Make waiting writes raise their error."""
 
     def close(self) -> None:
         """Close the connections."""

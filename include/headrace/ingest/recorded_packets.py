@@ -1,4 +1,4 @@
-"""Reads from Kafka which messages of a bridge it holds."""
+"""Reads the newest messages of a bridge from Kafka."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Starts", "recorded_packets"]
 
 
 class Starts(Protocol):
-    """Says where to begin to read a topic."""
+    """Provides the offsets at which to start reading a topic."""
 
     def start_of(self, topic: str) -> Offsets:
-        """First offset to read of each partition."""
+        """Return the first offset to read of each partition."""
 
 
 def recorded_packets(
@@ -32,22 +32,22 @@ def recorded_packets(
     devices: DeviceLimits | None = None,
     skipped: SkippedRecords | None = None,
 ) -> list[Fingerprint]:
-    """Read which messages of a bridge Kafka holds, the newest `MEMORY` of them.
+    """Read the newest `MEMORY` messages of a bridge from Kafka.
 
     Parameters
     ----------
     kafka
         The cluster.
     starts
-        Where to begin to read.
+        Provides the offsets at which to start.
     topics
         The topics that the bridge writes readings to, the raw topic first.
     bridge
         Its name.
     devices
-        Told the keys of the raw records, if given: those devices are not new.
+        Receives the keys of the raw records, if given, because those devices are not new.
     skipped
-        Counts the records that bear the bridge's name and are not its own, if given.
+        Counts foreign records with the bridge's name, if given.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def recorded_packets(
 
 
 def _recall_devices(records: Iterable[Record], devices: DeviceLimits) -> Iterator[Record]:
-    """Pass records on, and accept their devices."""
+    """Yield records and accept their devices."""
     for record in records:
         devices.recall(record.key)
         yield record

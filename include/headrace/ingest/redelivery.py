@@ -1,10 +1,10 @@
-"""Recognising messages that the broker sends again.
+"""Recognises redelivered messages.
 
-After a lost connection the broker repeats every unacknowledged message, with the flag DUP,
-the same packet id and the same payload. A message that Kafka already has must not be produced
-again. While the bridge runs, it remembers its newest messages. After a restart it reads the
-newest records of Kafka's partitions, which carry the bridge's name, the packet id and the
-bridge's own sequence number. Clocks play no part in it.
+After a lost connection, the broker redelivers every unacknowledged message with the flag DUP, the
+same packet id and the same payload. A message that is already in Kafka must not be produced again.
+A running bridge keeps its newest messages in memory. After a restart it reads its newest records
+from Kafka, which contain the bridge's id, the packet id and a sequence number. Clocks are not
+used.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from headrace.ingest.inflight import InFlight, InFlightMessage
 
 __all__ = ["MEMORY", "RecentPackets"]
 
-#: Number of a bridge's newest messages that it remembers: more than can be unacknowledged
-#: at once, and fewer than 65,535, after which packet ids repeat.
+#: Number of newest messages that a bridge keeps: more than can be unacknowledged at once, and
+#: fewer than 65,535, after which packet ids repeat.
 MEMORY = 32_768
 #: Counts of messages that Kafka already has. They are never read.
 _UNCOUNTED = InFlight(0)
 
 
 class RecentPackets:
-    """The bridge's newest messages by packet id, numbered in their order.
+    """The bridge's newest messages by packet id, numbered in order.
 
-    The numbers continue over restarts. A message at QoS 0, which is never repeated, has the
-    number of the one before it.
+    The numbers continue after restarts. A message at QoS 0, which is never redelivered, has the
+    number of the message before it.
 
-    Of acknowledged messages only numbers are kept. An object that is freed soon after it was
-    made is still in the processor's cache; one kept for a round of packet ids is not.
+    For acknowledged messages only numbers are kept. Objects that are freed early are still in the
+    processor's cache; objects kept for a cycle of packet ids are not.
 
     Parameters
     ----------
     known
-        Messages that Kafka holds from before this bridge started.
+        Messages in Kafka from before the start of this bridge.
 
     Attributes
     ----------
@@ -53,14 +53,14 @@ class RecentPackets:
         self.reset(known)
 
     def reset(self, known: Iterable[Fingerprint]) -> None:
-        """Forget everything but these messages, which Kafka holds."""
+        """Replace all messages by these, which are in Kafka."""
         items = sorted(known)
         old = sum(item.sequence == 0 for item in items)
         self.newest = items[-1] if items else None
         if self.newest is not None:
             self.sequence = max(self.sequence, self.newest.sequence, old)
         self.forget()
-        # Records of older versions have no numbers: they come before those that have.
+        # Records of older versions have no numbers and come first.
         begin = items[old].sequence - old if old < len(items) else self.sequence - old + 1
         for position, item in enumerate(items[:old], begin):
             self._know(item, position)
@@ -68,7 +68,7 @@ class RecentPackets:
             self._know(item, item.sequence)
 
     def remember(self, message: InFlightMessage, payload: bytes) -> int:
-        """Remember a new message, and return its number."""
+        """Store a new message; return its number."""
         packet_id = message.packet_id
         self.sequence = sequence = self.sequence + 1
         self._messages[packet_id] = message
@@ -77,24 +77,24 @@ class RecentPackets:
         return sequence
 
     def ignored(self, packet_id: int) -> None:
-        """Note that a packet id was used by a message that is not remembered."""
+        """Record that a message which is not stored used a packet id."""
         self.sequence += 1
         self._messages[packet_id] = None
         self._sequences[packet_id] = self.sequence - MEMORY - 1
 
     def acknowledged(self, packet_ids: list[int]) -> None:
-        """Note that messages are acknowledged. The broker may send them again even so."""
+        """Record that messages are acknowledged. The broker can still redeliver them."""
         for packet_id in packet_ids:
             self._messages[packet_id] = None
 
     def find(self, packet_id: int, payload: bytes) -> InFlightMessage | None:
-        """Find the message that the broker is repeating, if it was received before."""
+        """Find the earlier copy of a redelivered message."""
         if self._digests[packet_id] != digest_of(payload):
             return None
         if self.sequence - self._sequences[packet_id] >= MEMORY:
-            # The same id and payload from a whole round of ids ago is another message.
+            # A message with the same id and payload a full cycle of ids ago is another message.
             return None
-        # Kafka has every acknowledged message.
+        # All acknowledged messages are in Kafka.
         known = self._messages[packet_id]
         return known or InFlightMessage(packet_id, 0, _UNCOUNTED, done=True)
 

@@ -1,4 +1,4 @@
-"""The sink moves readings from Kafka to InfluxDB and commits only what is written."""
+"""The sink moves readings from Kafka to InfluxDB and commits only written readings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 _IDLE_SECONDS = 0.5
 _BUSY_SECONDS = 0.02
 _FETCH_RECORDS = 1000
-#: If writes take this long, InfluxDB is too slow, and the partitions are paused.
+#: Partitions are paused if a write takes this long.
 _PATIENCE_SECONDS = 1.0
 _REVOKE_SECONDS = 10.0
 _CHECK_SECONDS = 10.0
@@ -38,9 +38,9 @@ _CHECK_SECONDS = 10.0
 class Sink:
     """Moves readings from Kafka to InfluxDB.
 
-    Several writes run at once. Offsets are committed in order, so never past a reading that
-    is not written. While InfluxDB is unavailable, the partitions are paused, and the
-    consumer continues to poll, so it stays in its group.
+    Several writes run at once. Offsets are committed in order, never past an unwritten reading.
+    While InfluxDB is unavailable, the partitions are paused and the consumer continues to poll,
+    so it stays in its group.
 
     Parameters
     ----------
@@ -57,13 +57,13 @@ class Sink:
     writer
         Writes batches.
     writes
-        The writes under way.
+        The pending writes.
     metrics, health
-        Where the sink reports.
+        Metrics and health of the sink.
     stop
-        Set when the sink should stop.
+        Set when the sink must stop.
     drain_limit
-        How long stopping may take.
+        Time limit for stopping.
     """
 
     def __init__(
@@ -94,23 +94,23 @@ class Sink:
         self._stop = stop
         self._drain_seconds = drain_limit.total_seconds()
         self._gaps = GapDetector(profile.topics.raw)
-        #: Kept here, because a consumer that is being closed does not tell.
+        #: Stored here, because a closing consumer no longer returns its assignment.
         self._partitions: set[int] = set()
-        #: By partition: one past the last record that a batch took.
+        #: One past the last record in a batch, by partition.
         self._submitted: dict[int, int] = {}
         self._paused = False
         self._blocked_since: float | None = None
         self._next_check = 0.0
 
     def run(self) -> None:
-        """Work until told to stop, then finish what was fetched.
+        """Run until `stop` is set, then finish fetched records.
 
         Raises
         ------
         FatalError
             If the consumer or the producer of dead letters is unusable.
         HeadraceError
-            If Kafka refuses permanently. A new process begins at the last commit.
+            If Kafka refuses permanently. A new process starts at the last commit.
         """
         self._consumer.subscribe(
             [self._topic],
@@ -132,7 +132,7 @@ class Sink:
         self._fatal.check()
         self._settle()
         if not self._writes and time.monotonic() >= self._next_check:
-            # While there is nothing to write, nothing else notices that InfluxDB is down.
+            # Without writes, only this check detects that InfluxDB is unavailable.
             self._next_check = time.monotonic() + _CHECK_SECONDS
             self._writer.check()
         while self._writes.has_room() and (due := self._open.take_due()):
@@ -145,7 +145,7 @@ class Sink:
             self._add(self._fetch())
 
     def _knows_where_to_begin(self) -> bool:
-        """Make sure that deleted records before the first one of a partition are noticed."""
+        """Make sure that deleted records before the first one of a partition are detected."""
         if self._gaps.ready:
             return True
         try:
@@ -156,7 +156,7 @@ class Sink:
         return self._gaps.ready
 
     def _fetch(self) -> list[Message]:
-        """Wait briefly for a record, and return it with those that have arrived."""
+        """Wait briefly for a record; return it with all that have arrived."""
         busy = self._open or self._writes
         try:
             first = self._consumer.poll(_BUSY_SECONDS if busy else _IDLE_SECONDS)
@@ -169,12 +169,12 @@ class Sink:
             return []
 
     def _add(self, messages: list[Message]) -> None:
-        # The same poll may assign partitions and fetch their first records.
+        # One poll can assign partitions and fetch their first records.
         while messages and not self._knows_where_to_begin():
             self._health.beat()
             if self._stop.is_set():
                 return
-        # In order: the end of a partition may have been reached before further records arrived.
+        # In order, because records can follow the end of a partition.
         for is_record, run in groupby(messages, lambda message: message.error() is None):
             if is_record:
                 records = list(run)
@@ -198,10 +198,10 @@ class Sink:
             self._open.lost(lost)
 
     def _note(self, message: Message, error: KafkaError) -> None:
-        """Handle what the consumer returns instead of a record."""
+        """Handle events and errors that the consumer returns instead of a record."""
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            # After the last reading there may be transaction markers, and the end of a
-            # partition without records must be committed, too.
+            # Transaction markers can follow the last reading, and the end of a partition # without
+            # records must be committed, too.
             partition, offset = message.partition() or 0, message.offset() or 0
             self._advance(partition, offset, offset)
             self._reached(partition, offset)
@@ -211,7 +211,7 @@ class Sink:
 
     def _reached(self, partition: int, offset: int) -> None:
         stops = {batch.partition: batch.stop for batch in self._open}
-        # A lower offset is that of a topic which was created again.
+        # A lower offset means that the topic was created again.
         if offset != stops.get(partition, self._submitted.get(partition, -1)):
             self._open.reached(partition, offset)
 
@@ -228,7 +228,7 @@ class Sink:
         self._metrics.in_flight.set(len(self._writes))
 
     def _settle(self) -> None:
-        """Commit, in order, what is written."""
+        """Commit written offsets in order."""
         settled = False
         for written, stops in self._writes.finished():
             self._metrics.written.inc(written)
@@ -241,7 +241,7 @@ class Sink:
             self._commits.send_if_failed(self._consumer)
 
     def _wait_for_room(self) -> None:
-        """Wait for a write to end, without leaving the group."""
+        """Wait for the end of a write without leaving the group."""
         now = time.monotonic()
         if self._blocked_since is None:
             self._blocked_since = now
@@ -250,7 +250,7 @@ class Sink:
             self._paused = True
             self._metrics.paused.set(1)
         if self._paused:
-            # Paused partitions deliver nothing, but polling keeps this sink in the group.
+            # Paused partitions deliver nothing, but polling keeps the sink in its group.
             message = self._consumer.poll(0.1)
             if message is not None:
                 self._add([message])
@@ -275,7 +275,7 @@ class Sink:
         self._metrics.partitions.set(len(self._partitions))
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Finish what was fetched before another sink takes over the partitions."""
+        """Finish fetched records before another sink takes over the partitions."""
         numbers = {item.partition for item in partitions}
         _log.info("partitions revoked", partitions=sorted(numbers))
         self._finish(min(_REVOKE_SECONDS, self._drain_seconds))
@@ -284,7 +284,7 @@ class Sink:
         self._metrics.partitions.set(len(self._partitions))
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Drop partitions that another sink has taken over already."""
+        """Drop partitions that another sink has already taken over."""
         numbers = {item.partition for item in partitions}
         _log.warning("partitions lost", partitions=sorted(numbers))
         self._drop(numbers)
@@ -292,7 +292,7 @@ class Sink:
         self._metrics.partitions.set(len(self._partitions))
 
     def _drop(self, partitions: set[int]) -> None:
-        """Commit nothing more for these partitions; their readings may still be written."""
+        """Stop committing these partitions; their readings may still be written."""
         self._open.drop(partitions)
         self._writes.drop(partitions)
         for partition in partitions:
@@ -302,7 +302,7 @@ class Sink:
         self._commits.drop(partitions)
 
     def _finish(self, seconds: float) -> None:
-        """Write what was fetched and commit it, within a limit."""
+        """Write and commit fetched records within a time limit."""
         deadline = time.monotonic() + seconds
         while self._open:
             self._submit(self._open.take())
@@ -312,7 +312,7 @@ class Sink:
         self._commits.send(self._consumer, wait=True)
 
     def _drain(self) -> None:
-        """Stop in order: fetch nothing, write, commit, leave the group."""
+        """Stop in order: stop fetching, write, commit, leave the group."""
         self._finish(self._drain_seconds)
         left = self._writes.readings
         self._writes.give_up()

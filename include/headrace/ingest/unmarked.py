@@ -1,11 +1,10 @@
-"""Recognising messages that a broker sends again without the flag DUP.
+"""Recognises redelivered messages without the flag DUP.
 
-MQTT requires DUP, and most brokers set it. Without it, a message that comes again looks like a
-new one with the same packet id and the same payload. A broker that hands out low ids again and
-again sends such new messages, too: a device's reading may be the same twice. So the bridge has
-to know which kind of broker it is before it decides. Where it does not know, it asks: it leaves
-a message unacknowledged and connects again. The broker has to send that message again, with DUP
-or without.
+MQTT requires DUP, and most brokers set it. Without it, a redelivered message looks like a new one
+with the same packet id and payload. A broker that reuses low ids also sends such new messages,
+because a device can send the same reading twice. So the bridge must know whether the broker sets
+DUP. If it does not know, it leaves a message unacknowledged and reconnects. The broker must then
+redeliver that message, with or without DUP.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["UNMARKED", "UnmarkedRedeliveries"]
 
 _log = structlog.get_logger(__name__)
 
-#: What is missing, and what it costs.
+#: Description of the limit and its consequence.
 UNMARKED = (
     "the broker sends messages again without the flag DUP: the bridge recognises them by packet "
     "id and payload. A reading without a time of its own that follows a reconnect and equals an "
@@ -31,7 +30,7 @@ UNMARKED = (
 
 
 class UnmarkedRedeliveries:
-    """Finds messages that come again without DUP at the beginning of a resumed connection.
+    """Finds messages that are redelivered without DUP at the start of a resumed connection.
 
     Parameters
     ----------
@@ -44,9 +43,9 @@ class UnmarkedRedeliveries:
     Attributes
     ----------
     marks
-        Whether the broker sets DUP; `None` if that is not known yet.
+        Whether the broker sets DUP; `None` if unknown.
     question
-        Why the connection has to end: to find out whether the broker sets DUP.
+        Error that ends the connection to find out whether the broker sets DUP.
     """
 
     def __init__(self, recent: RecentPackets, window: int) -> None:
@@ -58,19 +57,19 @@ class UnmarkedRedeliveries:
         self._newest_before: int | None = None
         self._seen: set[int] = set()
         self._unanswered: frozenset[int] = frozenset()
-        #: Packet id of the message that was left unacknowledged, and of those after it.
+        #: Packet ids of the message that was left unacknowledged and of those after it.
         self._asked: int | None = None
         self._passed_over: set[int] = set()
 
     def connected(self, unanswered: Iterable[int], *, resumed: bool) -> None:
-        """Note that a connection begins.
+        """Record the start of a connection.
 
         Parameters
         ----------
         unanswered
             Packet ids of messages of the last connection that were not acknowledged.
         resumed
-            Whether the broker still had the session; if not, nothing comes again.
+            Whether the broker still had the session. Otherwise nothing is redelivered.
         """
         self._left = self._window if resumed else 0
         self._newest_before = None
@@ -83,7 +82,7 @@ class UnmarkedRedeliveries:
 
     @property
     def active(self) -> bool:
-        """Whether messages have to be passed through `sort_out`."""
+        """Whether messages must pass through `sort_out`."""
         return self._left > 0 and (self.marks is not True or bool(self._passed_over))
 
     def sort_out(self, published: list[Publish]) -> list[Publish]:
@@ -92,11 +91,11 @@ class UnmarkedRedeliveries:
         Returns
         -------
         list
-            The messages to process. If there is a `question`, those are missing that the broker
-            has to send again.
+            The messages to process. If there is a `question`, they lack those that the broker must
+            redeliver.
         """
         if self._newest_before is None:
-            # Kafka was read after the connection was made.
+            # Kafka was read after the connection was established.
             self._newest_before = self._recent.sequence
         sorted_out: list[Publish] = []
         for number, (flags, packet_id, topic, payload) in enumerate(published):
@@ -113,7 +112,7 @@ class UnmarkedRedeliveries:
         return sorted_out
 
     def _judge(self, flags: int, packet_id: int, payload: bytes) -> int:
-        """Return the flags as they should be."""
+        """Return the correct flags."""
         first = packet_id not in self._seen
         self._seen.add(packet_id)
         if packet_id == self._asked:
@@ -121,12 +120,12 @@ class UnmarkedRedeliveries:
             self._learn(marks=bool(flags & DUP))
         if flags & DUP:
             self._learn(marks=True)
-            # It was new when it came for the first time: no DUP, from a broker that sets it.
+            # The first delivery was new, so the broker sent it without DUP although it sets DUP.
             return flags & ~DUP if first and packet_id in self._passed_over else flags
         if not first or not self._may_be_again(packet_id, payload):
             return flags
         if packet_id in self._unanswered:
-            # No broker may use this id for another message.
+            # A broker must not use this id for another message.
             self._learn(marks=False)
         if self.marks is None:
             self._ask(packet_id)

@@ -1,4 +1,4 @@
-"""The sink's pending writes, and the order in which they may be committed."""
+"""The sink's pending writes and the order of their commits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headrace.ingest.dead_letters import DeadLetters, Unstored
 
 __all__ = ["Writes"]
 
-#: Writes that may wait for the dead letters of an earlier one, and what those may take in
-#: memory. Beyond either the sink fetches nothing more.
+#: Maximum number of writes that wait for dead letters, and maximum memory of these dead letters.
+#: Beyond either limit, the sink fetches nothing more.
 _MOST_WAITING = 1000
 _MOST_WAITING_BYTES = 16 << 20
 
@@ -27,13 +27,13 @@ class _Write:
     Parameters
     ----------
     stops
-        By partition: up to where this write is to be committed.
+        Offsets to commit after this write, by partition.
     readings
         Number of records.
     stored
         The write to InfluxDB.
     sent
-        The dead letters, once InfluxDB took the rest, if there are any.
+        Sending of the dead letters after the write, if there are any.
     """
 
     stops: dict[int, int]
@@ -43,15 +43,15 @@ class _Write:
 
     @property
     def pending(self) -> Future[Any]:
-        """What this write waits for now."""
+        """The step that this write waits for."""
         return self.stored if self.sent is None else self.sent
 
 
 class Writes:
     """Writes batches in the background.
 
-    InfluxDB gets several batches at once. Dead letters are sent one write after the other
-    while newer batches are written, so a problem of the dead-letter topic delays only the
+    Several batches are written to InfluxDB at once. Dead letters are sent in order of the writes
+    while newer batches are written. So a problem of the dead-letter topic delays only the
     commits, up to a limit.
 
     Parameters
@@ -59,9 +59,9 @@ class Writes:
     writer
         Writes batches to InfluxDB.
     dead_letters
-        Takes what can't be stored.
+        Receives records that can't be stored.
     at_once
-        Number of writes to InfluxDB at once.
+        Maximum number of concurrent writes to InfluxDB.
     """
 
     def __init__(self, writer: BatchWriter, dead_letters: DeadLetters, at_once: int) -> None:
@@ -73,16 +73,16 @@ class Writes:
         self._under_way: deque[_Write] = deque()
 
     def __len__(self) -> int:
-        """Number of writes that are not finished."""
+        """Return the number of unfinished writes."""
         return len(self._under_way)
 
     @property
     def readings(self) -> int:
-        """Number of records in them."""
+        """Number of records in unfinished writes."""
         return sum(write.readings for write in self._under_way)
 
     def has_room(self) -> bool:
-        """Whether another write may begin."""
+        """Return whether another write can start."""
         self._send_dead_letters()
         writing = waiting_bytes = 0
         for write in self._under_way:
@@ -97,20 +97,20 @@ class Writes:
         )
 
     def submit(self, batches: list[Batch]) -> None:
-        """Begin to write batches together."""
+        """Start to write batches together."""
         stops = {batch.partition: batch.stop for batch in batches}
         readings = sum(map(len, batches))
-        # A tuple of their own: nothing here keeps the lines once they are written.
+        # A separate tuple, so that nothing here keeps the lines after the write.
         stored = self._pool.submit(self._writer.write, tuple(batches))
         self._under_way.append(_Write(stops, readings, stored))
 
     def finished(self) -> Iterator[tuple[int, dict[int, int]]]:
-        """Remove the oldest writes that are finished, up to the first that is not.
+        """Remove finished writes, the oldest first, up to the first unfinished one.
 
         Yields
         ------
         tuple
-            How many readings InfluxDB took, and by partition the offset to commit.
+            Number of readings that InfluxDB accepted, and the offsets to commit by partition.
 
         Raises
         ------
@@ -127,26 +127,26 @@ class Writes:
             yield readings, write.stops
 
     def wait(self, seconds: float) -> None:
-        """Wait until something has happened, but no longer than this."""
+        """Wait for a change, at most this long."""
         pending = [write.pending for write in self._under_way if not write.pending.done()]
         if pending:
             wait(pending, seconds, FIRST_COMPLETED)
 
     def drop(self, partitions: Iterable[int]) -> None:
-        """Commit nothing for these partitions."""
+        """Do not commit these partitions."""
         for write in self._under_way:
             for partition in partitions:
                 write.stops.pop(partition, None)
 
     def give_up(self) -> None:
-        """Forget what is not finished, and make writes that wait for a server end."""
-        # Leaving the group revokes the partitions, which finishes what is under way.
+        """Drop unfinished writes; make writes that wait for a server raise their error."""
+        # Leaving the group revokes the partitions, which would finish these writes.
         self._under_way.clear()
         self._writer.give_up()
         self._dead_letters.give_up()
 
     def close(self) -> None:
-        """End the threads, after `give_up`."""
+        """Stop the threads, after `give_up`."""
         self._pool.shutdown(wait=True)
         self._letter_pool.shutdown(wait=True)
         self._dead_letters.close()

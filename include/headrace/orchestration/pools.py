@@ -1,4 +1,4 @@
-"""The pools of the tasks, created when Airflow starts.
+"""Creates the pools of the tasks when Airflow starts.
 
 Airflow never runs a task whose pool does not exist. A listener creates the pools, so that an
 Airflow into which DAG files and plugins are copied needs no further step.
@@ -25,7 +25,7 @@ PUBLISH_POOL = "headrace_publish"
 
 @dataclass(frozen=True)
 class TaskPool:
-    """A pool: its slots, and what Airflow's UI says about it."""
+    """A pool with its slots and its description in Airflow's UI."""
 
     slots: int
     description: str
@@ -40,19 +40,19 @@ POOLS = {
 class PoolListener:
     """Creates missing pools when a scheduler, DAG processor or triggerer starts.
 
-    Pools that exist stay as they are: an operator may have changed their slots.
+    Existing pools are not changed, because an operator may have changed their slots.
     """
 
     @hookimpl
     def on_starting(self, component: object) -> None:
-        """Create what is missing, unless a task starts: tasks can't reach the database."""
+        """Create missing pools, but not in tasks, which can't reach the database."""
         if type(component).__module__ == "airflow.jobs.job":
             create_missing_pools()
 
 
 def create_missing_pools() -> None:
     """Create the pools that do not exist."""
-    # Tasks load this module, too, and do without the database.
+    # Tasks load this module, too, and have no database.
     from airflow.models.pool import Pool  # noqa: PLC0415
     from airflow.utils.session import create_session  # noqa: PLC0415
     from sqlalchemy import select  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What `headrace provision --check` finds about one topic, bucket or right."""
+"""Results of `headrace provision --check`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 __all__ = ["FITS", "Finding"]
 
-#: State of what is as it has to be.
+#: State of a finding without a problem.
 FITS = "fits"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One topic, bucket or right.
+    """The state of one topic, bucket or right.
 
     Parameters
     ----------
     what
-        Its kind and name.
+        Kind and name.
     state
-        `FITS`, or what is wrong.
+        `FITS` or the problem.
     step
-        The commands or settings that correct it, one on each line; empty if it fits.
+        Commands or settings that correct it, one per line; empty if it fits.
     """
 
     what: str
@@ -30,5 +30,5 @@ class Finding:
 
     @property
     def fits(self) -> bool:
-        """Whether nothing has to be done."""
+        """Whether nothing needs to be done."""
         return self.state == FITS

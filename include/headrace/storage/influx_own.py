@@ -1,7 +1,7 @@
-"""An InfluxDB with an administrator of its own: one token, and buckets that may be there already.
+"""Provisions an InfluxDB elsewhere, with one token and possibly existing buckets.
 
-Nothing here needs an operator token. Whether a token may read or write a bucket is found out
-by an empty query and an empty write, because a narrow token may not look at itself.
+It needs no operator token. An empty query and an empty write show whether the token may read and
+write a bucket, because a token with few rights can't query its own rights.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def bucket_retentions(profile: Profile, settings: Settings) -> dict[str, timedel
 
 
 def provision_own_influx(settings: Settings, profile: Profile) -> dict[str, str]:
-    """Create missing buckets if `HEADRACE_INFLUX_TOKEN` may do so, and accept those that fit.
+    """Create missing buckets if `HEADRACE_INFLUX_TOKEN` may do so; accept fitting ones.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def provision_own_influx(settings: Settings, profile: Profile) -> dict[str, str]
 
 
 def check_own_influx(settings: Settings, profile: Profile) -> list[Finding]:
-    """Compare the buckets and the rights of `HEADRACE_INFLUX_TOKEN` with what Headrace needs.
+    """Compare the buckets and the rights of `HEADRACE_INFLUX_TOKEN` with the requirements.
 
     It changes nothing.
 
@@ -114,7 +114,7 @@ def _address(settings: Settings) -> InfluxAddress:
 def _bucket_findings(
     influx: Influx, name: str, retention: timedelta, settings: Settings
 ) -> Iterator[Finding]:
-    """Yield what is wrong with a bucket or with the token's rights on it."""
+    """Yield the problems of a bucket and of the token's rights on it."""
     what = f"bucket {name}"
     if not _exists(influx, name, settings):
         yield Finding(what, _MISSING, _create_command(name, retention, settings))
@@ -175,7 +175,7 @@ def _write_nothing(influx: Influx, name: str) -> None:
     try:
         influx.write(name, b"")
     except RefusedError:
-        # Some versions want at least one line, and look at the rights first.
+        # Some versions require at least one line, but check the rights first.
         return
     except AccessDeniedError as exc:
         if isinstance(exc.__cause__, ApiException) and exc.__cause__.status == _UNAUTHORIZED:
@@ -188,13 +188,13 @@ def _may_read(influx: Influx, name: str) -> bool:
     try:
         influx.run(_READS, {"bucket": name})
     except (AccessDeniedError, MissingResourceError):
-        # InfluxDB hides buckets from those who may not read them.
+        # InfluxDB hides buckets from tokens without the right to read them.
         return False
     return True
 
 
 def _retention(influx: Influx, name: str) -> timedelta | None:
-    """Return how long a bucket keeps its data; `None` if without limit, or if it can't be seen."""
+    """Return a bucket's retention; `None` if it is unlimited or unknown."""
     with influx_errors(on_bad_request=ConfigurationError):
         found = influx.client.buckets_api().find_buckets(name=name).buckets
     rules = found[0].retention_rules if found else []
@@ -209,7 +209,7 @@ def _create(influx: Influx, name: str, retention: timedelta) -> bool:
     try:
         with influx_errors(on_bad_request=ConfigurationError):
             orgs = influx.client.organizations_api().find_organizations(org=influx.org)
-            # A token for buckets alone may not see the organisation, but buckets name it.
+            # A token for buckets only may not read the organisation, but buckets contain its id.
             visible = [org.id for org in orgs] or [
                 bucket.org_id for bucket in buckets.find_buckets(limit=1).buckets
             ]

@@ -1,4 +1,4 @@
-"""Our errors for those of Kafka and librdkafka."""
+"""Converts errors of Kafka and librdkafka to ours."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _LOGIN_REFUSED = frozenset(
         KafkaError.UNSUPPORTED_SASL_MECHANISM,
     }
 )
-#: Missing rights, as Kafka's ACLs name them, if the caller does not know the resource.
+#: Missing rights with the terms of Kafka's ACLs, if the caller does not know the resource.
 _RIGHTS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "a right on a topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "Read on a consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "a right on the cluster",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on a transactional id",
 }
-#: Refusals that a person must fix.
+#: Errors that a person must fix.
 _DENIED = frozenset({KafkaError._SSL, *_LOGIN_REFUSED, *_RIGHTS})  # noqa: SLF001
 _MISSING = frozenset(
     {
@@ -82,9 +82,9 @@ def error_of(error: KafkaError, acl: str = "") -> HeadraceError:
     Parameters
     ----------
     error
-        What was reported.
+        The reported error.
     acl
-        The right that the call needs, such as ``Write on topic x``. Kafka does not name it.
+        The right that the call needs, such as ``Write on topic x``, which Kafka does not report.
     """
     text = f"Kafka: {error.name()}: {reason_of(error)}"
     code = error.code()
@@ -111,13 +111,13 @@ def refusal_of(error: KafkaError, acl: str = "") -> AccessDeniedError | None:
 
 
 def consumer_acl(error: KafkaError, topic: str, group: str) -> str:
-    """Name the right that a consumer lacks: on its group, or on its topic."""
+    """Return the right that a consumer lacks, on its group or its topic."""
     of_group = error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
     return f"Read on group {group}" if of_group else f"Read on topic {topic}"
 
 
 def _advice(error: KafkaError, acl: str) -> str:
-    """Say what to do about a refusal that a person must fix."""
+    """Return the next step for an error that a person must fix."""
     code = error.code()
     if code in _LOGIN_REFUSED:
         return _LOGIN
@@ -130,7 +130,7 @@ def _advice(error: KafkaError, acl: str) -> str:
 def reason_of(error: KafkaError) -> str:
     """Return the text of an error.
 
-    It leaves out the duration of the attempt, or each attempt would be logged as a new problem.
+    The duration of the attempt is removed, or each attempt would be logged as a new problem.
     """
     return _SPENT.sub("", error.str())
 

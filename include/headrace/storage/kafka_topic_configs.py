@@ -1,4 +1,4 @@
-"""The configuration that each Kafka topic needs."""
+"""The required configuration of each Kafka topic."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["misfits", "topic_configs"]
 
 _CALL_SECONDS = 30.0
 _MAX_RECORD_BYTES = 1_048_588
-#: Entries for which Kafka may keep more than is asked; -1 means no limit.
+#: Entries for which a larger value fits, too; -1 means no limit.
 _AT_LEAST = frozenset({"retention.ms", "max.message.bytes"})
-#: Entries that make something faster or smaller, and that nothing depends on.
+#: Entries that affect only speed or size.
 _TUNING = frozenset({"min.cleanable.dirty.ratio"})
 
 
@@ -52,7 +52,7 @@ def topic_configs(profile: Profile, settings: Settings) -> dict[str, dict[str, s
 
 
 def misfits(admin: AdminClient, name: str, wanted: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return the entries of a topic's configuration that do not fit: what is, what is needed.
+    """Return the wrong entries of a topic's configuration: current and required values.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Parsing the JSON of records on our output topics, which others may write to as well.
+"""Parses the JSON of records on our output topics, to which others can write, too.
 
-Every function raises `ForeignRecordError` for what Headrace does not write, and nothing else.
+Every function raises only `ForeignRecordError`, for content that Headrace does not write.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from headrace.models.window import parse_time
 
 __all__ = ["device_of", "integer_of", "object_of", "text_of", "time_of"]
 
-#: Far more revisions than a record can have; a larger number is not ours.
+#: Maximum revision, far more than a record can have.
 _MAX_INTEGER = 2**31 - 1
-#: Of a value at fault, this many characters are shown.
+#: Maximum number of characters shown of a wrong value.
 _SHOWN = 40
 
 
@@ -40,7 +40,7 @@ def object_of(value: bytes) -> dict[str, Any]:
 
 
 def text_of(content: Mapping[str, Any], name: str) -> str:
-    """Return a field that is text."""
+    """Return a text field."""
     value = _field(content, name)
     if not isinstance(value, str):
         raise _wrong(name, value)
@@ -48,7 +48,7 @@ def text_of(content: Mapping[str, Any], name: str) -> str:
 
 
 def integer_of(content: Mapping[str, Any], name: str) -> int:
-    """Return a field that is a number of things: a whole number, 0 or more."""
+    """Return an integer field of 0 or more."""
     value = _field(content, name)
     if type(value) is not int or not 0 <= value <= _MAX_INTEGER:
         raise _wrong(name, value)
@@ -56,7 +56,7 @@ def integer_of(content: Mapping[str, Any], name: str) -> int:
 
 
 def time_of(content: Mapping[str, Any], name: str) -> datetime:
-    """Return a field that is an RFC 3339 time."""
+    """Return a field with an RFC 3339 time."""
     text = text_of(content, name)
     try:
         return parse_time(text)
@@ -92,6 +92,6 @@ def _wrong(name: str, value: object) -> ForeignRecordError:
     try:
         shown = repr(value)[:_SHOWN]
     except (RecursionError, ValueError):
-        # Nested deeply, or a number of thousands of digits.
+        # For example a deeply nested value, or a number with thousands of digits.
         shown = type(value).__name__
     return ForeignRecordError(ForeignReason.WRONG_VALUE, f"{name} is {shown}")
