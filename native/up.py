@@ -123,14 +123,14 @@ def _check_ports(stack: Stack, starting: set[str]) -> None:
     for name in sorted(starting & needed.keys()):
         for setting, port in needed[name].items():
             if port in given:
-                msg = f"{setting} and {given[port]} are both {port}: give each a port of its own"
+                msg = f"{setting} and {given[port]} are both {port}: give each a different port"
                 raise ConfigurationError(msg)
             given[port] = setting
     for name in sorted(starting & needed.keys()):
         for setting, port in needed[name].items():
             if not port_is_free(port):
                 msg = (
-                    f"port {port}, which {name} needs, is taken by another program. Stop that "
+                    f"port {port}, which {name} needs, is in use by another program. Stop that "
                     f"one, or set {setting} in .env to another"
                 )
                 if name in set(BundledServer):

@@ -246,7 +246,7 @@ class Profile(_Model):
             if taken.count(name) > 1 or name in _RESERVED:
                 msg = (
                     f"the name {name} is used twice, or is reserved. id_field, tags, fields and "
-                    "alarms.writes need names of their own, other than "
+                    "alarms.writes need different names, other than "
                     f"{', '.join(sorted(_RESERVED))}"
                 )
                 raise ValueError(msg)
@@ -255,7 +255,7 @@ class Profile(_Model):
             raise ValueError(msg)
         rules = [rule.rule for rule in self.alarms]
         if len(set(rules)) != len(rules) or _SILENT_RULE in rules:
-            msg = f"alarms: every rule needs a name of its own, other than {_SILENT_RULE}: {rules}"
+            msg = f"alarms: every rule needs a unique name, other than {_SILENT_RULE}: {rules}"
             raise ValueError(msg)
         for rule in self.alarms:
             check_params(rule, self.fields)

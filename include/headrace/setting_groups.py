@@ -272,8 +272,7 @@ class BridgeSettings(BaseModel):
     )
     bridge_buffer_bytes: Annotated[int, Whole(1 << 20, 16 << 30)] = Field(
         16 << 20,
-        description="How many bytes the bridge holds at most while Kafka is slower than the "
-        "broker.",
+        description="Maximum bytes that the bridge buffers while Kafka is slower than the broker.",
     )
     bridge_metrics_port: Port = Field(
         9101, description="Port of the bridge's /metrics and /healthz."
@@ -286,7 +285,7 @@ class BridgeSettings(BaseModel):
     )
     max_clock_drift: Annotated[timedelta, Lasting("1ms", "365d")] = Field(
         timedelta(seconds=30),
-        description="A device whose clock is off by more counts as drifting.",
+        description="A device whose clock is wrong by more counts as drifting.",
     )
     max_new_devices: Annotated[int, Whole(1, 100_000_000)] = Field(
         10_000,
@@ -295,7 +294,7 @@ class BridgeSettings(BaseModel):
     )
     max_devices: Annotated[int, Whole(1, 100_000_000)] = Field(
         200_000,
-        description="Number of device ids the bridge accepts in all. Readings of further ids "
+        description="Total number of device ids the bridge accepts. Readings of further ids "
         "become dead letters with the reason `too_many_devices`.",
     )
 
@@ -323,7 +322,7 @@ class SinkSettings(BaseModel):
         3, description="Maximum number of concurrent writes to InfluxDB."
     )
     sink_buffer_bytes: Annotated[int, Whole(1 << 20, 1 << 30)] = Field(
-        1 << 20, description="How many bytes the sink prefetches from Kafka at most."
+        1 << 20, description="Maximum bytes that the sink prefetches from Kafka."
     )
 
 
@@ -339,7 +338,7 @@ class WorkerSettings(BaseModel):
     )
     drain_limit: Annotated[timedelta, Lasting("1s", "10m")] = Field(
         timedelta(seconds=10),
-        description="How long a worker that is told to stop may take to finish what it holds.",
+        description="Time limit for a stopping worker to finish its readings.",
     )
 
 

@@ -37,7 +37,7 @@ class Fleet:
     quiet
         Windows at the end without any reading.
     drifting
-        Devices whose clock is off.
+        Devices with a wrong clock.
     rejected
         Dead letters.
     broken

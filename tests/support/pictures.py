@@ -156,7 +156,7 @@ def _spoil(stack: AirflowStack, now: datetime) -> None:
     missing = WindowRange(now - 39 * MINUTE, now - 28 * MINUTE, MINUTE)
     quarter = floor(now - 5 * _HOUR, timedelta(minutes=15))
     failed = WindowRange(quarter, quarter + timedelta(minutes=15), MINUTE)
-    check = CheckResult("readings", 0.31, 0.8, 0.4, Verdict.FAIL, "far fewer than promised")
+    check = CheckResult("readings", 0.31, 0.8, 0.4, Verdict.FAIL, "far fewer than expected")
     with installation.pipeline() as pipeline:
         _downsample(missing, pipeline)
         write_results(failed, [check, replace(check, name="completeness")], pipeline)

@@ -123,7 +123,7 @@ def _read(cert_file: Path, key_file: Path) -> ServerCertificate:
         raise ConfigurationError(_unreadable(key_file, exc)) from exc
     except TypeError as exc:
         msg = (
-            f"the key in {key_file} has a password, which servers can't ask for. Remove it with "
+            f"the key in {key_file} has a password, for which servers can't ask. Remove it with "
             f"`openssl pkey -in {key_file} -out NEW_FILE`"
         )
         raise ConfigurationError(msg) from exc

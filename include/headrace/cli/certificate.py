@@ -115,7 +115,7 @@ def _export(settings: Settings, folder: Path) -> None:
 
 def _ca_text(path: Path) -> str:
     if not path.exists():
-        msg = f"there is no CA in {path.parent}: `headrace certificate NAME` makes one"
+        msg = f"there is no CA in {path.parent}: `headrace certificate NAME` creates one"
         raise ConfigurationError(msg)
     return path.read_text(encoding="ascii")
 

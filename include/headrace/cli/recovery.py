@@ -123,7 +123,7 @@ def replay(
         msg = "replay takes either --dead-letter, or --from and --to"
         raise ConfigurationError(msg)
     if reason is not None and not dead_letter:
-        msg = "--reason goes with --dead-letter"
+        msg = "--reason requires --dead-letter"
         raise ConfigurationError(msg)
     _check_reason(reason)
     between = None if dead_letter else _range(begin or "", end or "")
@@ -189,7 +189,7 @@ def _show_audit(content: Mapping[str, object]) -> None:
         for item in missing[:_NAMED]:
             lost.add_row(shown(item["device"]), item["time"])
         console.print(lost)
-        console.print("Kafka still holds them: `headrace replay --from ... --to ...` writes them")
+        console.print("They are still in Kafka: `headrace replay --from ... --to ...` writes them")
     deleted = content["deleted"]
     if isinstance(deleted, list) and deleted:
         table = Table("topic", "partition", "offsets", "what happened", title="Deleted records")

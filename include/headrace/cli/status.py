@@ -62,7 +62,7 @@ def _show(result: Status) -> None:
         ("missing windows", result.windows["missing"]),
         ("devices online", result.devices["online"]),
         ("devices offline", len(result.devices["offline"])),
-        ("devices whose clock is off", len(result.devices["drifting"])),
+        ("devices with a wrong clock", len(result.devices["drifting"])),
     ):
         numbers.add_row(name, "?" if value is None else str(value))
     console.print(numbers)

@@ -328,7 +328,7 @@ class Bridge:
         """Leave the session to the other client for some time."""
         problem = (
             f"another client took this session: HEADRACE_BRIDGE_ID {self._bridge} is in use "
-            "twice. Stop one of the two bridges or give it an id of its own"
+            "twice. Stop one of the two bridges, or set another HEADRACE_BRIDGE_ID for it"
         )
         _log.error("session taken over by another client", bridge=self._bridge, problem=str(exc))
         self._health.problem("mqtt", problem)

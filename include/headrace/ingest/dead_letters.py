@@ -218,5 +218,5 @@ class DeadLetters:
         except KafkaException as exc:
             failures.append(error_of(exc.args[0], f"Write on topic {self._topic}"))
         except BufferError as exc:
-            msg = f"a dead letter can't be produced: {exc}"
+            msg = f"Kafka's client refuses a dead letter: {exc}"
             raise ServerTimeoutError(msg) from exc

@@ -123,7 +123,7 @@ def serve_health(
             host, port, application, server_class=ThreadingWSGIServer, handler_class=_QuietHandler
         )
     except OSError as exc:
-        msg = f"metrics can't be served on {host}:{port}: {exc.strerror}. Set another port"
+        msg = f"metrics can't be served on {host}:{port}: {exc.strerror}. Set another metrics port"
         raise ConfigurationError(msg) from exc
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server

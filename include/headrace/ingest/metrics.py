@@ -27,7 +27,7 @@ class BridgeMetrics:
         )
         self.rejected = Counter(
             "headrace_bridge_rejected",
-            "Readings that went to the dead letters",
+            "Readings that became dead letters",
             ["reason"],
             registry=self.registry,
         )
@@ -38,7 +38,7 @@ class BridgeMetrics:
         )
         self.ignored = Counter(
             "headrace_bridge_ignored",
-            "Messages that hold nothing to store, by kind",
+            "Messages without content to store, by kind",
             ["kind"],
             registry=self.registry,
         )
@@ -71,7 +71,7 @@ class BridgeMetrics:
         )
         self.drifting = Gauge(
             "headrace_bridge_drifting_devices",
-            "Devices whose clock is off by more than HEADRACE_MAX_CLOCK_DRIFT",
+            "Devices whose clock is wrong by more than HEADRACE_MAX_CLOCK_DRIFT",
             registry=self.registry,
         )
 
@@ -87,7 +87,7 @@ class SinkMetrics:
         )
         self.rejected = Counter(
             "headrace_sink_rejected",
-            "Readings that went to the dead letters",
+            "Readings that became dead letters",
             ["reason"],
             registry=self.registry,
         )

@@ -20,7 +20,7 @@ _QUIET_SECONDS = 8.0
 #: A new session is empty, so only messages since its creation are awaited.
 _NEW_SESSION_SECONDS = 1.0
 _LEFT = (
-    "Nothing was removed: the broker keeps what it still holds for the session. Run "
+    "Nothing was removed: the broker keeps the session with its remaining messages. Run "
     "`headrace bridge --retire` again, or start the bridge, which subscribes again"
 )
 
@@ -121,7 +121,7 @@ class Retirement:
         if self._lost:
             msg = (
                 f"the broker lost the session {bridge} before it was empty, for example in a "
-                "restart. What it held of it is gone; nothing is left to retire"
+                "restart. The queued messages are lost, and nothing is left to retire"
             )
             raise NotRetiredError(msg)
         _log.info("session removed", bridge=bridge)

@@ -136,10 +136,7 @@ def filters_within(topics: MqttTopics, filters: tuple[str, ...]) -> tuple[str, .
         if len(levels) != len(template) or not all(
             _is_within(level, wanted) for level, wanted in zip(levels, template, strict=True)
         ):
-            msg = (
-                f"HEADRACE_MQTT_TOPICS: {item!r} does not lie within the profile's topic "
-                f"{topics.topic}"
-            )
+            msg = f"HEADRACE_MQTT_TOPICS: {item!r} is not within the profile's topic {topics.topic}"
             raise ConfigurationError(msg)
     check_disjoint(filters)
     return filters or (topics.readings_filter,)

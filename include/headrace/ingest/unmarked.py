@@ -146,6 +146,6 @@ class UnmarkedRedeliveries:
 
     def _learn(self, *, marks: bool) -> None:
         if self.marks is None:
-            _log.info("broker marks redeliveries" if marks else "broker marks no redeliveries")
+            _log.info("learned whether the broker sets DUP", sets_dup=marks)
         if marks or self.marks is None:
             self.marks = marks

@@ -129,7 +129,7 @@ class _LetterReplay:
             If it would be rejected again.
         """
         if not letter.whole:
-            detail = "the letter holds only the beginning of the payload"
+            detail = "the letter has only the first part of the payload"
             raise RejectedReadingError(Reason.TOO_LARGE, detail)
         if letter.source and not letter.dated:
             # The sink would reject the raw record again.

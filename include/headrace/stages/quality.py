@@ -119,7 +119,7 @@ def _readings(devices: _Devices, pipeline: Pipeline, *, nothing: bool) -> CheckR
     share = sum(shares.values()) / len(shares) if shares and not nothing else None
     levels = profile.quality.readings
     few = sorted(device for device, own in shares.items() if own < levels.fail)
-    detail = f"{len(few)} of {len(shares)} devices sent far fewer readings than promised"
+    detail = f"{len(few)} of {len(shares)} devices sent far fewer readings than expected"
     return judge("readings", share, levels, detail, low_is_bad=True, devices=few)
 
 
@@ -173,7 +173,7 @@ def _clock_drift(windows: WindowRange, max_drift_seconds: float, pipeline: Pipel
         least[device] = min(off, least.get(device, off))
     drifting = sorted(device for device, off in least.items() if off > max_drift_seconds)
     share = len(drifting) / len(least) if least else None
-    detail = f"{len(drifting)} of {len(least)} devices with a clock are off by too much"
+    detail = f"{len(drifting)} of {len(least)} devices that send `time` have a wrong clock"
     levels = pipeline.profile.quality.clock_drift
     return judge("clock_drift", share, levels, detail, low_is_bad=False, devices=drifting)
 

@@ -35,8 +35,8 @@ def installation_id(settings: Settings) -> str:
     text = path.read_text(encoding="utf-8", errors="replace").strip()
     if not _ID.fullmatch(text):
         msg = (
-            f"{path} must hold the 16 hexadecimal digits of this installation's id, and holds "
-            f"{text[:40]!r}. Restore the file, or delete it to begin a new installation"
+            f"{path} must contain the 16 hexadecimal digits of this installation's id, but has "
+            f"{text[:40]!r}. Restore the file, or delete it to create a new installation"
         )
         raise ConfigurationError(msg)
     return text

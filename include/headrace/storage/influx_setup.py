@@ -122,7 +122,7 @@ def check_influx(settings: Settings, profile: Profile) -> list[Finding]:
 def _admin_address(settings: Settings) -> InfluxAddress:
     if settings.influx_admin_token is None:
         msg = (
-            "HEADRACE_INFLUX_ADMIN_TOKEN is not set: provisioning needs it. `make env` makes one. "
+            "HEADRACE_INFLUX_ADMIN_TOKEN is not set: provisioning needs it. `make env` writes one. "
             "For an InfluxDB with an administrator of its own, set HEADRACE_INFLUX_TOKEN instead"
         )
         raise ConfigurationError(msg)
@@ -158,7 +158,7 @@ def _roles(profile: Profile) -> dict[str, dict[str, tuple[str, ...]]]:
 
 def _set_up(client: InfluxDBClient, settings: Settings, profile: Profile) -> None:
     if settings.influx_admin_password is None:
-        msg = "HEADRACE_INFLUX_ADMIN_PASSWORD is not set: the first user needs one"
+        msg = "HEADRACE_INFLUX_ADMIN_PASSWORD is not set. `make env` writes one for the first user"
         raise ConfigurationError(msg)
     request = OnboardingRequest(
         username=settings.influx_admin_user,

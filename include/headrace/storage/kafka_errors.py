@@ -96,7 +96,7 @@ def error_of(error: KafkaError, acl: str = "") -> HeadraceError:
     if denied is not None:
         return denied
     if code in _MISSING:
-        return MissingResourceError(f"{text}. `headrace provision` makes topics")
+        return MissingResourceError(f"{text}. `headrace provision` creates topics")
     if code in _TIMED_OUT:
         return ServerTimeoutError(text)
     return ServerUnavailableError(text)

@@ -67,7 +67,7 @@ def partitions_of(consumer: Consumer, topic: str) -> list[int]:
     if metadata.error is not None:
         raise error_of(metadata.error, acl)
     if not metadata.partitions:
-        msg = f"topic {topic} has no partitions. `headrace provision` makes topics"
+        msg = f"topic {topic} has no partitions. `headrace provision` creates topics"
         raise MissingResourceError(msg)
     return sorted(metadata.partitions)
 

@@ -232,7 +232,7 @@ class MqttSession:
         deadline = time.monotonic() + self._timeout
         while not self._unsubscribed:
             if self._is_full:
-                msg = f"the MQTT broker at {self._address} publishes without end"
+                msg = f"the MQTT broker at {self._address} sends messages but no answer"
                 raise ServerUnavailableError(msg)
             self._wait_until(deadline)
 

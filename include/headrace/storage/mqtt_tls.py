@@ -146,8 +146,8 @@ def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path) 
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except _EncryptedKeyError as exc:
         msg = (
-            f"HEADRACE_MQTT_KEY_FILE: the key in {key_file} is encrypted, and nobody is there to "
-            "enter its password. Write the key without one: openssl pkey -in KEY -out NEW_KEY"
+            f"HEADRACE_MQTT_KEY_FILE: the key in {key_file} is encrypted, and the bridge can't "
+            "ask for its password. Write the key without one: openssl pkey -in KEY -out NEW_KEY"
         )
         raise ConfigurationError(msg) from exc
     except ssl.SSLError as exc:
