@@ -50,7 +50,7 @@ env: ## Create .env with new secrets, if it does not exist
 SPREAD := --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: test
-test: $(INSTALLED) ## Run the tests on servers of their own (under 12 minutes)
+test: $(INSTALLED) ## Run the tests on separate servers (under 12 minutes)
 	@$(BIN)/python -m native programs
 	$(BIN)/pytest $(SPREAD) -m "not long and not compose"
 
