@@ -80,12 +80,16 @@ class Backbone:
     def processes(self) -> tuple[Process, ...]:
         return self.kafka, self.influxdb, self.mosquitto
 
-    def toxic(self, server: str) -> Toxic:
-        """Return the proxy of ``kafka``, ``influxdb`` or ``mqtt``, without faults."""
+    def toxic(self, server: str, to: int | None = None) -> Toxic:
+        """Return the proxy of ``kafka``, ``influxdb`` or ``mqtt``, without faults.
+
+        It leads to the port of the backbone's own server, or to another one.
+        """
         if self._toxiproxy is None:
             self._toxiproxy = Toxiproxy(self.folder)
             self._toxiproxy.process.start()
-        return self._toxiproxy.way(server, *self._behind_proxy[server])
+        listen, own = self._behind_proxy[server]
+        return self._toxiproxy.way(server, listen, to or own)
 
     def ensure_running(self) -> None:
         """Start every server that is not running."""
