@@ -27,7 +27,6 @@ from headrace.ingest.recall import Recall
 from headrace.ingest.redelivery import RecentPackets
 from headrace.ingest.retirement import Retirement
 from headrace.ingest.session_recovery import SessionRecovery
-from headrace.ingest.unmarked import UNMARKED
 from headrace.storage.mqtt import MqttSession
 from headrace.storage.mqtt_stream import Publish
 
@@ -226,7 +225,7 @@ class Bridge:
         return resumed
 
     def _note_shortfalls(self) -> None:
-        unmarked = [UNMARKED] if self._intake.unmarked.marks is False else []
+        unmarked = self._intake.unmarked.shortfalls
         for shortfall in unmarked:
             _log.warning("broker grants less than requested", shortfall=shortfall)
         self._health.note("shortfalls", [*self._session.shortfalls, *unmarked])
@@ -269,9 +268,9 @@ class Bridge:
     def _take(self, published: list[Publish]) -> None:
         if self._retirement is not None:
             self._retirement.received()
-        marks = self._intake.unmarked.marks
+        known = self._intake.unmarked.shortfalls
         self._intake.take(published)
-        if marks is not False and self._intake.unmarked.marks is False:
+        if self._intake.unmarked.shortfalls != known:
             self._note_shortfalls()
 
     def _acknowledge(self) -> None:
@@ -279,6 +278,7 @@ class Bridge:
         ready = self._in_flight.acknowledgeable()
         if ready:
             self._recent.acknowledged(ready)
+            self._intake.unmarked.acknowledged()
             self._session.acknowledge(ready)
 
     def _hold(self) -> None:

@@ -178,6 +178,7 @@ class Intake:
                 self._drift.observe(route.device, time_ns, now_ns)
             self._produce(message, Outgoing(self._topics.raw, payload, route.key, headers))
         self._metrics.received.inc(received)
+        self.unmarked.received(in_flight.unacknowledged)
         if self.unmarked.question is not None:
             raise self.unmarked.question
 

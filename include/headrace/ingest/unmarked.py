@@ -17,7 +17,7 @@ from headrace.errors import ServerUnavailableError
 from headrace.ingest.redelivery import RecentPackets
 from headrace.storage.mqtt_stream import DUP, Publish
 
-__all__ = ["UNMARKED", "UnmarkedRedeliveries"]
+__all__ = ["EXCEEDED", "UNMARKED", "UnmarkedRedeliveries"]
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +26,12 @@ UNMARKED = (
     "the broker sends messages again without the flag DUP: the bridge recognises them by packet "
     "id and payload. A reading without a time of its own that follows a reconnect and equals an "
     "earlier one byte for byte may be taken for it"
+)
+#: mochi-mqtt 2.7.9 does so if more messages wait than Receive Maximum.
+EXCEEDED = (
+    "the broker sends more unacknowledged messages than Receive Maximum allows: it may send some "
+    "of them twice, and lose some when the connection breaks. Set HEADRACE_MQTT_RECEIVE_MAXIMUM to "
+    "at least the number of messages that the broker queues for a session"
 )
 
 
@@ -52,8 +58,10 @@ class UnmarkedRedeliveries:
         self._recent = recent
         self._window = window
         self.marks: bool | None = None
+        self.exceeds = False
         self.question: ServerUnavailableError | None = None
         self._left = 0
+        self._answered = False
         self._newest_before: int | None = None
         self._seen: set[int] = set()
         self._unanswered: frozenset[int] = frozenset()
@@ -73,12 +81,31 @@ class UnmarkedRedeliveries:
         """
         self._left = self._window if resumed else 0
         self._newest_before = None
+        self._answered = False
         self._seen.clear()
         self._unanswered = frozenset(unanswered)
         self.question = None
         if not resumed:
             self._asked = None
             self._passed_over.clear()
+
+    def acknowledged(self) -> None:
+        """Note that a message was acknowledged.
+
+        mosquitto 2.0 respects Receive Maximum only until the first acknowledgement, with no harm.
+        """
+        self._answered = True
+
+    def received(self, unacknowledged: int) -> None:
+        """Note how many messages of the connection are not acknowledged."""
+        if unacknowledged > self._window and not self._answered:
+            self.exceeds = True
+
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """What the broker does differently from MQTT 5, with the consequences."""
+        found = (UNMARKED,) if self.marks is False else ()
+        return (*found, EXCEEDED) if self.exceeds else found
 
     @property
     def active(self) -> bool:

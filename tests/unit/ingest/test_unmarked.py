@@ -5,14 +5,21 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from headrace.ingest.unmarked import UNMARKED
+from headrace.ingest.unmarked import EXCEEDED, UNMARKED
 from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
-from tests.support.bridge_world import BridgeUnderTest, World, lost
+from tests.support.bridge_world import BridgeUnderTest, FakeOutbox, Session, World, lost
 
 
 class KilledError(Exception):
     """The process is gone."""
+
+
+class KafkaThatIsSlow(FakeOutbox):
+    """Confirms nothing for the first ten seconds."""
+
+    def deliver(self) -> int:
+        return super().deliver() if self.world.now > 1010 else 0
 
 
 @pytest.fixture
@@ -86,6 +93,27 @@ def test_a_bridge_that_is_killed_stores_nothing_twice(
     run(world)
     assert sorted(world.kafka.numbers()) == list(range(300))
     assert not world.broker.unacknowledged
+
+
+class BrokerThatIgnoresReceiveMaximum(Session):
+    """Sends all that waits at once: the bridge allows a thousand messages."""
+
+    def connect(self) -> bool:
+        self.broker.receive_maximum = 1500
+        return super().connect()
+
+
+@pytest.mark.parametrize("waiting", [900, 1500])
+def test_a_broker_that_exceeds_receive_maximum_is_reported(world: World, waiting: int) -> None:
+    for number in range(waiting):
+        world.broker.publish(number)
+    bridge = world.bridge(session=BrokerThatIgnoresReceiveMaximum, outbox=KafkaThatIsSlow)
+    end = world.now + 60
+    world.on_wait = lambda: world.now > end and bridge.stop.set()
+    assert bridge.run() is None
+    assert sorted(world.kafka.numbers()) == list(range(waiting))
+    reported = bridge.health.report()[1]["shortfalls"]
+    assert reported == ([EXCEEDED] if waiting > 1000 else [])
 
 
 def test_the_same_reading_under_the_same_packet_id_is_another_one(world: World) -> None:
