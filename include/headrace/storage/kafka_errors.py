@@ -38,7 +38,8 @@ _LOGIN_REFUSED = frozenset(
 _RIGHTS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "a right on a topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "Read on a consumer group",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "a right on the cluster",
+    # Of a producer; before Kafka 2.8 it was IdempotentWrite on the cluster.
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Write on the topics",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on a transactional id",
 }
 #: Errors that a person must fix.

@@ -82,5 +82,5 @@ def test_a_refusal_names_the_right_or_the_settings(code: int, acl: str, named: s
 def test_a_fatal_refusal_says_what_to_do_and_that_the_process_restarts() -> None:
     error = error_of(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "denied", True))
     assert type(error) is FatalError
-    assert "lacks a right on the cluster" in str(error)
+    assert "lacks Write on the topics" in str(error)
     assert "must restart" in str(error)
