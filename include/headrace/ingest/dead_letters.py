@@ -19,6 +19,7 @@ from headrace.models.lost import LostRecords
 from headrace.profile import Profile
 from headrace.storage.kafka import FatalErrors, Headers, Kafka, Record, error_of
 from headrace.storage.lost_ledger import LostLedger
+from headrace.storage.lost_records import lost_headers
 from headrace.storage.retries import until_it_works
 
 __all__ = ["DeadLetters", "Rejected", "Unstored"]
@@ -135,7 +136,7 @@ class DeadLetters:
         for item in unstored.lost:
             self._report(item)
         letters = [_Letter.of(record, why) for record, why in unstored.rejected]
-        letters += [_Letter(b"", b"", item.headers()) for item in unstored.lost]
+        letters += [_Letter(b"", b"", lost_headers(item)) for item in unstored.lost]
         self._attempts(self._deliver, letters)
         for item in unstored.lost:
             self._attempts(self._ledger.save, item)

@@ -30,6 +30,7 @@ from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile
 from headrace.storage.kafka import Headers
 from headrace.storage.mqtt_stream import DUP, Publish
+from headrace.storage.presence_records import presence_value
 
 __all__ = ["Intake"]
 
@@ -324,7 +325,7 @@ class Intake:
             else:
                 now = datetime.fromtimestamp(now_ns / 1e9, UTC)
                 presence = self._presence.update(route.device, state, now)
-                value = presence.to_json(self._id_field)
+                value = presence_value(presence, self._id_field)
         if rejection is not None:
             self._reject(rejection, route, payload, message, now_ns, sequence)
             return

@@ -10,6 +10,7 @@ from headrace.models.presence import Presence, PresenceState
 from headrace.profile import Profile
 from headrace.storage.kafka import Kafka, Record
 from headrace.storage.kafka_log import read_topic
+from headrace.storage.presence_records import read_presence
 from headrace.storage.records import SkippedRecords, own_records
 
 __all__ = ["PresenceRegistry", "recorded_presence"]
@@ -102,7 +103,7 @@ def parse_record(key: bytes, value: bytes, id_field: str) -> tuple[str, Presence
         If Headrace did not write the record.
     """
     if value:
-        presence = Presence.from_json(value, id_field, key)
+        presence = read_presence(value, id_field, key)
         return presence.device, presence
     try:
         return key.decode(), None

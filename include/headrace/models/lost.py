@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-
-from headrace.models.event_time import stamp_of
-from headrace.models.foreign import ForeignReason, ForeignRecordError
 
 __all__ = ["KAFKA_DELETED", "LostRecords", "merged"]
 
@@ -50,35 +47,6 @@ class LostRecords:
             and self.start < other.stop
             and other.start < self.stop
         )
-
-    def headers(self) -> list[tuple[str, str | bytes | None]]:
-        """Return the headers of the record that reports this loss."""
-        return [
-            ("reason", KAFKA_DELETED),
-            ("detail", self.detail),
-            ("source", f"{self.topic}/{self.partition}/{self.start}"),
-            ("offset_start", str(self.start)),
-            ("offset_stop", str(self.stop)),
-        ]
-
-    @classmethod
-    def from_headers(cls, headers: Mapping[str, bytes], recorded_ms: int) -> LostRecords:
-        """Parse the headers of a record that reports a loss.
-
-        Raises
-        ------
-        ForeignRecordError
-            If they are not those that `headers` returns.
-        """
-        start, stop = stamp_of(headers.get("offset_start")), stamp_of(headers.get("offset_stop"))
-        source = headers.get("source", b"").decode("utf-8", "replace")
-        topic, _, place = source.partition("/")
-        partition = stamp_of(place.partition("/")[0].encode())
-        if start is None or stop is None or partition is None or start >= stop:
-            detail = f"source {source[:100]!r} with an impossible range of offsets"
-            raise ForeignRecordError(ForeignReason.WRONG_VALUE, detail)
-        detail = headers.get("detail", b"").decode("utf-8", "replace")
-        return cls(topic, partition, start, stop, detail, recorded_ms)
 
     def as_dict(self) -> dict[str, str | int]:
         """Return the object for JSON output."""

@@ -13,6 +13,7 @@ from headrace.models.lost import KAFKA_DELETED, LostRecords
 from headrace.profile import Profile
 from headrace.storage.kafka import Headers, Kafka, Record
 from headrace.storage.kafka_log import offsets_at, read_topic, reader
+from headrace.storage.lost_records import read_lost
 from headrace.storage.records import SkippedRecords, own_records
 
 __all__ = [
@@ -99,7 +100,7 @@ def read_dead_letter(record: Record) -> Letter | Answer | LostRecords:
             raise ForeignRecordError(ForeignReason.MISSING_FIELD, "an answer without `source`")
         return Answer(source, _text(headers.get("record")))
     if reason == KAFKA_DELETED:
-        return LostRecords.from_headers(headers, record.timestamp_ms)
+        return read_lost(headers, record.timestamp_ms)
     if not reason:
         raise ForeignRecordError(ForeignReason.MISSING_FIELD, "no header `reason`")
     if reason not in _REASONS:

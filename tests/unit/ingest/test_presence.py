@@ -17,6 +17,7 @@ from headrace.models.foreign import ForeignReason, ForeignRecordError
 from headrace.models.presence import Presence, PresenceState
 from headrace.profile import Profile
 from headrace.storage.kafka import Kafka, Record
+from headrace.storage.presence_records import presence_value
 from headrace.storage.records import SkippedRecords
 
 BEGUN = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -24,7 +25,7 @@ ONLINE, OFFLINE = PresenceState.ONLINE, PresenceState.OFFLINE
 
 
 def value_of(device: str = "g1", **changes: Any) -> bytes:
-    content = json.loads(Presence(device, ONLINE, BEGUN).to_json("generatorID"))
+    content = json.loads(presence_value(Presence(device, ONLINE, BEGUN), "generatorID"))
     content.update(changes)
     return json.dumps({name: item for name, item in content.items() if item is not ...}).encode()
 

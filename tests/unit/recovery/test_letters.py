@@ -23,6 +23,7 @@ from headrace.recovery.letters import (
     unanswered_letters,
 )
 from headrace.storage.kafka import Headers, Kafka, Record
+from headrace.storage.lost_records import lost_headers
 from headrace.storage.records import SkippedRecords
 
 NOBODY = cast("Kafka", None)
@@ -118,7 +119,7 @@ def test_reports_of_lost_records_are_not_dead_letters(
     topic: list[Record], profile: Profile
 ) -> None:
     gap = LostRecords("raw", 2, 10, 20, "deleted")
-    topic += [record(0, _bytes(gap.headers()), b""), letter(1)]
+    topic += [record(0, _bytes(lost_headers(gap)), b""), letter(1)]
     lost: list[LostRecords] = []
     found = list(unanswered_letters(NOBODY, profile, lost=lost.append))
     assert [item.record.offset for item in found] == [1]
@@ -173,7 +174,7 @@ def test_only_rejected_readings_count_as_rejected(
         *rejected,
         answer(4, rejected[0]),
         answer(5, rejected[1]),
-        record(6, _bytes(gap.headers()), b""),
+        record(6, _bytes(lost_headers(gap)), b""),
         record(7, {}, b"hello"),
     ]
     now = datetime.now(UTC)
