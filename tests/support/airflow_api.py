@@ -1,4 +1,4 @@
-"""Airflow's REST API, as the tests use it."""
+"""A client of Airflow's REST API."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AirflowApi:
         self._token: str | None = None
 
     def token(self) -> str:
-        """A token of the user."""
+        """Return a token of the user."""
         if self._token is None:
             name, password = self._login
             answer = urllib3.request(

@@ -1,4 +1,4 @@
-"""Another machine, as far as the network goes: a namespace with an address of its own."""
+"""Simulates another machine with a network namespace that has its own address."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Namespace:
     name
         Its name.
     host, host6
-        Addresses at which it finds this machine.
+        Addresses of this machine in the namespace.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Namespace:
         env: Mapping[str, str] | None = None,
         seconds: float = 30.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, to its end."""
+        """Run a command in the namespace to its end."""
         return subprocess.run(
             ["ip", "netns", "exec", self.name, *map(str, command)],
             cwd=cwd,
@@ -49,7 +49,7 @@ class Namespace:
 
     @contextmanager
     def running(self, *command: str | Path, cwd: Path) -> Iterator[Path]:
-        """Run a command in it until the end of the block; its output is in a file."""
+        """Run a command in the namespace during the block, with its output in a file."""
         output = cwd / "output"
         with (
             output.open("w") as file,
@@ -68,23 +68,23 @@ class Namespace:
 
 @contextmanager
 def another_machine(host_name: str) -> Iterator[Namespace]:
-    """Make a namespace that knows this machine by a name, and remove it afterwards.
+    """Create a namespace in which this machine has a name; remove it afterwards.
 
     Raises
     ------
     AssertionError
-        If this process may not make one: only root may.
+        If this process may not create one, because only root may.
     """
     assert os.geteuid() == 0, "only root can make network namespaces: run this test as root"
     assert shutil.which("ip"), "network namespaces need `ip`: apt-get install iproute2"
     number = os.getpid() % 65_000
     name = f"headrace{number}"
-    # Both ends of one cable, in a network that nobody else uses.
+    # Both ends of a virtual cable, in an unused network.
     outside, inside = f"hr{number}o", f"hr{number}i"
     high, low = divmod(number, 254)
     prefix, prefix6 = f"10.{high % 100 + 150}.{low + 1}", f"fd00:{high + 1:x}:{low + 1:x}"
     space = Namespace(name, f"{prefix}.1", f"{prefix6}::1")
-    # `ip netns exec` mounts the files of this folder over those of /etc.
+    # `ip netns exec` mounts the files in this folder over those in /etc.
     own = Path("/etc/netns") / name
     _ip("netns", "add", name)
     try:
@@ -104,7 +104,7 @@ def another_machine(host_name: str) -> Iterator[Namespace]:
         yield space
     finally:
         shutil.rmtree(own, ignore_errors=True)
-        # Removes the cable as well.
+        # This also removes the cable.
         _ip("netns", "delete", name)
 
 

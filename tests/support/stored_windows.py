@@ -40,17 +40,17 @@ class StoredWindows:
     profile
         Rules and windows.
     raw
-        By device and window: the levels that its readings give.
+        Levels of the raw readings, by device and window.
     computed
         Windows with a marker.
     claimed
-        By window: the run that computes it, or has computed it last.
+        The run that computes the window or computed it last, by window.
     published
-        Changes that consumers have.
+        Published changes.
     recorded
         Changes in the record of active alarms.
     queries
-        Every verb that was asked, in order.
+        Names of the called methods, in order.
     """
 
     profile: Profile

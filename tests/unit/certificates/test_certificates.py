@@ -83,7 +83,7 @@ def test_clients_accept_the_names_that_were_given_and_no_others(folder: Path) ->
     assert checked.returncode == 0, checked.stderr
 
 
-def test_files_have_their_modes_whatever_the_umask(folder: Path) -> None:
+def test_files_have_the_same_modes_with_any_umask(folder: Path) -> None:
     before = os.umask(0o077)
     try:
         assert run("broker.example.com").exit_code == 0
@@ -108,7 +108,7 @@ def test_a_renewal_keeps_the_ca_and_the_names(folder: Path) -> None:
     assert connects(folder, "192.0.2.7")
 
 
-def test_it_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_the_next_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     first = run("broker.example.com").output
     assert "HEADRACE_MQTT_LISTEN=0.0.0.0:8883" in first
     assert "ca.crt to each device" in first
@@ -173,7 +173,7 @@ def test_no_certificate_outlives_its_ca(folder: Path) -> None:
         issue(folder, 397, now=NOW + timedelta(days=3650))
 
 
-def test_a_broken_ca_is_named_and_kept(folder: Path) -> None:
+def test_a_broken_ca_is_reported_and_kept(folder: Path) -> None:
     issue(folder, 1)
     (folder / "ca.key").write_text("broken")
     with pytest.raises(ConfigurationError, match=r"the CA in .* can't be read"):
@@ -183,7 +183,7 @@ def test_a_broken_ca_is_named_and_kept(folder: Path) -> None:
         issue(folder, 1)
 
 
-def test_a_missing_certificate_is_said_with_what_to_do() -> None:
+def test_a_missing_certificate_is_reported_with_the_next_step() -> None:
     with pytest.raises(ConfigurationError, match=r"HEADRACE_MQTT_LISTEN requires .* NAME`"):
         server_certificate(settings())
 
@@ -200,7 +200,7 @@ def own(folder: Path, **changes: bytes) -> Settings:
     return settings(**files)
 
 
-def test_a_certificate_of_ones_own_is_used_with_its_chain(folder: Path) -> None:
+def test_your_own_certificate_is_used_with_its_chain(folder: Path) -> None:
     issue(folder, 10)
     chain = b"text before\n" + (folder / "server.crt").read_bytes()
     settings = own(folder)
@@ -228,14 +228,14 @@ def test_keys_in_openssl_s_older_format_work(folder: Path) -> None:
         ("key", b"broken", "holds no key in PEM"),
     ],
 )
-def test_unusable_files_of_ones_own_are_named(
+def test_your_own_unusable_files_are_reported(
     part: str, content: bytes, sentence: str, folder: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"own-{part}.pem {sentence}"):
         server_certificate(own(folder, **{part: content}))
 
 
-def test_another_s_key_and_a_key_with_a_password_are_refused(folder: Path) -> None:
+def test_a_wrong_key_and_a_key_with_a_password_are_refused(folder: Path) -> None:
     issue(folder, 1)
     other = (folder / "server.key").read_bytes()
     settings = own(folder)
@@ -253,7 +253,7 @@ def test_another_s_key_and_a_key_with_a_password_are_refused(folder: Path) -> No
     ("days", "problem", "notice"),
     [(40, None, None), (29, None, "expires in 28 days"), (-1, "expired on", None)],
 )
-def test_status_names_a_certificate_before_it_expires(
+def test_status_reports_a_certificate_before_it_expires(
     days: int, problem: str | None, notice: str | None, folder: Path
 ) -> None:
     issue(folder, 60, now=NOW - timedelta(days=60 - days))
@@ -265,7 +265,7 @@ def test_status_names_a_certificate_before_it_expires(
             assert "Next: run `headrace certificate`" in sentence
 
 
-def test_status_says_that_a_certificate_is_missing_only_if_one_is_needed() -> None:
+def test_status_reports_a_missing_certificate_only_if_one_is_needed() -> None:
     problem, _ = certificate_state(settings(), NOW)
     assert problem
     assert "requires a certificate" in problem

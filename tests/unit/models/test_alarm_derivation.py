@@ -1,4 +1,4 @@
-"""Alarm changes, derived from the rows of one device."""
+"""Derivation of alarm changes from the rows of one device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def history(levels: dict[int, str | None], *, is_open: bool = True) -> DeviceHis
 
 
 def seen(derivation: Derivation) -> list[tuple[str, AlarmState, int, int]]:
-    """Rule, state, window and since (in minutes) of the changes, by window."""
+    """Return rule, state, window and since (in minutes) of the changes, by window."""
     return sorted(
         (
             (
@@ -81,7 +81,7 @@ def test_a_range_decides_up_to_the_next_level_of_each_rule(profile: Profile) -> 
     assert found.decides("fuel", at(5))
     assert not found.decides("fuel", at(6))
     assert not found.decides("fuel", at(-1))
-    # Nothing follows under this rule.
+    # There is no later level for this rule.
     assert found.decides("temperature", at(100))
 
 
@@ -103,7 +103,7 @@ def test_silence_ends_with_the_next_row(profile: Profile) -> None:
         (SILENT, AlarmState.RAISED, 3, 1),
         (SILENT, AlarmState.CLEARED, 10, 10),
     ]
-    # A range that begins later decides about the end only.
+    # A range that begins later decides only the end.
     assert seen(derive(past, windows(10, 11), profile, ALL - {at(11)})) == [
         (SILENT, AlarmState.CLEARED, 10, 10),
     ]
@@ -123,7 +123,7 @@ def test_uncomputed_windows_do_not_make_a_device_silent(profile: Profile) -> Non
     past = history({-1: NORMAL, 0: NORMAL, 60: NORMAL})
     found = derive(past, windows(60, 61), profile, ALL - {at(1), at(61)})
     assert not found.changes
-    # Nor do they disprove one: its changes are left as they were published.
+    # They do not disprove one either: its published changes stay.
     assert not found.decides(SILENT, at(60))
     assert found.decides("fuel", at(60))
 

@@ -1,4 +1,4 @@
-"""A `time` that is not as documented: the text names what it looks like, and what to send."""
+"""The explanation of a wrong `time` has its probable format and the right one."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_null_counts_as_no_time(codec: ReadingCodec) -> None:
     scale=st.sampled_from([1, 1_000_000, 1_000_000_000]),
 )
 def test_only_milliseconds_are_accepted_as_the_present(moment: int, scale: int) -> None:
-    """A number in another unit is refused, or reads as a time that no limit lets through."""
+    """A number in another unit is refused or gives a time outside the limits."""
     number = moment * scale
     try:
         time_ns = parse_device_time(number)

@@ -1,4 +1,4 @@
-"""What has to be published of a range, found without a server."""
+"""The difference between stored and published records, without a server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def row(device: str, minute: int = 0, fuel: float = 700) -> StoredRow:
 
 
 def history(*rows: StoredRow) -> AlarmHistory:
-    """The levels of some devices, of which nothing is known but these rows."""
+    """Return the history of devices that have only these rows."""
     devices = {item.device for item in rows}
     return AlarmHistory(
         WINDOWS,
@@ -51,7 +51,7 @@ def compared(profile: Profile, published: Published, *rows: StoredRow) -> Differ
     return difference(WINDOWS, rows, history(*rows), published, profile)
 
 
-def test_everything_is_new_at_first(profile: Profile) -> None:
+def test_without_published_rows_everything_is_new(profile: Profile) -> None:
     found = compared(profile, Published(), row("g1"), row("g2", 1, fuel=400))
     assert [(item.key, item.revision) for item in found.rows] == [
         (("g1", NOON), 0),
@@ -67,7 +67,7 @@ def test_everything_is_new_at_first(profile: Profile) -> None:
     assert found.revisions == {NOON: 0, NOON + MINUTE: 0}
 
 
-def test_what_was_published_is_no_difference(profile: Profile) -> None:
+def test_published_rows_are_not_a_difference(profile: Profile) -> None:
     rows = row("g1"), row("g2", 1, fuel=400)
     first = compared(profile, Published(), *rows)
     again = compared(profile, Published().plus(first), *rows)
@@ -76,7 +76,7 @@ def test_what_was_published_is_no_difference(profile: Profile) -> None:
     assert (again.counts, again.revisions) == (first.counts, first.revisions)
 
 
-def test_only_the_row_that_changed_is_corrected(profile: Profile) -> None:
+def test_only_changed_rows_are_corrected(profile: Profile) -> None:
     published = Published().plus(compared(profile, Published(), row("g1"), row("g2")))
     found = compared(profile, published, row("g1", fuel=400), row("g2"))
     (corrected,) = found.rows
@@ -85,15 +85,15 @@ def test_only_the_row_that_changed_is_corrected(profile: Profile) -> None:
     assert [item.change.device for item in found.changes.news] == ["g1"]
 
 
-def test_an_alarm_that_no_longer_follows_is_withdrawn(profile: Profile) -> None:
+def test_an_alarm_without_a_cause_is_withdrawn(profile: Profile) -> None:
     published = Published().plus(compared(profile, Published(), row("g1", fuel=400)))
     found = compared(profile, published, row("g1"))
     (change,) = found.changes.news
     assert (change.change.state, change.revision) == (AlarmState.WITHDRAWN, 1)
 
 
-def test_rows_of_other_windows_do_not_count(profile: Profile) -> None:
-    """What was read from the topic may reach beyond the range."""
+def test_rows_of_other_windows_are_ignored(profile: Profile) -> None:
+    """Records read from the topic can be outside the range."""
     before = row("g1", -1)
     known = PublishedRow(before.key, 7, row_content(profile, before))
     found = compared(profile, Published({before.key: known}), row("g1"))
@@ -101,7 +101,7 @@ def test_rows_of_other_windows_do_not_count(profile: Profile) -> None:
     assert before.start not in found.counts
 
 
-def test_records_are_stamped_after_the_last_window_that_they_are_about(profile: Profile) -> None:
+def test_records_are_stamped_after_the_last_affected_window(profile: Profile) -> None:
     found = compared(profile, Published(), row("g1", fuel=400))
     assert found.not_before == WINDOWS.stop
     (change,) = found.changes.news
@@ -123,7 +123,7 @@ def test_publishing_the_difference_leaves_none(
 ) -> None:
     published = Published()
     for fuel in (first, second):
-        # A row that is stored once stays: only its values change.
+        # Stored rows stay; only their values change.
         rows = [row(*key, value) for key, value in sorted({**first, **fuel}.items())]
         found = compared(profile, published, *rows)
         published = published.plus(found)

@@ -1,4 +1,4 @@
-"""The header ``time_ns``, whatever stands in it."""
+"""The header ``time_ns`` with any content."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ def lost(start: int, stop: int, partition: int = 0) -> LostRecords:
 
 
 def test_a_range_reported_twice_counts_once() -> None:
-    """A sink that restarts before it commits reports the gap again, and maybe a larger one."""
+    """A sink that restarts before its commit reports the gap again, possibly larger."""
     reported = [lost(3, 9), lost(20, 30), lost(3, 12), lost(3, 9, partition=1), lost(12, 14)]
     assert [(item.partition, item.start, item.stop) for item in merged(reported)] == [
         (0, 3, 12),

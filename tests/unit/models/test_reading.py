@@ -1,4 +1,4 @@
-"""The reading's wire format: what is taken, what is rejected and why."""
+"""The format of readings: accepted ones, and rejected ones with the reason."""
 
 from __future__ import annotations
 

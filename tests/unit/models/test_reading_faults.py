@@ -1,4 +1,4 @@
-"""The reason that a rejected payload is given is true, whatever else is wrong with it."""
+"""The reason for a rejection is true, even if the payload has more errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rejection(codec: ReadingCodec, payload: bytes) -> RejectedReadingError:
 
 
 def spelled(name: str, value: str) -> bytes:
-    """A reading with a value as it stands in the text."""
+    """Return a reading with a value in this spelling."""
     return encoded(**{name: "@"}).replace(b'"@"', value.encode())
 
 
@@ -145,7 +145,7 @@ def test_reasons_are_true(
 
 
 def test_a_rejected_payload_is_freed_at_once(codec: ReadingCodec) -> None:
-    """The error that explains it is in no cycle."""
+    """The explaining error is not in a reference cycle."""
     gc.collect()
     gc.disable()
     try:

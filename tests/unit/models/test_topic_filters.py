@@ -1,4 +1,4 @@
-"""Which filters overlap, held against matching every topic of a small alphabet."""
+"""Overlapping filters, compared with matching every topic of a small alphabet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOPICS = ["/".join(levels) for depth in range(1, 5) for levels in product(_LEVEL
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """MQTT's rules, by paho, which lets a wildcard match a topic that begins with $ nowhere."""
+    """Match as paho does: no wildcard matches a topic that begins with $."""
     return bool(topic) and topic_matches_sub(topic_filter, topic)
 
 

@@ -1,4 +1,4 @@
-"""Windows: half-open, aligned, keyed by their start."""
+"""Windows are half-open, aligned and identified by their start."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_pieces_contain_all_windows_within_the_maximum(minutes: set[int], most: 
     assert starts <= set(held)
     assert len(held) == len(set(held))
     assert all(len(piece) <= most for piece in pieces)
-    # As few as can be: each begins where the one before could not reach.
+    # The number is minimal: each piece begins outside the reach of the one before.
     assert all(right.start >= left.start + most * MINUTE for left, right in pairwise(pieces))
 
 

@@ -1,4 +1,4 @@
-"""What `make up` makes of the settings that open servers to other machines."""
+"""`make up` with settings that open servers to other machines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def issue(folder: Path) -> None:
     Authority(folder / "certificates", now).issue(["h.example.com"], timedelta(days=1))
 
 
-def test_by_default_nothing_is_added(tmp_path: Path) -> None:
+def test_by_default_no_listener_is_added(tmp_path: Path) -> None:
     default = settings(tmp_path)
     assert broker_lines(default, tmp_path / "mosquitto") == ()
     assert kafka_properties(default, tmp_path / "kafka", port=1, controller_port=2) == {}
@@ -107,9 +107,7 @@ def test_kafka_checks_rules_only_if_it_is_open(tmp_path: Path) -> None:
         ({"kafka_listen": "192.0.2.7:9094"}, "HEADRACE_KAFKA_BOOTSTRAP"),
     ],
 )
-def test_a_server_of_the_user_s_own_is_not_opened(
-    given: dict[str, str], other: str, tmp_path: Path
-) -> None:
+def test_your_own_server_is_not_opened(given: dict[str, str], other: str, tmp_path: Path) -> None:
     opened = settings(tmp_path, **given)
     refuse_servers_of_others(opened, frozenset(BundledServer))
     with pytest.raises(ConfigurationError, match=f"{other} or HEADRACE_OWN_SERVERS names one of"):

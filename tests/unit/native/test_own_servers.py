@@ -1,4 +1,4 @@
-"""`make up` with servers of the user's own: not started, not checked for ports, and shown."""
+"""`make up` neither starts nor checks the user's servers, and shows their addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from native.stack import Programs, find_programs, load_stack
 
 NOTHING = Programs(*[Program(Path("program"))] * 5)
 ALL = {"mosquitto", "kafka", "influxdb", "postgres", "mailbox"}
-#: Where each server is elsewhere, and the port that nothing may be looked for at.
+#: Settings of each server elsewhere, and the port that must not be checked.
 ELSEWHERE = {
     "mosquitto": ({"MQTT_HOST": "broker.example.com", "MQTT_PORT": "8883"}, 8883),
     "kafka": ({"KAFKA_BOOTSTRAP": "kafka.example.com:9095"}, 9095),
@@ -63,7 +63,7 @@ def test_a_server_elsewhere_is_not_started_and_its_port_not_checked(
 
 
 @pytest.mark.parametrize("server", ELSEWHERE)
-def test_a_server_of_one_s_own_on_this_machine_is_named(
+def test_your_own_server_on_this_machine_needs_an_entry(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = env_with(tmp_path)
@@ -73,9 +73,7 @@ def test_a_server_of_one_s_own_on_this_machine_is_named(
     assert started(env_with(tmp_path, OWN_SERVERS=server)) == ALL - {server}
 
 
-def test_only_needed_programs_are_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_needed_programs_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     for name in ("kafka", "influxd", "mosquitto", "postgres", "maildev"):
         monkeypatch.setattr(
@@ -112,7 +110,7 @@ def test_several_brokers_of_kafka_are_elsewhere(tmp_path: Path) -> None:
         ({"MQTT_TLS": "true"}, "MQTT_TLS .* OWN_SERVERS=mosquitto"),
     ],
 )
-def test_what_the_bundled_server_can_t_do_is_refused(
+def test_settings_that_the_bundled_server_can_not_fulfil_are_refused(
     changes: dict[str, str], named: str, tmp_path: Path
 ) -> None:
     pattern = named.replace(" .* ", ".* HEADRACE_")
@@ -122,8 +120,8 @@ def test_what_the_bundled_server_can_t_do_is_refused(
     assert server not in started(env_with(tmp_path, **changes, OWN_SERVERS=server))
 
 
-def test_the_workers_do_not_get_what_only_airflow_needs(tmp_path: Path) -> None:
-    """And what is left still fits together: a CA without its switch would be refused."""
+def test_workers_do_not_get_settings_of_airflow(tmp_path: Path) -> None:
+    """The remaining settings are consistent: a CA file without TLS would be refused."""
     (tmp_path / "ca.pem").touch()
     env = env_with(
         tmp_path,

@@ -42,7 +42,7 @@ def stored(profile: Profile, device: str, levels: Mapping[int, str | None]) -> S
 
 
 def minutes(store: StoredWindows, rule: str = "fuel") -> list[tuple[int, str, int]]:
-    """Window, state, since (in minutes) of what stands under a rule."""
+    """Return window, state and since (in minutes) of a rule's valid changes."""
     return sorted(
         ((window - NOON) // MINUTE, state, (since - NOON) // MINUTE)
         for _, told, window, state, since in store.standing()
@@ -53,7 +53,7 @@ def minutes(store: StoredWindows, rule: str = "fuel") -> list[tuple[int, str, in
 def in_order(
     raw: Mapping[tuple[str, datetime], Levels], computed: Iterable[int], profile: Profile
 ) -> set[tuple[str, str, datetime, str, datetime]]:
-    """The changes by the definition: each device's windows, one after the other."""
+    """Return the changes by definition: from each device's windows in order."""
     computed = set(computed)
     changes = set()
     for device in {device for device, _ in raw}:
@@ -126,7 +126,7 @@ def test_computing_in_any_order_gives_the_same_changes(
     order: list[int],
     missed: set[int],
 ) -> None:
-    """Late, corrected and deleted rows, repeated ranges, pieces in any order."""
+    """Rows can be late, corrected or deleted, ranges repeated, and pieces in any order."""
     silent = profile.silent.model_copy(update={"known": known})
     changed = profile.model_copy(update={"silent": silent})
     store = StoredWindows(changed, dated(first))
@@ -137,7 +137,7 @@ def test_computing_in_any_order_gives_the_same_changes(
         store.raw.pop((device, at(minute)), None)
     for range_ in after:
         store.compute(range_)
-    # Every window once more in the end, in pieces of any order; some are missed, and healed.
+    # At the end, compute every window again, in pieces of any order; some are missed, then healed.
     for begin in order:
         for part in _without(begin, missed):
             store.compute(part)
@@ -154,7 +154,7 @@ def _minute(start: datetime) -> int:
 
 
 def _without(begin: int, missed: set[int]) -> list[WindowRange]:
-    """The four windows from some minute on, in as few ranges as are left."""
+    """Return four windows without the missed ones, as few ranges."""
     wanted = [minute for minute in range(begin, begin + 4) if minute not in missed]
     found: list[WindowRange] = []
     for minute in wanted:
@@ -166,7 +166,7 @@ def _without(begin: int, missed: set[int]) -> list[WindowRange]:
 
 
 def test_a_late_level_before_a_row_without_level_is_published_once(profile: Profile) -> None:
-    """The next row has no level; the alarm was raised at the one behind it."""
+    """The next row has no level; the alarm was raised at the row after it."""
     store = stored(profile, "g1", {0: NORMAL, 2: None, 3: LOW})
     store.compute(windows(0, 4))
     assert minutes(store) == [(3, "raised", 3)]
@@ -188,11 +188,11 @@ def test_a_withdrawn_alarm_is_raised_at_the_next_level(profile: Profile) -> None
 
 
 def test_a_device_with_late_readings_is_not_silent(profile: Profile) -> None:
-    """Its clock is 90 s behind: when a window is computed, its readings are not there yet."""
+    """The device's clock is 90 s slow, so its readings arrive after their windows are computed."""
     store = StoredWindows(profile, {("g1", at(minute)): {} for minute in range(4)})
     store.compute(windows(0, 4))
     for minute in range(4, 12):
-        # The readings of the window before last are there, and not in any row.
+        # The readings of the second-last window are stored but not in a row.
         store.raw["g1", at(minute - 2)] = {}
         late = store.raw.copy()
         store.raw = {key: row for key, row in late.items() if key[1] < at(minute - 1)}
@@ -216,7 +216,7 @@ def test_a_million_ids_with_one_reading_each_are_not_silent(profile: Profile) ->
     for minute in range(12):
         store.compute(windows(minute))
     assert {device for device, *_ in store.standing()} == {"g1"}
-    # A few queries a window, however many devices there are.
+    # A few queries per window, for any number of devices.
     assert len([verb for verb in store.queries if verb != "downsample"]) <= 12 * 5
 
 
@@ -250,7 +250,7 @@ def test_changes_of_unknown_devices_are_withdrawn(profile: Profile) -> None:
 
 
 def test_computing_a_window_again_withdraws_no_silence(profile: Profile) -> None:
-    """Its marker is deleted for a moment, while another window is published."""
+    """Its marker is missing for a moment, while another window is published."""
     store = StoredWindows(profile, {("g1", at(minute)): {} for minute in (0, 1)})
     store.compute(windows(0, 8))
     store.computed -= {at(3)}

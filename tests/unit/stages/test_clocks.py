@@ -1,4 +1,4 @@
-"""Clocks that jump, both ways: no window is computed before it is over."""
+"""With clocks that jump in both directions, no window is computed before its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JUMPS = [MINUTE, timedelta(hours=3), timedelta(days=2), timedelta(days=400)]
 
 
 class EmptyStoreWithAClock(StoredWindows):
-    """Holds nothing, and has a clock of its own."""
+    """An empty store with a settable clock."""
 
     def __init__(self, profile: Profile, clock: datetime) -> None:
         super().__init__(profile)
@@ -32,7 +32,7 @@ class EmptyStoreWithAClock(StoredWindows):
 
 
 def clocks_at(profile: Profile, own: datetime, server: datetime) -> Pipeline:
-    """A pipeline with these two clocks, over an empty store."""
+    """Return a pipeline with these two clocks and an empty store."""
     store = EmptyStoreWithAClock(profile, server)
     return Pipeline(profile, store, NO_QUALITY, NO_KAFKA, timedelta(days=30), clock=lambda: own)
 

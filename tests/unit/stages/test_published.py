@@ -1,4 +1,4 @@
-"""What is found on the output topics, whatever others write to them."""
+"""Reading published records from output topics that also have foreign records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def record(key: bytes, value: bytes, stamp: datetime = NOON + 5 * MINUTE) -> Rec
 
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    """The records on whichever topic is read."""
+    """The records of every topic."""
     records: list[Record] = []
 
     def read_topic(*_: Any, since: datetime, **__: Any) -> Iterator[Record]:
@@ -72,7 +72,7 @@ def test_a_change_from_the_future_is_foreign(
     future = change(datetime(year, 12, 31, 23, 59, tzinfo=UTC))
     topic.append(record(b"g1", change_value(profile, future, 0)))
     topic.append(record(b"g1", change_value(profile, change(NOON), 0)))
-    # At the earliest, ours is stamped with the end of its window.
+    # The timestamp of our record is at least the end of its window.
     at_end = change(NOON + 4 * MINUTE)
     topic.append(record(b"g1", change_value(profile, at_end, 0)))
     skipped = SkippedRecords()

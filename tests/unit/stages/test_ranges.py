@@ -1,4 +1,4 @@
-"""Ranges that are refused, and the pieces that ranges are cut into."""
+"""Refused ranges, and cutting ranges into pieces."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_a_range_that_can_be_computed_passes() -> None:
 
 
 @given(st.integers(1, 600_000))
-def test_pieces_are_not_too_many_and_cover_the_range(count: int) -> None:
+def test_pieces_cover_the_range_within_the_maximum_number(count: int) -> None:
     range_ = windows(NOON, count)
     pieces = cut_range(range_)
     assert len(pieces) <= MOST_PIECES
     assert (pieces[0].start, pieces[-1].stop) == (range_.start, range_.stop)
     assert sum(map(len, pieces)) == count
-    # No larger than necessary.
+    # The pieces are not larger than necessary.
     assert count > PIECE * MOST_PIECES or all(len(piece) <= PIECE for piece in pieces)
 
 
@@ -66,7 +66,7 @@ def test_fifty_days_of_minutes_are_less_than_the_limit_of_airflow() -> None:
 
 
 @given(st.sets(st.integers(0, 5000), max_size=200), st.integers(1, 20))
-def test_pieces_of_single_windows_hold_all_of_them(minutes: set[int], most: int) -> None:
+def test_pieces_of_single_windows_contain_all_of_them(minutes: set[int], most: int) -> None:
     starts = {NOON + minute * MINUTE for minute in minutes}
     pieces = cut_windows(starts, MINUTE, most)
     assert len(pieces) <= most

@@ -1,4 +1,4 @@
-"""Republishing with stores and publishers that fail between its steps."""
+"""Republishing with stores and publishers that fail between the steps."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Topics:
 
 
 class StoreThatDiesBeforeItRecords(StoredWindows):
-    """What is published is never recorded."""
+    """Dies before it records published changes."""
 
     def record_changes(self, changes: object) -> None:
         del changes
@@ -102,7 +102,7 @@ def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
 
 @dataclass(frozen=True)
 class Now:
-    """Both clocks, some time after the windows."""
+    """A time after the windows, for both clocks."""
 
     earlier: datetime = NOON + timedelta(hours=1)
     later: datetime = NOON + timedelta(hours=1)
@@ -112,7 +112,7 @@ NOW = Now()
 
 
 def filled(store: StoredWindows) -> StoredWindows:
-    """Three computed windows of two devices, of which one has little fuel."""
+    """Three computed windows of two devices; one device has little fuel."""
     for start in WINDOWS.starts():
         store.raw["g1", start] = FULL
         store.raw["g2", start] = LOW
@@ -132,7 +132,7 @@ def rows_on(topics: Topics, profile: Profile) -> list[tuple[str, datetime, int]]
     )
 
 
-def test_what_is_published_is_recorded(profile: Profile, topics: Topics) -> None:
+def test_published_records_are_recorded(profile: Profile, topics: Topics) -> None:
     store = filled(StoredWindows(profile))
     done = publish(store)
     assert (done.rows, done.new, done.corrected, done.changes, done.left) == (6, 6, 0, 1, 0)
@@ -149,7 +149,7 @@ def test_nothing_is_published_twice(profile: Profile, topics: Topics) -> None:
     assert len(topics.transactions) == 1
 
 
-def test_what_is_not_published_is_not_recorded(profile: Profile, topics: Topics) -> None:
+def test_unpublished_records_are_not_recorded(profile: Profile, topics: Topics) -> None:
     store = filled(StoredWindows(profile))
     topics.fenced = True
     with pytest.raises(ServerUnavailableError, match="took over"):
@@ -160,9 +160,7 @@ def test_what_is_not_published_is_not_recorded(profile: Profile, topics: Topics)
     assert publish(store).new == 6
 
 
-def test_what_was_published_and_not_recorded_is_recorded_by_the_next_attempt(
-    profile: Profile, topics: Topics
-) -> None:
+def test_the_next_attempt_records_unrecorded_publications(profile: Profile, topics: Topics) -> None:
     dying = filled(StoreThatDiesBeforeItRecords(profile))
     with pytest.raises(ServerUnavailableError, match="is away"):
         publish(dying)
@@ -178,7 +176,7 @@ def test_what_was_published_and_not_recorded_is_recorded_by_the_next_attempt(
 def test_a_window_of_another_run_is_left_to_it(
     profile: Profile, topics: Topics, kind: Callable[[Profile], StoredWindows]
 ) -> None:
-    """Whether it was claimed before, or while its rows were read."""
+    """The other run claims the window before or while its rows are read."""
     store = filled(kind(profile))
     between = WindowRange(NOON + MINUTE, NOON + 2 * MINUTE, MINUTE)
     store.claim(between, "other/1")
@@ -192,8 +190,10 @@ def test_a_window_of_another_run_is_left_to_it(
     )
 
 
-def test_changes_are_told_once_however_the_range_is_cut(profile: Profile, topics: Topics) -> None:
-    """A window in the middle is another run's: what is before and after it is published."""
+def test_changes_are_published_once_for_any_split_of_the_range(
+    profile: Profile, topics: Topics
+) -> None:
+    """A window in the middle belongs to another run; the windows around it are published."""
     store = filled(StoredWindows(profile))
     store.claim(WindowRange(NOON + MINUTE, NOON + 2 * MINUTE, MINUTE), "other/1")
     publish(store)
@@ -228,7 +228,7 @@ def test_a_change_of_one_part_is_known_to_the_next(profile: Profile, topics: Top
 
 
 @pytest.mark.usefixtures("topics")
-def test_late_readings_are_one_correction(profile: Profile) -> None:
+def test_late_readings_cause_one_correction(profile: Profile) -> None:
     store = filled(StoredWindows(profile))
     publish(store)
     store.raw["g2", NOON] = FULL
@@ -241,7 +241,7 @@ def test_late_readings_are_one_correction(profile: Profile) -> None:
 
 
 def test_rows_of_shorter_windows_are_not_published(profile: Profile, topics: Topics) -> None:
-    """The profile had windows of half a minute once."""
+    """An earlier profile had windows of half a minute."""
     store = filled(StoredWindows(profile))
     store.stored["g1", NOON + MINUTE / 2] = FULL
     assert publish(store).rows == 6
@@ -249,8 +249,8 @@ def test_rows_of_shorter_windows_are_not_published(profile: Profile, topics: Top
 
 
 @pytest.mark.usefixtures("topics")
-def test_a_window_costs_few_questions(profile: Profile) -> None:
-    """A question to the store is one query; the clock and each rule are one more each."""
+def test_a_window_needs_few_queries(profile: Profile) -> None:
+    """Each call of the store is one query; the clock and each rule add one."""
     store = filled(StoredWindows(profile))
     publish(store)
     store.raw |= {(device, WINDOWS.stop): FULL for device in ("g1", "g2")}

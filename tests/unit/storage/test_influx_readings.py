@@ -1,4 +1,4 @@
-"""The store of readings, with an InfluxDB that refuses and goes away."""
+"""The store of readings with an InfluxDB that refuses lines or is unavailable."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_refused_readings_have_indices_in_their_own_batch(profile: Profile) -> N
     assert database.fuel == [1, 2]
 
 
-def test_what_is_no_reading_is_left_out_of_the_batch(profile: Profile) -> None:
+def test_invalid_readings_are_left_out_of_the_batch(profile: Profile) -> None:
     store = store_of(Database(), profile)
     good = [json.dumps(reading(fuel=number)).encode() for number in range(250)]
     bad = {0: b"", 120: b"rubbish", 249: json.dumps(reading(generatorID="a\n")).encode()}
@@ -119,7 +119,7 @@ def test_what_is_no_reading_is_left_out_of_the_batch(profile: Profile) -> None:
 
 
 class DatabaseThatComesBack(Database):
-    """Away for some calls."""
+    """Fails for some calls."""
 
     def __init__(self, away_for: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class DatabaseThatComesBack(Database):
         super().write(bucket, data)
 
 
-def test_a_patient_store_waits_and_says_for_what(profile: Profile) -> None:
+def test_a_patient_store_waits_and_reports_the_reason(profile: Profile) -> None:
     told: list[str] = []
     patience = Patience(told.append, lambda: told.append("fine"))
     database = DatabaseThatComesBack(2)

@@ -1,4 +1,4 @@
-"""The store of windows, with an InfluxDB that only keeps what it was told."""
+"""The store of windows with an InfluxDB that only records requests."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ NOON_NS = 1_780_315_200_000_000_000
 
 
 @dataclass
-class InfluxThatListens:
-    """Answers every query with the same rows, and keeps what it was told in order."""
+class RecordingInflux:
+    """Answers every query with the same rows and records all requests in order."""
 
     answer: list[dict[str, Any]] = field(default_factory=list)
     told: list[tuple[str, ...]] = field(default_factory=list)
@@ -51,15 +51,15 @@ class InfluxThatListens:
 
 
 @pytest.fixture
-def influx() -> InfluxThatListens:
-    return InfluxThatListens()
+def influx() -> RecordingInflux:
+    return RecordingInflux()
 
 
-def flux_files(influx: InfluxThatListens, profile: Profile, folder: Path = FLUX) -> FluxFiles:
+def flux_files(influx: RecordingInflux, profile: Profile, folder: Path = FLUX) -> FluxFiles:
     return FluxFiles(cast("Any", influx), profile, folder)
 
 
-def store_of(influx: InfluxThatListens, profile: Profile) -> InfluxWindowStore:
+def store_of(influx: RecordingInflux, profile: Profile) -> InfluxWindowStore:
     return InfluxWindowStore(flux_files(influx, profile))
 
 
@@ -68,7 +68,7 @@ def with_optional_field(profile: Profile) -> Profile:
     return profile.model_copy(update={"fields": {**profile.fields, "load": load}})
 
 
-def test_a_claim_is_no_computed_window(profile: Profile, influx: InfluxThatListens) -> None:
+def test_a_claimed_window_is_not_computed(profile: Profile, influx: RecordingInflux) -> None:
     store = store_of(influx, profile)
     store.claim(WINDOWS, 'run "1"')
     claimed = r'window settled=false,published=-1i,run="run \"1\"" '
@@ -82,7 +82,7 @@ def test_a_claim_is_no_computed_window(profile: Profile, influx: InfluxThatListe
     ]
     claimed_row = {"_time": NOON, "settled": False, "published": -1, "run": "r"}
     whole = {**claimed_row, "_time": NOON + MINUTE, "rows": 2, "readings": 8, "revision": None}
-    # Half a minute: of a profile that had shorter windows.
+    # A window of half a minute, from a profile with shorter windows.
     odd = {**whole, "_time": NOON + timedelta(seconds=30)}
     influx.answer = [claimed_row, odd, whole]
     assert store.markers(WINDOWS) == {
@@ -91,7 +91,7 @@ def test_a_claim_is_no_computed_window(profile: Profile, influx: InfluxThatListe
 
 
 def test_rows_are_deleted_only_where_writing_would_not_replace_them(
-    profile: Profile, influx: InfluxThatListens
+    profile: Profile, influx: RecordingInflux
 ) -> None:
     """Markers are deleted first: a crash in between leaves missing windows, not wrong ones."""
     store_of(influx, with_optional_field(profile)).claim(WINDOWS, "r")
@@ -102,7 +102,7 @@ def test_rows_are_deleted_only_where_writing_would_not_replace_them(
     ]
 
 
-def test_markers_hold_whole_numbers(profile: Profile, influx: InfluxThatListens) -> None:
+def test_markers_contain_integers(profile: Profile, influx: RecordingInflux) -> None:
     store = store_of(influx, profile)
     store.record_computed([Marker(NOON, True, 3, 12, "dag/run")])
     store.record_published({NOON: 3}, {})
@@ -113,7 +113,7 @@ def test_markers_hold_whole_numbers(profile: Profile, influx: InfluxThatListens)
     ]
 
 
-def test_a_withdrawn_change_hides_its_fields(profile: Profile, influx: InfluxThatListens) -> None:
+def test_a_withdrawn_change_hides_its_fields(profile: Profile, influx: RecordingInflux) -> None:
     change = AlarmChange("g 1", "fuel", "refuel", AlarmState.WITHDRAWN, NOON, NOON)
     store_of(influx, profile).record_changes([PublishedChange(change, 1)])
     ((_, _, line),) = influx.told
@@ -123,13 +123,13 @@ def test_a_withdrawn_change_hides_its_fields(profile: Profile, influx: InfluxTha
     )
 
 
-def test_no_changes_are_no_write(profile: Profile, influx: InfluxThatListens) -> None:
+def test_without_changes_nothing_is_written(profile: Profile, influx: RecordingInflux) -> None:
     store_of(influx, profile).record_changes([])
     assert influx.told == []
 
 
-def test_rows_hold_their_values_and_no_columns_of_flux(
-    profile: Profile, influx: InfluxThatListens
+def test_rows_contain_values_without_columns_of_flux(
+    profile: Profile, influx: RecordingInflux
 ) -> None:
     influx.answer = [
         {
@@ -148,9 +148,7 @@ def test_rows_hold_their_values_and_no_columns_of_flux(
     assert rows[0].values == {"fuel": 1.0, "readings": 2}
 
 
-def test_neighbours_without_a_value_are_known_to_have_none(
-    profile: Profile, influx: InfluxThatListens
-) -> None:
+def test_neighbours_without_a_value_are_included(profile: Profile, influx: RecordingInflux) -> None:
     influx.answer = [
         {"result": side, "_field": "alarm", "generatorID": "g1", "_time": NOON, "_value": "x"}
         for side in ("before", "after")
@@ -161,9 +159,7 @@ def test_neighbours_without_a_value_are_known_to_have_none(
     assert influx.params["fields"] == ["readings", "alarm"]
 
 
-def test_an_error_names_the_file(
-    profile: Profile, influx: InfluxThatListens, tmp_path: Path
-) -> None:
+def test_an_error_names_the_file(profile: Profile, influx: RecordingInflux, tmp_path: Path) -> None:
     flux = flux_files(influx, profile, tmp_path)
     with pytest.raises(ConfigurationError, match=r"no Flux file .*count_raw\.flux"):
         InfluxWindowStore(flux).count_raw(WINDOWS)
@@ -173,10 +169,8 @@ def test_an_error_names_the_file(
     assert refused.value.__notes__ == ["while running count_raw.flux"]
 
 
-def test_results_of_checks_are_floats_whatever_was_measured(
-    profile: Profile, influx: InfluxThatListens
-) -> None:
-    """A number of windows is whole; InfluxDB refuses a field that changes its type."""
+def test_results_of_checks_are_always_floats(profile: Profile, influx: RecordingInflux) -> None:
+    """A count of windows is an integer, but InfluxDB refuses a field that changes its type."""
     result = CheckResult("adds_up", 3, 0, 2, Verdict.FAIL, 'a "detail"')
     InfluxQualityStore(flux_files(influx, profile)).record_checks(WINDOWS, [result])
     ((_, _, line),) = influx.told

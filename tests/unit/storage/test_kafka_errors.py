@@ -1,4 +1,4 @@
-"""Kafka's errors become ours by what can be done about them."""
+"""Conversion of Kafka's errors by how they are handled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _fatal(code: int = OUT_OF_ORDER) -> KafkaError:
         (_fatal(), FatalError),
         (_fatal(KafkaError._TIMED_OUT), FatalError),
         (_fatal(KafkaError.INVALID_RECORD), FatalError),
-        # A call on a client that has failed: only the code tells.
+        # For calls on a failed client, only the code is known.
         (KafkaError(KafkaError._FATAL), FatalError),
         (KafkaError(OUT_OF_ORDER), ServerUnavailableError),
         (KafkaError(KafkaError._TIMED_OUT), ServerTimeoutError),

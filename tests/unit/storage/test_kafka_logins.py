@@ -1,4 +1,4 @@
-"""Names that can't be a consumer's login, and Kafka's answers that a person must act on."""
+"""Names that can't be a consumer's login, and errors of Kafka that a person must fix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def profile() -> Profile:
 
 
 class Refusing:
-    """A Kafka that answers every request about rules or logins with one error, or with none."""
+    """A Kafka that answers every request about rules or logins with the same result."""
 
     def __init__(self, code: int | None = None) -> None:
         self._code = code
@@ -31,7 +31,7 @@ class Refusing:
         self.changed: list[Any] = []
 
     def check_connection(self) -> None:
-        """It answers."""
+        """Do nothing: the cluster is available."""
 
     def admin(self) -> Refusing:
         return self
@@ -67,13 +67,13 @@ def test_a_name_that_kafka_takes_for_something_else_is_refused(name: str, profil
     assert not kafka.changed
 
 
-def test_no_login_is_called_as_the_group_of_the_sinks(profile: Profile) -> None:
+def test_a_login_can_not_have_the_name_of_the_sinks_group(profile: Profile) -> None:
     kafka: Any = Refusing()
     with pytest.raises(ConfigurationError, match="consumer group of the sinks"):
         new_consumers(kafka, profile, [profile.sink_group])
 
 
-def test_a_login_may_read_what_is_published(profile: Profile) -> None:
+def test_a_login_can_read_the_published_topics(profile: Profile) -> None:
     kafka: Any = Refusing()
     made = new_consumers(kafka, profile, ["dashboard"])
     assert len(made["dashboard"]) >= 24
@@ -87,16 +87,16 @@ def test_a_login_may_read_what_is_published(profile: Profile) -> None:
     }
 
 
-def test_without_rules_at_kafka_no_login_is_made(profile: Profile) -> None:
+def test_no_login_is_created_if_kafka_checks_no_rules(profile: Profile) -> None:
     kafka: Any = Refusing(KafkaError.SECURITY_DISABLED)
     with pytest.raises(ConfigurationError, match="Set HEADRACE_KAFKA_LISTEN"):
         new_consumers(kafka, profile, ["dashboard"])
     assert not kafka.changed
 
 
-def test_removing_a_login_that_is_not_there_is_refused(profile: Profile) -> None:
+def test_removing_an_unknown_consumer_login_is_refused(profile: Profile) -> None:
     class NotThere(Refusing):
-        """Has no such login."""
+        """A Kafka without the login."""
 
         def delete_acls(self, *_: Any, **__: Any) -> dict[str, Future[None]]:
             return {}

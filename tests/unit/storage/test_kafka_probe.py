@@ -1,4 +1,4 @@
-"""Why a broker does not accept a client, found out on listeners that are no Kafka."""
+"""Detection of the reason why a broker refuses a client, with fake listeners."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Listen = Callable[..., int]
 
 @contextmanager
 def listener(context: ssl.SSLContext | None) -> Iterator[int]:
-    """A broker that waits for a request; without TLS it ends connections that begin with TLS."""
+    """A fake broker that waits for a request; without TLS it closes TLS connections."""
     with socket.create_server((LOOPBACK, 0)) as server:
         server.settimeout(10)
 

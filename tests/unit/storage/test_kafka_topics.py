@@ -1,4 +1,4 @@
-"""How topics are created and configured."""
+"""Creation and configuration of topics."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def _done(code: int) -> Future[None]:
 @pytest.mark.parametrize(
     "not_yet", [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART]
 )
-def test_new_topics_are_waited_for_until_their_leaders_answer(
-    profile: Profile, not_yet: int
-) -> None:
+def test_provisioning_waits_for_the_leaders_of_new_topics(profile: Profile, not_yet: int) -> None:
     cluster = SlowCluster([not_yet, not_yet, KafkaError.NO_ERROR])
     done = provision_topics(cast("Kafka", cluster), profile, load_settings(Path("none.env")))
     assert set(done.values()) == {"made"}
@@ -76,7 +74,7 @@ def test_only_raw_and_dead_letter_topics_are_stamped_by_arrival(profile: Profile
 
 
 class GuardedCluster(SlowCluster):
-    """A cluster with all topics, whose user may read their configuration and change nothing."""
+    """A cluster with all topics, whose user can only read their configuration."""
 
     def __init__(self, topics: dict[str, dict[str, str]], partitions: int) -> None:
         super().__init__([])
@@ -102,7 +100,7 @@ class GuardedCluster(SlowCluster):
 
 
 def provisioned_by_others(profile: Profile, **changes: str) -> dict[str, str]:
-    """Provision on topics that an administrator has made, the raw one with changes."""
+    """Provision with topics of an administrator; the raw topic has changes."""
     settings = load_settings(Path("none.env"))
     topics = topic_configs(profile, settings)
     topics[profile.topics.raw] |= {key.replace("_", "."): text for key, text in changes.items()}
@@ -120,7 +118,7 @@ def provisioned_by_others(profile: Profile, **changes: str) -> dict[str, str]:
         {"min_cleanable_dirty_ratio": "0.9"},
     ],
 )
-def test_topics_of_an_administrator_are_accepted_if_they_fit(
+def test_fitting_topics_of_an_administrator_are_accepted(
     profile: Profile, changes: dict[str, str]
 ) -> None:
     done = provisioned_by_others(profile, **changes)
@@ -139,7 +137,7 @@ def test_topics_of_an_administrator_are_accepted_if_they_fit(
         ({"max_message_bytes": "1000"}, "max.message.bytes=1000 instead of 1048588"),
     ],
 )
-def test_topics_of_an_administrator_that_do_not_fit_are_named(
+def test_wrong_topics_of_an_administrator_are_reported(
     profile: Profile, changes: dict[str, str], said: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"provision --check") as refused:
@@ -147,7 +145,7 @@ def test_topics_of_an_administrator_that_do_not_fit_are_named(
     assert f"topic {profile.topics.raw} has {said}, and" in str(refused.value)
 
 
-def test_all_topics_that_may_not_be_created_are_named(profile: Profile) -> None:
+def test_all_topics_that_can_not_be_created_are_reported(profile: Profile) -> None:
     settings = load_settings(Path("none.env"))
     cluster = GuardedCluster({}, settings.kafka_partitions)
     with pytest.raises(AccessDeniedError) as refused:

@@ -1,4 +1,4 @@
-"""Points as lines, read back as InfluxDB reads them."""
+"""Encoding of points as lines, parsed back like InfluxDB."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_tags_are_part_of_the_series() -> None:
 
 
 @given(tag=tags, text=texts, number=st.integers(-(2**63), 2**63 - 1))
-def test_what_is_written_is_what_is_read(tag: str, text: str, number: int) -> None:
+def test_a_written_point_is_read_unchanged(tag: str, text: str, number: int) -> None:
     line = point_line("m", {"t": tag}, {"text": text, "number": number}, 1)
     # In a tag the equals sign would be escaped.
     series, fields = line.removesuffix(" 1").split(" text=", 1)

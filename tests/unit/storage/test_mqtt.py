@@ -1,4 +1,4 @@
-"""The session against brokers that refuse, shorten, take over, and answer oddly."""
+"""The session with brokers that refuse requests, set limits, or answer wrongly."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def failure_at(broker: LyingBroker, *, seconds: float = 5.0) -> HeadraceError:
-    """The error of the connection to a broker."""
+    """Return the error of a connection to a broker."""
     session = session_at(broker.port, seconds=seconds)
     with pytest.raises(HeadraceError) as caught:
         connect_and_receive(session, 1000)
@@ -309,15 +309,15 @@ def test_the_error_about_an_ended_connection_has_the_reason(code: int) -> None:
     assert "other.example" in str(error)
 
 
-def test_a_session_that_is_taken_over_is_an_error_of_its_own() -> None:
+def test_a_session_takeover_is_a_separate_error() -> None:
     with LyingBroker(play=lambda client: client.send(b"\xe0\x01\x8e")) as broker:
         error = failure_at(broker)
     assert type(error) is SessionTakenOverError
     assert "HEADRACE_BRIDGE_ID" in str(error)
 
 
-def test_a_broker_that_closes_again_and_again_without_a_reason_hints_at_a_takeover() -> None:
-    """So does mosquitto 2.0 if another client takes the session."""
+def test_repeated_closing_without_a_reason_hints_at_a_takeover() -> None:
+    """Mosquitto 2.0 does this if another client takes the session."""
     with LyingBroker(play=Client.close) as broker:
         session = session_at(broker.port)
         kinds = []
@@ -417,8 +417,8 @@ def test_a_flood_before_an_answer_neither_ends_the_connection_nor_fills_the_memo
         session.leave(1.0)
 
 
-def test_a_broker_that_confuses_packet_ids_with_its_own_lets_the_session_in_again() -> None:
-    """So does mochi-mqtt with a client that has messages left to acknowledge."""
+def test_the_session_reconnects_to_a_broker_that_confuses_packet_ids() -> None:
+    """mochi-mqtt does this if a client has unacknowledged messages."""
 
     class BrokerThatConfusesPacketIds(LyingBroker):
         def serve(self, client: Client) -> None:
@@ -429,7 +429,7 @@ def test_a_broker_that_confuses_packet_ids_with_its_own_lets_the_session_in_agai
             client.send(packet(0x90, body[:2] + b"\x00" + (b"\x91" if in_use else b"\x01") * 2))
             client.packets()
 
-    def gets_in(broker: LyingBroker) -> bool:
+    def connects_again(broker: LyingBroker) -> bool:
         session = session_at(broker.port)
         try:
             return session.connect()
@@ -440,8 +440,8 @@ def test_a_broker_that_confuses_packet_ids_with_its_own_lets_the_session_in_agai
             session.leave(0.0)
 
     with BrokerThatConfusesPacketIds() as broker:
-        # As many processes, one after the other: a few may have bad luck.
-        assert sum(gets_in(broker) for _ in range(10)) >= 5
+        # Several attempts, because some random ids collide.
+        assert sum(connects_again(broker) for _ in range(10)) >= 5
 
 
 def test_filters_that_overlap_are_refused() -> None:
@@ -493,7 +493,7 @@ def test_a_broker_without_statistics_gives_none(broker_type: type[LyingBroker]) 
         assert time.monotonic() - begun < 2
 
 
-def test_statistics_never_use_a_login_that_may_be_the_name_of_the_bridge_s_session() -> None:
+def test_statistics_never_use_the_bridge_s_login() -> None:
     with LyingBroker() as broker:
         address = MqttAddress("127.0.0.1", broker.port, username="the-bridge", password="x")
         assert read_broker_statistics(address, timedelta(seconds=0.5)) is None

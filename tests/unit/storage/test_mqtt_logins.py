@@ -1,4 +1,4 @@
-"""Files of the broker's logins: mosquitto refuses files of others, and files that others read."""
+"""Files of the broker's logins, which mosquitto refuses if others own or can read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packets that are condensed or set aside."""
+"""Condensed packets and malformed packets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from headrace.storage.mqtt_packets import MalformedPacketError, MalformedPackets, condense
 from tests.support.packets import packet, text, user_properties, variable_length
 
-#: Properties of a CONNACK that something depends on, and those that are left out.
+#: Properties of a CONNACK that are needed, and those that are removed.
 KEPT = [
     b"\x11\x00\x00\x00\x3c",
     b"\x12" + text(b"assigned"),
@@ -27,7 +27,7 @@ LEFT_OUT = [b"\x1f" + text(b"because"), *[b"\x26" + text(b"name") + text(b"v" * 
 
 
 def body_of(condensed: bytes) -> bytes:
-    """A packet after its length."""
+    """Return a packet after its length field."""
     position = 1
     while condensed[position] > 0x7F:
         position += 1
@@ -96,6 +96,6 @@ def test_a_malformed_packet_without_acknowledgement_is_passed_on_once() -> None:
         False,
         False,
     ]
-    # At QoS 0 nothing is repeated: another one is another message.
+    # At QoS 0 nothing is redelivered, so another packet is another message.
     assert malformed.set_aside(b"two", 0, MalformedPacketError("bad"))
     assert malformed.set_aside(b"two", 0, MalformedPacketError("bad"))

@@ -1,4 +1,4 @@
-"""Asking a broker for a session neither removes it nor takes its messages."""
+"""The probe for a session neither removes the session nor takes its messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REMOVING = b"\x00\x05\x11\x00\x00\x00\x00"
 
 
 class BrokerThatSendsAtOnce(LyingBroker):
-    """Sends what it had queued together with its answer to CONNECT."""
+    """Sends queued messages together with its answer to CONNECT."""
 
     def serve(self, client: Client) -> None:
         received = client.packets()
@@ -47,7 +47,7 @@ def test_the_probe_keeps_an_existing_session_and_its_messages() -> None:
     assert broker.acknowledged == []
     assert REMOVING not in broker.disconnects
     (body,) = broker.connect_bodies
-    # The property Session Expiry Interval: the session is kept for as long as before.
+    # The property Session Expiry Interval, so that the session's lifetime does not change.
     assert b"\x11" + int(KEPT.total_seconds()).to_bytes(4, "big") in body
 
 

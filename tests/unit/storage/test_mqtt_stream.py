@@ -1,4 +1,4 @@
-"""The stream, compared with paho's own reading of the same bytes."""
+"""The stream, compared with paho reading the same bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEEP = 100_000
 
 
 PINGRESP = b"\xd0\x00"
-#: Packets that are paho's business: they have to come through whole and in order.
+#: Packets for paho, which must pass whole and in order.
 CONTROL = st.sampled_from(
     [PINGRESP, b"\x40\x02\x00\x07", b"\x40\x03\x00\x07\x10", b"\x90\x04\x00\x01\x00\x01"]
 )
@@ -72,14 +72,14 @@ PUBLISH = st.builds(
 
 @st.composite
 def alike(draw: st.DrawFn) -> list[bytes]:
-    """Packets of one length, of which many begin with the same bytes."""
+    """Return packets of one length, many of them with the same first bytes."""
     room = draw(st.sampled_from([60, 125, 300, 20_000]))
     packets = []
     for _ in range(draw(st.integers(2, 6))):
         topic = draw(st.sampled_from([b"fleet/a1", b"fleet/b2", b"fleet/long" + b"x" * 20]))
-        # None, or a property: the payload is UTF-8.
+        # No property, or one that marks the payload as UTF-8.
         properties = draw(st.sampled_from([b"", b"", b"\x01\x01"]))
-        # Zeros where another packet has the length of its properties.
+        # Zeros at the position of another packet's property length.
         payload = draw(st.sampled_from([b"\x00", b"x", b"ab\x00"]))
         payload = (payload * room)[: room - len(topic) - len(properties)]
         flags = draw(st.sampled_from([0, 0, 0, 0x01, 0x08]))
@@ -97,7 +97,7 @@ def stream_of(keep: int = KEEP) -> Iterator[tuple[socket.socket, PublishStream]]
 
 
 def cut(pieces: Sequence[bytes], keep: int = KEEP) -> tuple[list[Any], bytes]:
-    """What the stream makes of bytes that arrive in these pieces: PUBLISHes, and the rest."""
+    """Return the PUBLISH packets and other bytes that the stream reads from these pieces."""
     published: list[Any] = []
     control = b""
     with stream_of(keep) as (peer, stream):
@@ -113,7 +113,7 @@ def cut(pieces: Sequence[bytes], keep: int = KEEP) -> tuple[list[Any], bytes]:
 
 
 def as_paho_reads(data: bytes) -> list[tuple[int, int, bytes, bytes]]:
-    """The same packets as paho reads them."""
+    """Return the packets that paho reads from the same bytes."""
     seen: list[MQTTMessage] = []
     ours, theirs = socket.socketpair()
     client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5, manual_ack=True)
@@ -122,7 +122,7 @@ def as_paho_reads(data: bytes) -> list[tuple[int, int, bytes, bytes]]:
         ours.setblocking(False)
         theirs.setblocking(False)
         client._sock = ours
-        # Sent bit by bit: what paho answers and what it reads share the pair's buffers.
+        # Sent in small parts, because paho's answers use the same buffers of the pair.
         for start in range(0, len(data), 4096):
             theirs.sendall(data[start : start + 4096])
             for _ in range(5000):
@@ -133,7 +133,7 @@ def as_paho_reads(data: bytes) -> list[tuple[int, int, bytes, bytes]]:
             except BlockingIOError:
                 pass
         client._sock = None
-    # QoS 2 waits for its second half; paho holds those back until then.
+    # paho holds QoS 2 messages back until the PUBREL.
     seen += client._in_messages.values()
     return [
         (
@@ -162,7 +162,7 @@ def test_the_stream_equals_paho_for_any_split(packets: list[bytes], places: list
     assert control == b"".join(packet for packet in packets if packet[0] & 0xF0 != 0x30)
     expected = as_paho_reads(b"".join(p for p in packets if p[0] & 0xF0 == 0x30))
     by_quality = sorted(published, key=lambda item: item[0] & 0x06 == 0x04)
-    # paho keeps QoS 2 by packet id: of two with the same id it has the later one.
+    # paho stores QoS 2 messages by packet id, so it keeps only the last one of an id.
     kept = {}
     for item in by_quality:
         kept[(item[1], id(item)) if item[0] & 0x06 != 0x04 else ("qos2", item[1])] = item

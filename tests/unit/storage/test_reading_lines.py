@@ -1,4 +1,4 @@
-"""Readings as lines: each way of making them says what the device said."""
+"""Encoding of readings as lines: the fast and the slow path give the device's values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_id_with_an_unescaped_control_character_is_rejected(encoder: LineEnco
 
 
 def test_the_line_of_a_usual_reading(encoder: LineEncoder) -> None:
-    """Numbers as the device spelled them: in line protocol ``5`` is a float, too."""
+    """Numbers keep the device's spelling; in line protocol ``5`` is a float, too."""
     line = encoder.line(encoded(fuel=5, load=0), b"1700000000000000001")
     assert line == (
         b"genData,generatorID=generator1 lat=40.7,lon=-74.1,temperature=190,power=800,"
@@ -79,7 +79,7 @@ def test_the_line_escapes_the_tag(encoder: LineEncoder, device: str, tag: bytes)
 
 @pytest.fixture(scope="module")
 def optional(profile: Profile) -> LineEncoder:
-    """An encoder of a profile with a field that need not be there."""
+    """An encoder for a profile with an optional field."""
     content = profile.model_dump()
     content["fields"]["load"]["required"] = False
     return LineEncoder(Profile.model_validate(content))
@@ -110,7 +110,7 @@ _ALMOST = st.fixed_dictionaries(
 def test_any_payload_is_accepted_or_rejected(
     codec: ReadingCodec, encoder: LineEncoder, payload: bytes
 ) -> None:
-    """Nothing but the one exception; and what is taken can be written as a line."""
+    """The only exception is the expected one, and accepted payloads can be encoded."""
     try:
         time_ns = codec.check(payload, "generator1", NOW_NS)
     except RejectedReadingError as exc:
@@ -123,7 +123,7 @@ def test_any_payload_is_accepted_or_rejected(
 
 _SPACES = st.text(" \t\r\n", max_size=2)
 _DIGITS = st.text("0123456789", min_size=1, max_size=20)
-#: Numbers in every spelling that JSON has.
+#: Numbers in every JSON spelling.
 _NUMBERS = st.builds(
     "{}{}{}{}".format,
     st.sampled_from(["", "-"]),
@@ -137,7 +137,7 @@ _ODD_IDS = st.sampled_from(["a b", "a=b", "a,b", "{a}", "a:b", "null", "g\u00e9n
 
 @st.composite
 def payloads(draw: st.DrawFn) -> str:
-    """Readings as a device may spell them, most of them with nothing odd."""
+    """Return readings in any spelling of a device, most of them usual."""
 
     def odd() -> bool:
         return draw(st.integers(0, 4)) == 0
@@ -165,7 +165,7 @@ def payloads(draw: st.DrawFn) -> str:
 def test_the_line_has_the_values_of_the_reading(
     encoder: LineEncoder, optional: LineEncoder, payload: str
 ) -> None:
-    """However it is spelled, and whichever way the line is made."""
+    """Any spelling and both paths give the same values."""
     content = json.loads(payload)
     for either in (encoder, optional):
         device, fields = read_line(either.line(payload.encode(), b"1"))
@@ -210,13 +210,13 @@ _ODD = {
 def test_unusual_readings_are_left_out_of_the_fast_path(
     optional: LineEncoder, some: list[bytes]
 ) -> None:
-    """Nor does one payload make up for what another lacks."""
+    """A payload can't compensate for missing parts of another."""
     for payloads in (some, some[::-1], [encoded(), *some, encoded()]):
         assert optional.lines(payloads, [b"1"] * len(payloads)) is None
 
 
 def read_line(line: bytes) -> tuple[str, dict[str, float]]:
-    """Read a line as InfluxDB does: where a backslash stands, a comma does not part."""
+    """Parse a line like InfluxDB: a comma after a backslash does not separate."""
     series, fields, _ = re.split(r"(?<!\\) ", line.decode())
     measurement, tag = re.split(r"(?<!\\),", series)
     assert measurement == "genData"
@@ -224,7 +224,7 @@ def read_line(line: bytes) -> tuple[str, dict[str, float]]:
     assert name == "generatorID"
     pairs = [item.split("=") for item in fields.split(",")]
     assert len(dict(pairs)) == len(pairs)
-    # Python would forgive white space.
+    # Python would accept white space.
     assert all(re.fullmatch(r"-?\d[\d.eE+-]*", text) for _, text in pairs)
     return re.sub(r"\\([,= ])", r"\1", device), {name: float(text) for name, text in pairs}
 

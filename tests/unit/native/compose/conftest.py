@@ -1,4 +1,4 @@
-"""``docker-compose.yaml`` and ``make up`` are the same stack: neither changes alone.
+"""``docker-compose.yaml`` and ``make up`` define the same stack.
 
 ``native.compose_lint`` lets Compose itself check the file, and ``tests/compose`` runs it. Here is
 what a running stack does not show: that settings, secrets, versions and configuration are complete
@@ -31,7 +31,7 @@ def no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def env_file(tmp_path: Path) -> Path:
-    """What ``make env`` writes, but for the folder of the data."""
+    """The file of ``make env``, except for the data folder."""
     path = tmp_path / ".env"
     write_env(path)
     text = re.sub(r"(?m)^(HEADRACE_STATE_DIR=).*$", rf"\g<1>{tmp_path / 'state'}", path.read_text())
@@ -55,7 +55,7 @@ def native_servers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, S
     monkeypatch.setattr(servers, "run_step", lambda *_, **__: None)
     monkeypatch.setattr(servers, "service_user", lambda: None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something is run"))
-    # So that it need not be made.
+    # This folder exists, so it need not be created.
     database = stack.folder / "postgres" / "data" / "PG_VERSION"
     database.parent.mkdir(parents=True)
     database.touch()

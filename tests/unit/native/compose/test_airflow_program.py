@@ -1,4 +1,4 @@
-"""``airflow`` in the image: docker/airflow.py configures it by the settings."""
+"""docker/airflow.py configures ``airflow`` in the image from the settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from native.stack import Stack
 from tests.support.compose import Compose
 from tests.support.installation import PROJECT
 
-#: A program in the place of Airflow's, which writes down how it was called.
+#: A fake Airflow program, which records its arguments and environment.
 AIRFLOW = """\
 #!{python}
 import json, os, sys
@@ -29,7 +29,7 @@ PASSWORD = "p@s/s#w?%d:x\"'$HOME"
 def run(
     folder: Path, environment: Mapping[str, str]
 ) -> tuple[subprocess.CompletedProcess[str], list[str], dict[str, str]]:
-    """Run the program as a container does, and return what Airflow gets."""
+    """Run the program as in a container; return Airflow's arguments and environment."""
     for name, text in (
         ("own/airflow", (PROJECT / "docker/airflow.py").read_text().split("\n", 1)[1]),
         ("real/airflow", AIRFLOW.split("\n", 1)[1]),
@@ -58,7 +58,9 @@ def run(
     return done, arguments, given
 
 
-def test_airflow_gets_what_make_up_gives_it(compose: Compose, stack: Stack, tmp_path: Path) -> None:
+def test_airflow_has_the_same_environment_as_with_make_up(
+    compose: Compose, stack: Stack, tmp_path: Path
+) -> None:
     environment = compose.environment("airflow-scheduler")
     done, arguments, given = run(tmp_path, environment)
     assert done.returncode == 0, done.stderr
@@ -117,7 +119,7 @@ def test_tasks_reach_an_api_below_a_path(compose: Compose, tmp_path: Path) -> No
     assert execution == "http://airflow-api-server:8080/airflow/execution/"
 
 
-def test_a_connection_of_ones_own_wins(compose: Compose, tmp_path: Path) -> None:
+def test_your_own_connection_has_priority(compose: Compose, tmp_path: Path) -> None:
     own = {"AIRFLOW_CONN_SMTP_DEFAULT": "smtp://relay.example.com:25"}
     _, _, given = run(tmp_path, {**compose.environment("airflow-scheduler"), **own})
     assert given.items() >= own.items()

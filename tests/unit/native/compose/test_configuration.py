@@ -57,7 +57,7 @@ def test_kafka_has_the_same_properties(
     assert properties["log.dirs"] in compose.mounts("kafka")
 
 
-def test_kafka_logs_as_with_make_up(compose: Compose) -> None:
+def test_kafka_has_the_same_logging(compose: Compose) -> None:
     environment = compose.environment("kafka")
     loggers = yaml.safe_load((programs.HERE / "kafka" / "log4j2.yaml").read_text())
     loggers = loggers["Configuration"]["Loggers"]
@@ -173,7 +173,7 @@ def test_airflow_s_processes_share_their_logs(compose: Compose) -> None:
         assert compose.mounts(name)["/opt/airflow/logs"] == ("airflow-logs", False), name
 
 
-def test_images_contain_nothing_but_what_is_named() -> None:
+def test_images_contain_only_listed_files() -> None:
     """Above all no .env and no data: the build context leaves out everything else."""
     ignored = (PROJECT / ".dockerignore").read_text().splitlines()
     assert ignored[1] == "*"

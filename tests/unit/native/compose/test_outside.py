@@ -82,7 +82,7 @@ def test_kafka_has_the_same_properties(
     assert "OUTSIDE:SASL_SSL" in given["listener.security.protocol.map"].split(",")
 
 
-def test_what_the_main_file_has_is_kept(overlay: dict[str, Any]) -> None:
+def test_variables_of_the_main_file_are_kept(overlay: dict[str, Any]) -> None:
     """Compose replaces variables of the same name, so they are repeated with an addition."""
     main = yaml.safe_load((PROJECT / "docker-compose.yaml").read_text())
     shared = dotenv_values(PROJECT / "native" / "config" / "kafka.env")

@@ -109,7 +109,7 @@ def test_bundled_servers_listen_at_the_defaults_of_the_settings(compose: Compose
     assert compose.environment("postgres")["PGPORT"] == defaults["postgres_port"]
 
 
-def test_simulated_devices_never_publish_to_a_broker_of_ones_own() -> None:
+def test_simulated_devices_never_publish_to_your_own_broker() -> None:
     compose = Compose({"HEADRACE_MQTT_HOST": "own.example.com", "HEADRACE_MQTT_PORT": "8883"})
     environment = compose.environment("simulate")
     assert environment["HEADRACE_MQTT_HOST"] == "mosquitto"

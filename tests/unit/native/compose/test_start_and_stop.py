@@ -1,4 +1,4 @@
-"""What starts after what, is restarted, and keeps its data."""
+"""Order of starting, restarts, and volumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_each_image_is_built_once(compose: Compose) -> None:
             assert builder in _all_before(compose, name), name
 
 
-def test_a_server_of_ones_own_replaces_each_server(compose: Compose) -> None:
+def test_your_own_server_replaces_each_bundled_one(compose: Compose) -> None:
     for name, service in compose.services.items():
         for other, need in service.get("depends_on", {}).items():
             is_server = other in set(BundledServer)
