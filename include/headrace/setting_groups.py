@@ -1,4 +1,4 @@
-"""Every setting: its default, what it allows and what it is for.
+"""All settings with default, allowed values and meaning.
 
 ``docs/reference/settings.md`` is generated from these groups.
 """

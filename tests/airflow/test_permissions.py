@@ -37,7 +37,7 @@ def stock(
 
 
 @pytest.mark.parametrize("path", ["", "page.js", "windows", "alarms"])
-def test_the_page_follows_the_permissions_of_airflow(stock: StockAirflow, path: str) -> None:
+def test_the_page_uses_the_permissions_of_airflow(stock: StockAirflow, path: str) -> None:
     assert stock.page(path).status == 401
     # A role without the permission to read runs.
     assert stock.page(path, stock.api_of(NOBODY)).status == 403
@@ -45,13 +45,13 @@ def test_the_page_follows_the_permissions_of_airflow(stock: StockAirflow, path: 
         assert stock.page(path, stock.api_of(login)).status == 200
 
 
-def test_only_who_may_trigger_runs_computes_a_range(stock: StockAirflow) -> None:
+def test_only_users_with_the_permission_can_compute_a_range(stock: StockAirflow) -> None:
     begin = hours_ago(5)
     name = stock.installation.name
     viewer = stock.api_of(VIEWER)
     body = {"logical_date": None, "conf": {"start": rfc3339(begin), "stop": rfc3339(begin)}}
     viewer.request("POST", f"/dags/{name}_reconcile/dagRuns", body, expect=(403,))
-    # What the page links to is open to a viewer.
+    # A viewer can open the links of the page.
     assert viewer.runs("reconcile") == []
     stock.switch_on("reconcile")
     stock.installation.store(("early", begin + timedelta(seconds=10), {}))
@@ -67,7 +67,7 @@ def test_only_who_may_trigger_runs_computes_a_range(stock: StockAirflow) -> None
 
 
 def test_a_backfill_computes_the_hours_that_it_names(stock: StockAirflow) -> None:
-    """Created on the command line, as Airflow documents it."""
+    """The backfill is created on Airflow's command line."""
     hour = hours_ago(4).replace(minute=0)
     moments = [hour + index * MINUTE + timedelta(seconds=10) for index in range(10)]
     stock.installation.store(*(("backfilled", moment, {}) for moment in moments))

@@ -1,4 +1,4 @@
-"""The wheel: it holds all that an installation needs beside the DAG files and plugins."""
+"""The wheel contains everything for an installation except DAG files and plugins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.wheel import build_wheel, new_environment
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the commands of an environment that holds the wheel and nothing of the checkout."""
+    """Folder of the commands of an environment with the wheel and without the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     return new_environment(folder / "venv", [str(build_wheel(folder))])
 
@@ -55,7 +55,7 @@ def test_commands_of_the_wheel_work(installed: Path, tmp_path: Path) -> None:
     nobody = {f"HEADRACE_{name}_PORT": str(free_port()) for name in servers}
     nobody["HEADRACE_KAFKA_BOOTSTRAP"] = f"127.0.0.1:{free_port()}"
     done = run([headrace, "status"], tmp_path, **nobody)
-    # No server runs, and the command says so.
+    # No server runs, and the command reports that.
     assert done.returncode == 1
     assert "Kafka" in done.stdout
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Connections that an operator makes in an Airflow of their own: wrong ones are named."""
+"""Wrong Connections of an operator's Airflow are reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("KAFKA_DEFAULT", "INFLUXDB_DEFAULT"):
         monkeypatch.delenv(f"AIRFLOW_CONN_{name}", raising=False)
-    # Without a table of Connections in the database, only the environment is asked.
+    # Without a table of Connections in the database, Airflow reads only the environment.
     monkeypatch.setattr(
         "airflow.sdk.execution_time.context._get_connection",
         from_environment,
@@ -39,7 +39,7 @@ def from_environment(conn_id: str) -> object:
     return found
 
 
-def test_a_missing_connection_is_named_with_what_to_do() -> None:
+def test_a_missing_connection_is_reported_with_the_next_step() -> None:
     with pytest.raises(ConfigurationError, match="kafka_default is missing: create it") as refused:
         kafka_config()
     assert "AIRFLOW_CONN_KAFKA_DEFAULT" in str(refused.value)
@@ -54,7 +54,7 @@ def test_a_missing_connection_is_named_with_what_to_do() -> None:
         ({"password": None}, "has no password, and its token_file"),
     ],
 )
-def test_a_wrong_connection_to_influxdb_is_named(
+def test_a_wrong_connection_to_influxdb_is_reported(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, str] | None, said: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", json.dumps(KAFKA))

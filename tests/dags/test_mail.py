@@ -1,4 +1,4 @@
-"""Mails through a relay that wants TLS and a login, sent as a failing stage sends them."""
+"""Mails of a failing stage through a relay that requires TLS and a login."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.certificates import Authority
 from tests.support.processes import free_port
 
 pytestmark = [
-    # aiosmtpd does not know that a connection which begins with TLS is protected.
+    # aiosmtpd does not treat a connection that begins with TLS as protected.
     pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS"),
     # Airflow's hook and aiosmtpd leave a refused connection to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -32,7 +32,7 @@ USER, PASSWORD = "mailer", "p@ss: word\"'\\#"
 
 
 class Relay:
-    """A mail server that takes mails only from who has logged in over TLS."""
+    """A mail server that accepts mails only after a login over TLS."""
 
     def __init__(self, folder: Path, security: str) -> None:
         self.authority, self.stranger = Authority(folder, "ca"), Authority(folder, "stranger")
@@ -113,7 +113,7 @@ def test_a_relay_with_tls_and_a_login_gets_the_mail(
 
 
 @pytest.mark.parametrize("wrong", ["password", "CA", "host name"])
-def test_a_relay_that_is_not_right_gets_no_mail_and_no_password(
+def test_a_wrong_relay_receives_no_mail_and_no_password(
     relay: Relay, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {

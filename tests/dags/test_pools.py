@@ -1,4 +1,4 @@
-"""The pools: missing ones are created when Airflow starts, and others are left alone."""
+"""Missing pools are created when Airflow starts; others are not changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.orchestration.pools import POOLS, PoolListener
 
 @pytest.fixture
 def database() -> Iterator[None]:
-    """A database with a table of pools, and little else."""
+    """A database with a table of pools."""
     assert settings.engine is not None
     tables = [Pool.metadata.tables[name] for name in ("team", Pool.__tablename__)]
     Pool.metadata.create_all(settings.engine, tables)
@@ -30,7 +30,7 @@ def slots() -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("database")
-def test_missing_pools_are_created_and_an_operator_s_are_kept() -> None:
+def test_missing_pools_are_created_and_others_kept() -> None:
     with create_session() as session:
         session.add(Pool(pool="headrace_heal", slots=9, include_deferred=False))
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""TLS and client certificates at a real mosquitto: what fails is named, with what to do."""
+"""TLS and client certificates with a real mosquitto; errors have the next step."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DAY = timedelta(days=1)
 
 
 class Listeners:
-    """One mosquitto with a listener for each thing that can be wrong."""
+    """One mosquitto with a listener for each kind of failure."""
 
     def __init__(self) -> None:
         self.folder = make_folder()
@@ -62,7 +62,7 @@ class Listeners:
         for name, (certificate, key) in made.items():
             lines += [f"listener {self.ports[name]} {LOOPBACK}"]
             lines += [f"certfile {certificate}", f"keyfile {key}"]
-        # The last listener is the one that requires a certificate.
+        # The last listener requires a client certificate.
         lines += [f"cafile {self.ca.ca_file}", "require_certificate true"]
         mosquitto = servers.mosquitto(
             find_mosquitto(print),
@@ -73,7 +73,7 @@ class Listeners:
         self.process = Process(mosquitto, self.folder / "mosquitto.log")
 
     def address(self, listener: str, *, tls: bool = True, certificate: str = "") -> MqttAddress:
-        """The address that works at a listener, but for what is asked for."""
+        """Return a listener's working address, with the given changes."""
         files = (self.folder / f"{certificate}.{kind}" for kind in ("crt", "key"))
         cert_file, key_file = files if certificate else (None, None)
         return MqttAddress(
@@ -120,7 +120,7 @@ def failure(address: MqttAddress) -> HeadraceError:
     return caught.value
 
 
-def test_each_tls_failure_is_named_with_what_to_do(listeners: Listeners) -> None:
+def test_each_tls_failure_is_reported_with_the_next_step(listeners: Listeners) -> None:
     good = listeners.address("tls")
     listeners.stranger.issue("refused")
     listeners.ca.issue("outdated", starts=-2 * DAY, ends=-DAY)
@@ -182,8 +182,8 @@ def test_each_tls_failure_is_named_with_what_to_do(listeners: Listeners) -> None
     assert not wrong
 
 
-def test_every_connection_brings_the_client_certificate(listeners: Listeners) -> None:
-    """The bridge's session, the question whether it exists, and the simulated fleet."""
+def test_every_connection_presents_the_client_certificate(listeners: Listeners) -> None:
+    """The bridge's session, the probe for it, and the simulated fleet present it."""
     address = listeners.address("closed", certificate="client")
     connect(address)
     assert session_exists(address, "bridge-1", timedelta(days=7))
@@ -192,13 +192,13 @@ def test_every_connection_brings_the_client_certificate(listeners: Listeners) ->
     with pytest.raises(AccessDeniedError, match="HEADRACE_MQTT_CERT_FILE"):
         session_exists(without, "bridge-1", timedelta(days=7))
     assert "HEADRACE_MQTT_CERT_FILE" in simulated(without)
-    # A broker may name sessions after certificates, so the statistics come without one.
+    # A broker may name sessions after certificates, so the statistics are read without one.
     assert read_broker_statistics(address, timedelta(seconds=2)) is None
     assert read_broker_statistics(listeners.address("tls"), timedelta(seconds=5)) is not None
 
 
 def simulated(address: MqttAddress) -> str:
-    """What becomes of a simulated device: `connected`, or what is logged."""
+    """Return `connected` or the logged error of a simulated device."""
     mqtt = load_settings(Path(os.devnull)).profile
     fleet = Fleet(FleetPlan(1, (0.1, 0.1), 1), load_profile(mqtt).mqtt, [address])
     (device,) = fleet._devices
@@ -239,7 +239,7 @@ def test_renewed_certificates_are_read_at_the_next_connection(
     session.leave(1.0)
 
 
-def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+def test_unusable_certificates_are_reported(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "ca")
     certificate, key = authority.issue("client")
     _, other_key = authority.issue("other")
@@ -267,7 +267,7 @@ def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
             address.tls_context()
 
 
-def test_a_broker_that_answers_a_plain_client_in_tls_is_told_to_the_user() -> None:
+def test_a_broker_that_expects_tls_is_recognised() -> None:
     class BrokerThatAnswersWithAnAlert(LyingBroker):
         def serve(self, client: object) -> None:
             client.packets()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Brokers other than mosquitto: readings pass once, whatever is killed behind the broker."""
+"""With other brokers than mosquitto, readings are stored once despite kills."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.streams import Stream, count_stream
 from tests.support.toxic import Toxic
 
 RATE = 60
-#: What docs/brokers.md says that a broker needs.
+#: Settings of each broker from docs/brokers.md.
 SETTINGS = {
     # Above mochi's own limit: beyond Receive Maximum it sends messages twice.
     "mochi": {"HEADRACE_MQTT_RECEIVE_MAXIMUM": "65535"},
@@ -44,17 +44,17 @@ SETTINGS = {
 
 @dataclass
 class OtherBroker:
-    """An installation at a broker of another kind."""
+    """An installation with another broker."""
 
     name: str
     process: Process
     installation: Installation
-    #: The bridge's way to the broker.
+    #: Proxy between the bridge and the broker.
     way: Toxic
 
     @contextmanager
     def reconnecting(self, streams: list[Stream]) -> Iterator[None]:
-        """The bridge connects meanwhile; at mochi, which then loses some, nothing is published."""
+        """The bridge reconnects. With mochi, which loses messages then, nothing is published."""
         for stream in streams if self.name == "mochi" else ():
             stream.pause()
         yield
@@ -80,12 +80,14 @@ def other(
     finally:
         installation.close()
         process.kill()
-        # The way leads to mosquitto for the next test.
+        # The proxy uses mosquitto again for the next test.
         backbone.toxic("mqtt")
 
 
 @pytest.mark.long
-def test_readings_pass_once_whatever_is_killed_behind_the_broker(other: OtherBroker) -> None:
+def test_killed_processes_behind_another_broker_lose_and_duplicate_nothing(
+    other: OtherBroker,
+) -> None:
     installation = other.installation
     bridge = installation.worker(
         "bridge", HEADRACE_MQTT_PORT=str(installation.backbone.toxic_mqtt_port)
@@ -107,7 +109,7 @@ def test_readings_pass_once_whatever_is_killed_behind_the_broker(other: OtherBro
     raw = installation.profile.topics.raw
     wait_for(lambda: len(installation.records(raw)) > RATE)
 
-    # The connection breaks, the process is killed, and the broker keeps what comes meanwhile.
+    # Break the connection and kill the process; the broker queues new messages.
     with other.reconnecting(streams):
         other.way.heal()
         wait_for(lambda: bridge.log.read_text().count("session=resumed") >= 1)
@@ -133,8 +135,8 @@ def test_readings_pass_once_whatever_is_killed_behind_the_broker(other: OtherBro
     assert known["dying"].state is PresenceState.OFFLINE
 
 
-def test_mochi_sends_what_waited_and_the_bridge_stores_it_once(tmp_path: Path) -> None:
-    """The bridge comes and goes, and leaves readings unacknowledged.
+def test_queued_messages_of_mochi_are_stored_once(tmp_path: Path) -> None:
+    """The bridge reconnects repeatedly and leaves readings unacknowledged.
 
     Nothing is published while it connects: mochi itself loses some of that.
     """
@@ -160,7 +162,7 @@ def test_mochi_sends_what_waited_and_the_bridge_stores_it_once(tmp_path: Path) -
 
     try:
         with Publisher(port) as publisher:
-            # A new subscription brings what is retained.
+            # A new subscription delivers retained messages.
             status = publisher.send("emergency_generator/g1/status", "online", retain=True)
             status.wait_for_publish(10)
             with connected():
@@ -169,12 +171,12 @@ def test_mochi_sends_what_waited_and_the_bridge_stores_it_once(tmp_path: Path) -
                 publish(1500)
                 with connected() as raised:
                     wait_for(lambda: len(raw_records()) >= sent)
-                    # Some of these are under way when the bridge leaves.
+                    # Some of these are in flight when the bridge disconnects.
                     publish(200)
                 assert not raised
         with connected() as raised:
             wait_for(lambda: len(raw_records()) >= sent)
-            # Whatever comes twice comes soon.
+            # Duplicates would arrive soon.
             time.sleep(1)
         assert not raised
     finally:
@@ -183,7 +185,7 @@ def test_mochi_sends_what_waited_and_the_bridge_stores_it_once(tmp_path: Path) -
     assert stored == Counter(range(sent))
 
 
-def test_what_mochi_grants_less_is_named(tmp_path: Path) -> None:
+def test_limits_of_mochi_are_reported(tmp_path: Path) -> None:
     process, port = mochi(tmp_path, "-session-expiry", "60", "-qos", "0")
     process.start()
     session = MqttSession(

@@ -1,7 +1,7 @@
-"""Devices and consumers on another machine, by the commands of README.
+"""Devices and consumers on another machine, with the commands of README.
 
-The machine is a network namespace, which only root can make. Elsewhere these tests fail and say
-so.
+The machine is a network namespace, which only root can create. Otherwise these tests fail with a
+message.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.processes import Process, free_port, wait_for
 
 @dataclass
 class World:
-    """The bundled broker and Kafka as `.env` describes them, a bridge, and another machine."""
+    """The bundled broker and Kafka configured by `.env`, a bridge, and another machine."""
 
     stack: Stack
     folder: Path
@@ -49,7 +49,7 @@ class World:
         return Kafka.from_settings(self.stack.settings)
 
     def headrace(self, *arguments: str) -> str:
-        """Run a command of ours where `.env` is, and return what it prints."""
+        """Run a `headrace` command in the folder of `.env`; return its output."""
         done = subprocess.run(
             [Path(sys.executable).parent / "headrace", *arguments],
             cwd=self.folder,
@@ -62,7 +62,7 @@ class World:
         return done.stdout
 
     def raw(self) -> list[bytes]:
-        """Readings in Kafka."""
+        """Return the readings in Kafka."""
         return [record.value for record in read_topic(self.kafka, self.profile.topics.raw)]
 
 
@@ -71,7 +71,7 @@ def write_settings(folder: Path, machine: Namespace) -> Path:
     path = folder / ".env"
     write_env(path)
     (lines,) = readme("sh")
-    # Other stacks of this machine may use the ports on other addresses.
+    # Other stacks on this machine can use the ports on other addresses.
     lines = lines.replace("0.0.0.0", machine.host)  # noqa: S104
     lines = lines.replace(":8883", f":8883,[{machine.host6}]:8883")
     given = {
@@ -85,7 +85,7 @@ def write_settings(folder: Path, machine: Namespace) -> Path:
         "HEADRACE_KAFKA_PARTITIONS": "1",
         "HEADRACE_BRIDGE_METRICS_PORT": str(free_port()),
         "HEADRACE_FLEET_SIZE": "1",
-        # They are not needed here.
+        # These servers are not needed here.
         "HEADRACE_OWN_SERVERS": "influxdb,postgres,mailbox",
     }
     path.write_text("".join(f"{name}={value}\n" for name, value in given.items()))
@@ -139,7 +139,7 @@ def test_a_device_publishes_by_readme_and_nobody_else_can(world: World) -> None:
     assert [b'"generator99"' in payload for payload in payloads] == [True] * 3
 
 
-def test_a_consumer_reads_by_readme_and_nothing_else(world: World) -> None:
+def test_a_consumer_can_only_read_by_readme(world: World) -> None:
     topics = world.profile.topics
     row = '{"generatorID": "generator99"}'
     producer = world.kafka.producer()

@@ -1,4 +1,4 @@
-"""An InfluxDB that another team administers: one token, without the operator's."""
+"""An InfluxDB of another team, with one token and without the operator token."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from headrace.storage.influx_setup import check_influx, provision_influx
 from tests.support.backbone import Backbone
 from tests.support.installation import Installation
 
-#: Action, and the bucket; `None` stands for all buckets.
+#: Action and bucket; `None` means all buckets.
 Grant = tuple[str, str | None]
 
 
 @pytest.fixture
 def installation(backbone: Backbone, tmp_path: Path) -> Iterator[Installation]:
-    """An installation whose buckets do not exist. InfluxDB itself is set up."""
+    """An installation without buckets, with a set-up InfluxDB."""
     Installation(backbone, tmp_path / "first").provision()
     installation = Installation(backbone, tmp_path / "own")
     yield installation
@@ -30,7 +30,7 @@ def installation(backbone: Backbone, tmp_path: Path) -> Iterator[Installation]:
 
 
 def give_token(installation: Installation, *grants: Grant, org: bool = False) -> str:
-    """Make a token as an administrator does, and set it."""
+    """Create a token as an administrator and set it."""
     with installation.admin_influx() as influx:
         client = influx.client
         org_id = client.organizations_api().find_organizations(org=influx.org)[0].id
@@ -71,10 +71,10 @@ def states(installation: Installation) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("org", [True, False])
-def test_a_token_for_all_buckets_makes_those_that_are_missing(
+def test_a_token_for_all_buckets_creates_missing_ones(
     installation: Installation, *, org: bool
 ) -> None:
-    """Whether it may see its organisation, as an all-access token does, or not."""
+    """The token may or may not read its organisation."""
     names = {f"bucket {name}" for _, name in installation.profile.buckets}
     give_token(installation, ("read", None), ("write", None), org=org)
     settings, profile = installation.settings, installation.profile
@@ -83,17 +83,17 @@ def test_a_token_for_all_buckets_makes_those_that_are_missing(
     assert provision_influx(settings, profile) == dict.fromkeys(names, "made")
     assert provision_influx(settings, profile) == dict.fromkeys(names, "there")
     assert set(map(tuple, states(installation).values())) == {("fits",)}
-    # Nothing was written to find that out, and no token was made.
+    # The check wrote nothing and created no token.
     assert not settings.tokens_dir.exists()
     assert installation.points() == []
     with Influx(influx_address(settings, "sink")) as influx:
-        # Without a time, InfluxDB takes its own.
+        # Without a time, InfluxDB uses its clock.
         line = f"{profile.measurement},{profile.id_field}=g1 {profile.counted_field}=1.0"
         influx.write(profile.buckets.raw, line.encode())
     assert len(installation.points(profile.counted_field)) == 1
 
 
-def test_a_narrow_token_is_told_what_its_owner_has_to_add(installation: Installation) -> None:
+def test_the_missing_rights_of_a_token_are_reported(installation: Installation) -> None:
     settings, profile = installation.settings, installation.profile
     token = give_token(installation, ("read", "_monitoring"))
     with pytest.raises(MissingResourceError, match=f"{profile.buckets.raw}: missing") as refused:
@@ -114,7 +114,7 @@ def test_a_narrow_token_is_told_what_its_owner_has_to_add(installation: Installa
     assert lacking[profile.buckets.downsampled][1] == "kept for 1h instead of without limit"
 
 
-def test_a_narrow_token_with_buckets_that_fit_is_enough(installation: Installation) -> None:
+def test_a_token_with_few_rights_is_enough_for_existing_buckets(installation: Installation) -> None:
     names = make_buckets(installation, 0)
     give_token(installation, *((action, name) for name in names for action in ("read", "write")))
     done = provision_influx(installation.settings, installation.profile)
@@ -129,7 +129,7 @@ def test_a_narrow_token_with_buckets_that_fit_is_enough(installation: Installati
         ("INFLUX_ORG", "other", "set HEADRACE_INFLUX_ORG"),
     ],
 )
-def test_a_wrong_token_or_organisation_is_named(
+def test_a_wrong_token_or_organisation_is_reported(
     installation: Installation, name: str, value: str, named: str
 ) -> None:
     give_token(installation, ("read", None), ("write", None))

@@ -1,4 +1,4 @@
-"""A Kafka with an administrator of its own: TLS, client certificates, SASL, and rights by ACL."""
+"""A Kafka of another team, with TLS, client certificates, SASL and ACLs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def own_kafka(running_backbone: Backbone) -> Iterator[OwnKafka]:
 
 @pytest.fixture
 def restricted(backbone: Backbone, own_kafka: OwnKafka, tmp_path: Path) -> Iterator[Installation]:
-    """An installation whose Kafka user has no rights, and that is not provisioned."""
+    """An unprovisioned installation whose Kafka user has no rights."""
     installation = Installation(backbone, tmp_path, env=own_kafka.settings("LOGIN"))
     try:
         yield installation
@@ -56,7 +56,7 @@ def provision(installation: Installation, *arguments: str) -> subprocess.Complet
 
 
 def create_topics(own_kafka: OwnKafka, commands: list[str]) -> None:
-    """Do what the printed commands say, as the administrator."""
+    """Apply the printed commands as the administrator."""
     tool = ArgumentParser()
     for option in ("--bootstrap-server", "--topic"):
         tool.add_argument(option, required=True)
@@ -79,8 +79,10 @@ def steps(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("kafka-")]
 
 
-def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnKafka) -> None:
-    """Told what is missing, from topics to ACLs; with exactly the listed ACLs all works."""
+def test_a_restricted_user_needs_only_the_listed_acls(
+    restricted: Installation, own_kafka: OwnKafka
+) -> None:
+    """The check lists missing topics and ACLs; exactly these are enough."""
     profile = restricted.profile
     topics = {name for _, name in profile.topics}
     refused = provision(restricted)
@@ -94,7 +96,7 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
     assert len(created) == len(topics)
     create_topics(own_kafka, created)
 
-    # The workers say which right they lack, and continue as soon as they have it.
+    # The workers report the missing right and continue once they have it.
     bridge, sink = restricted.worker("bridge"), restricted.worker("sink")
     bridge.launch()
     sink.launch()
@@ -133,11 +135,11 @@ def test_a_user_who_may_not_administer(restricted: Installation, own_kafka: OwnK
     for command in (("audit", *span), ("replay", "--dead-letter")):
         done = restricted.headrace(*command)
         assert "lacks" not in done.stdout + done.stderr, command
-    come_in_by_the_other_ways(restricted, own_kafka)
+    use_other_listeners(restricted, own_kafka)
 
 
-def come_in_by_the_other_ways(installation: Installation, own_kafka: OwnKafka) -> None:
-    """Consume, and publish in a transaction, with each mechanism and with a certificate."""
+def use_other_listeners(installation: Installation, own_kafka: OwnKafka) -> None:
+    """Consume and publish in a transaction, with each mechanism and with a certificate."""
     own_kafka.allow(CLIENT, *needed_acls(installation.profile, installation.settings.bridge_id))
     ways = [
         ("MUTUAL", {}),

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the user's own: TLS, and names and a password with any characters."""
+"""A PostgreSQL elsewhere, with TLS and special characters in names and password."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def own(folder: Path) -> Iterator[dict[str, str]]:
-    """Settings that lead to a database of another owner. Connections need TLS."""
+    """Settings of a database with another owner, which requires TLS."""
     authority = Authority(folder, "ca")
     Authority(folder, "stranger")
     cert, key = authority.issue("postgres")
@@ -89,7 +89,7 @@ def own(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def db_check(own: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Have Airflow itself look for its database."""
+    """Let Airflow check its database."""
     environment = airflow_environment(load_settings(Path(os.devnull), **own), folder / "airflow")
     return subprocess.run(
         [str(Path(sys.executable).parent / "airflow"), "db", "check"],
@@ -126,9 +126,7 @@ def test_airflow_reaches_the_database_with_both_of_its_drivers(
 
 @pytest.mark.long
 @pytest.mark.parametrize("wrong", ["CA", "host name", "password"])
-def test_a_database_that_is_not_right_is_refused(
-    own: dict[str, str], folder: Path, wrong: str
-) -> None:
+def test_a_wrong_database_is_refused(own: dict[str, str], folder: Path, wrong: str) -> None:
     changes, said = {
         "CA": ({"postgres_ca_file": str(folder / "stranger.pem")}, "certificate verify failed"),
         "host name": ({"postgres_host": "localhost"}, "does not match host name"),

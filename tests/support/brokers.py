@@ -1,4 +1,4 @@
-"""Brokers other than mosquitto, built into the cache from Go's and Maven's packages."""
+"""Other brokers than mosquitto, built from Go and Maven packages into the cache."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HIVEMQ_CONFIGURATION = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def mochi(folder: Path, *options: str) -> tuple[Process, int]:
-    """mochi-mqtt, with its sessions in a file; ``options`` are those of ``mochi/main.go``."""
+    """Return mochi-mqtt with sessions in a file; ``options`` are those of ``mochi/main.go``."""
     sources = [_HERE / "mochi" / name for name in ("main.go", "go.mod", "go.sum")]
     version = pinned_version(sources[1], r"mochi-mqtt/server/v2 v([\d.]+)")
     program = cache_dir() / f"mochi-{version}-{digest(sources)}"
@@ -52,7 +52,7 @@ def mochi(folder: Path, *options: str) -> tuple[Process, int]:
 
 
 def hivemq(folder: Path) -> tuple[Process, int]:
-    """HiveMQ Community Edition, with a queue that is longer than by default."""
+    """Return HiveMQ Community Edition with a longer queue than by default."""
     sources = [_HERE / "hivemq" / name for name in ("Broker.java", "pom.xml")]
     version = pinned_version(sources[1], r"<version>(\d{4}\.[\d.]+)</version>")
     classes = cache_dir() / f"hivemq-{version}-{digest(sources)}"
@@ -77,7 +77,7 @@ def hivemq(folder: Path) -> tuple[Process, int]:
     return _process("hivemq", (*java, "Broker", str(folder)), folder, port), port
 
 
-#: By name: how each is made.
+#: Functions that create the brokers, by name.
 BROKERS: dict[str, Callable[[Path], tuple[Process, int]]] = {"mochi": mochi, "hivemq": hivemq}
 
 

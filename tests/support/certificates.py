@@ -1,4 +1,4 @@
-"""Certificates of the tests: an authority, and what it signs for the loopback address."""
+"""A certificate authority and certificates for the tests."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Authority:
     Parameters
     ----------
     folder
-        For its files: ``<name>.pem`` is its own certificate.
+        Folder of its files; ``<name>.pem`` is the CA certificate.
     name
-        Two of different names do not trust each other.
+        Name of the CA. CAs with different names do not trust each other.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -51,9 +51,9 @@ class Authority:
         name
             Name of the files and of the owner.
         host
-            The address or name that the certificate holds.
+            Address or name in the certificate.
         starts, ends
-            When it is valid, from now.
+            Start and end of its validity, relative to now.
 
         Returns
         -------

@@ -14,9 +14,9 @@ from tests.support.installation import PROJECT
 
 __all__ = ["AIRFLOW", "ONE_SHOTS", "TOOLS", "VARIABLE", "WORKERS", "Compose"]
 
-#: Services that do their work and end; `make up` runs the same commands between its starts.
+#: Services that exit after their work; `make up` runs the same commands.
 ONE_SHOTS = {"provision", "airflow-init"}
-#: Not part of the stack: `headrace` for a person to call.
+#: The `headrace` command for people, not part of the running stack.
 TOOLS = {"cli"}
 #: The services that run the image with Airflow.
 AIRFLOW = {
@@ -28,7 +28,7 @@ AIRFLOW = {
 }
 #: The services that run the image without.
 WORKERS = {"provision", "bridge", "sink", "simulate", "cli"}
-#: A variable with a default, with a replacement, or with neither. Both may hold a variable.
+#: A variable with a default, with a replacement, or with neither. Both can contain a variable.
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-+])((?:\$\{[^}]*\}|[^}])*))?\}")
 
 
@@ -65,7 +65,7 @@ class Compose:
         return [os.path.normpath(path) for path in self.services[service].get("env_file", [])]
 
     def mounts(self, service: str) -> dict[str, tuple[str, bool]]:
-        """What is mounted where: source, and whether it is read-only, by target."""
+        """Return the mounts by target: source, and whether it is read-only."""
         mounts = {}
         for mount in self.services[service].get("volumes", []):
             source, target, *options = mount.split(":")
@@ -73,7 +73,7 @@ class Compose:
         return mounts
 
     def ports(self) -> dict[str, set[tuple[str, int]]]:
-        """What is published: address and port outside, by service."""
+        """Return the published address and port by service."""
         published = {}
         for name, service in self.services.items():
             ports = [port.rpartition(":")[0] for port in service.get("ports", [])]
@@ -83,7 +83,7 @@ class Compose:
         return published
 
     def defaults(self) -> dict[str, set[str]]:
-        """The defaults that the file has for variables, by variable."""
+        """Return the file's defaults by variable."""
         defaults: dict[str, set[str]] = {}
         for name, operator, text in VARIABLE.findall(self.text):
             if operator == "-":
@@ -91,7 +91,7 @@ class Compose:
         return defaults
 
     def variables(self) -> set[str]:
-        """All variables of the file, and all settings that it sets."""
+        """Return all variables of the file and all settings that it sets."""
         names = {match[0] for match in VARIABLE.findall(self.text)}
         for service in self.raw["services"].values():
             names |= {name for name in service.get("environment", {}) if "HEADRACE" in name}

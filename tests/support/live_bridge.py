@@ -1,4 +1,4 @@
-"""A bridge with a real MQTT session and a Kafka in memory, in a thread of the test."""
+"""A bridge with a real MQTT session and a Kafka in memory, in a thread."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from headrace.storage.mqtt import MqttAddress, MqttSession, Subscription
 
 __all__ = ["InstantKafka", "running_bridge"]
 
-#: The bridge's clock runs so much faster than ours, so that its pauses are short.
+#: Speed of the bridge's clock, which shortens its pauses.
 _SPEED = 100.0
 _BRIDGE = "bridge-1"
 _PATIENCE = 30.0
 
 
 class InstantKafka:
-    """Keeps records, and confirms them at the next poll."""
+    """Keeps records and confirms them at the next poll."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -75,7 +75,7 @@ class InstantKafka:
 
 
 class RecallOfRecords:
-    """Reads what Kafka holds, from memory."""
+    """Reads the session's records from memory."""
 
     def __init__(self, kafka: InstantKafka, recent: RecentPackets, intake: Intake) -> None:
         self._kafka, self._recent, self._intake = kafka, recent, intake
@@ -106,20 +106,20 @@ def running_bridge(
     receive_maximum: int = 1000,
     wake: Callable[[], None] = lambda: None,
 ) -> Iterator[list[BaseException]]:
-    """A bridge in a thread; gives what it raised.
+    """Run a bridge in a thread; yield the list of its errors.
 
     Parameters
     ----------
     port
-        The broker's.
+        Port of the broker.
     kafka
-        Holds the bridge's records.
+        Stores the bridge's records.
     profile, codec
         The kind of device.
     receive_maximum
-        How many unacknowledged messages the broker may send.
+        Maximum number of unacknowledged messages.
     wake
-        Makes the broker send something, so that the bridge sees at once that it has to stop.
+        Makes the broker send something, so that the bridge stops at once.
     """
 
     def clock() -> float:

@@ -1,4 +1,4 @@
-"""An MQTT broker on a socket that sends whatever a test wants, legal or not."""
+"""A fake MQTT broker that sends legal and illegal packets for tests."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SUBSCRIBE, _UNSUBSCRIBE, _PINGREQ, _DISCONNECT = 0x80, 0xA0, 0xC0, 0xE0
 
 
 class Client:
-    """One connection to the broker, as the broker sees it."""
+    """The broker's side of one connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.lock = threading.Lock()
-        #: How many bytes go out at once; everything if 0.
+        #: Number of bytes to send at once; 0 for all.
         self.piece = 0
 
     def send(self, data: bytes) -> None:
@@ -40,7 +40,7 @@ class Client:
                 self.sock.sendall(data[start : start + step])
 
     def packets(self) -> tuple[int, bytes] | None:
-        """The next packet of the client: first byte and body; `None` at the end."""
+        """Yield the client's packets: first byte and body."""
         first = self._exactly(1)
         length = shift = 0
         while first is not None:
@@ -74,20 +74,20 @@ class Client:
 
 @dataclass
 class LyingBroker:
-    """Answers as its fields say, and calls `play` when a client has subscribed.
+    """Answers according to its fields and calls `play` after a client has subscribed.
 
     Parameters
     ----------
     connack
         Reason code of the CONNACK.
     connack_properties, suback_properties
-        Properties of the answers, packed.
+        Encoded properties of the answers.
     granted
         Reason code for each filter in a SUBACK.
     unsubscribed
         Reason code for each filter in an UNSUBACK; no answer if `None`.
     play
-        What the broker does with a connection; it runs in the connection's thread.
+        Behaviour after the subscription; runs in the connection's thread.
     """
 
     connack: int = 0
@@ -96,7 +96,7 @@ class LyingBroker:
     granted: int = 1
     unsubscribed: int | None = 0
     play: Callable[[Client], None] | None = None
-    #: Packet ids that were acknowledged, by the first byte of the answer.
+    #: Acknowledged packet ids, by the first byte of the answer.
     acknowledged: list[tuple[int, int]] = field(default_factory=list)
     connects: int = 0
     connect_bodies: list[bytes] = field(default_factory=list)
@@ -124,7 +124,7 @@ class LyingBroker:
             assert not thread.is_alive()
 
     def serve(self, client: Client) -> None:
-        """Answer one client until it is gone."""
+        """Answer one client until it disconnects."""
         while (received := client.packets()) is not None:
             first, body = received
             kind = first & 0xF0
@@ -152,13 +152,13 @@ class LyingBroker:
                 self.disconnects.append(body)
 
     def answered(self, client: Client, kind: int, packet_id: int) -> None:
-        """Take a PUBACK or PUBREC."""
+        """Record a PUBACK or PUBREC."""
         self.acknowledged.append((kind, packet_id))
         if kind == _PUBREC:
             client.send(packet(_PUBREL | 0x02, packet_id.to_bytes(2, "big")))
 
     def wake_clients(self) -> None:
-        """Send each client a packet that means nothing."""
+        """Send each client a packet without effect."""
         for client in list(self._clients):
             with suppress(OSError):
                 client.send(b"\xd0\x00")
@@ -176,7 +176,7 @@ class LyingBroker:
             thread.start()
 
     def _serve(self, client: Client) -> None:
-        # The other side may end the connection at any time.
+        # The client may end the connection at any time.
         with suppress(OSError):
             self.serve(client)
         client.close()
@@ -201,7 +201,7 @@ class BrokerThatSpeaksAnotherProtocol(LyingBroker):
 
 
 class BrokerWithoutMqtt5(LyingBroker):
-    """Answers in MQTT 3.1.1 that it does not know the version."""
+    """Refuses the protocol version in MQTT 3.1.1."""
 
     def serve(self, client: Client) -> None:
         client.packets()
@@ -209,7 +209,7 @@ class BrokerWithoutMqtt5(LyingBroker):
 
 
 def _count_filters(body: bytes, options: int) -> int:
-    # Packet id, and no properties: ours sends none.
+    # Packet id without properties, because our client sends none.
     position, count = 3, 0
     while position < len(body):
         position += 2 + int.from_bytes(body[position : position + 2], "big") + options

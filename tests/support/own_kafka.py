@@ -1,4 +1,4 @@
-"""A Kafka as a company would run it: TLS, three kinds of login, and rights for each user."""
+"""A Kafka like that of a company: TLS, three kinds of login, and rights for each user."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.processes import Process, free_port
 __all__ = ["CLIENT", "USER", "OwnKafka"]
 
 USER, PASSWORD = "restricted", "p@ss word;\"'=#"
-#: Who a client with the certificate "client" is to Kafka.
+#: Kafka's name of a client with the certificate "client".
 CLIENT = "CN=headrace test client"
 _KINDS = {
     "topic": ResourceType.TOPIC,
@@ -45,17 +45,17 @@ _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
 class OwnKafka:
-    """One broker with a listener for each way in, and an authorizer.
+    """One broker with a listener for each kind of login, and an authorizer.
 
-    Nobody may do anything without an ACL, except who comes through the listener without TLS
-    and login: that is the administrator.
+    Users have only the rights of their ACLs. Clients of the listener without TLS and login are
+    administrators.
 
     Parameters
     ----------
     program
         Kafka's jars.
     folder
-        For its data.
+        Folder of its data.
     """
 
     def __init__(self, program: Program, folder: Path) -> None:
@@ -74,7 +74,7 @@ class OwnKafka:
         self.process = Process(server, folder / "kafka.log")
 
     def start(self) -> None:
-        """Start it, and make the restricted user."""
+        """Start the broker and create the restricted user."""
         self.process.start()
         for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
             made = UserScramCredentialUpsertion(
@@ -88,7 +88,7 @@ class OwnKafka:
 
     @cached_property
     def admin(self) -> AdminClient:
-        """A client of the administrator, kept: what it was asked ends with it."""
+        """A client of the administrator, kept because pending requests end with it."""
         return AdminClient({"bootstrap.servers": self.address("PLAINTEXT")})
 
     def address(self, listener: str, host: str = LOOPBACK) -> str:
@@ -100,7 +100,7 @@ class OwnKafka:
             future.result(30)
 
     def settings(self, listener: str, **more: str) -> dict[str, str]:
-        """Settings with which Headrace comes in through a listener."""
+        """Return Headrace's settings for a listener."""
         ca_file = str(self.authority.ca_file)
         login = {"USERNAME": USER, "PASSWORD": PASSWORD}
         client = {
@@ -118,7 +118,7 @@ class OwnKafka:
     def _properties(self, controller_port: int) -> dict[str, str]:
         certificate, key = self.authority.issue("server")
         self.authority.issue("client")
-        # A store in PEM holds the key and the certificate in one file.
+        # A PEM key store has key and certificate in one file.
         store = self.folder / "store.pem"
         store.write_bytes(key.read_bytes() + certificate.read_bytes())
         listeners = ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in self.ports.items())

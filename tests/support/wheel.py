@@ -1,4 +1,4 @@
-"""A wheel of the checkout, and environments to install it into."""
+"""Builds a wheel of the checkout and environments for it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support.installation import PROJECT
 __all__ = ["build_wheel", "new_environment"]
 
 _UV = str(Path(sys.executable).parent / "uv")
-#: What a wheel is made of.
+#: Source files of a wheel.
 _SOURCES = ("pyproject.toml", "README.md", "LICENSE")
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build a wheel from a copy of the checkout, so that the build leaves nothing there."""
+    """Build a wheel from a copy, so that the build changes nothing in the checkout."""
     copy = folder / "checkout"
     copy.mkdir(parents=True)
     for name in _SOURCES:
@@ -38,9 +38,9 @@ def new_environment(folder: Path, packages: Iterable[str], *, without: Iterable[
     folder
         The environment.
     packages
-        What to install.
+        Packages to install.
     without
-        Packages whose version is not constrained.
+        Packages without a version constraint.
 
     Returns
     -------

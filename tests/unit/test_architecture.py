@@ -1,4 +1,4 @@
-"""The seams hold: who knows what, and the two chains of modules in the documentation."""
+"""Module boundaries, and the two chains of modules in the documentation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = PROJECT / "include" / "headrace"
-#: What only the adapters may know: Flux files, columns of their results, clients of InfluxDB.
+#: Names that only adapters may use: Flux files, columns of results, clients of InfluxDB.
 FOREIGN = re.compile(
     r"\.flux\b|[\"']_(?:time|value|field|measurement)[\"']|influxdb_client|storage\.(?:influx|flux)"
 )
-#: The wiring, and rules that name the Flux file of a profile's rule.
+#: Exceptions: wiring, and checks of the Flux file of a profile's rule.
 WIRING = ("stages/factory.py",)
 
 
 def logic() -> list[str]:
-    """The modules that must not know how anything is stored."""
+    """Return the modules that must not depend on the storage format."""
     found = (
         path
         for folder in ("models", "stages", "ingest")
@@ -28,16 +28,16 @@ def logic() -> list[str]:
 
 
 @pytest.mark.parametrize("module", logic())
-def test_logic_does_not_know_influxdb(module: str) -> None:
+def test_logic_does_not_use_influxdb(module: str) -> None:
     text = (PACKAGE / module).read_text(encoding="utf-8")
-    # The docstrings of the ports name their adapters.
+    # Docstrings of the interfaces name their adapters.
     code = re.sub(r'"""(?:.|\n)*?"""', "", text)
     if module not in (*WIRING, "ingest/factory.py"):
         assert FOREIGN.findall(code) == []
 
 
 @pytest.mark.parametrize("module", [name for name in logic() if name.startswith("models/")])
-def test_models_are_pure(module: str) -> None:
+def test_models_do_no_io(module: str) -> None:
     text = (PACKAGE / module).read_text(encoding="utf-8")
     names = re.findall(r"^(?:from|import) (headrace\.[a-z_]+)", text, re.MULTILINE)
     allowed = {"headrace.models", "headrace.errors", "headrace.profile", "headrace.checks"}

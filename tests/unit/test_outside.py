@@ -1,4 +1,4 @@
-"""Which settings open servers to other machines, and what is refused when they are loaded."""
+"""Settings that open servers to other machines, and refused combinations."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_port_in_plain_text_is_refused(name: str, value: str, plain: str) -> N
     "value",
     ["mqtt://0.0.0.0:1883", "broker.example.com:8883", "0.0.0.0", "::8883", "1.2.3:1"],  # noqa: S104
 )
-def test_only_addresses_can_be_listened_on(value: str) -> None:
+def test_only_addresses_are_accepted_for_listening(value: str) -> None:
     with pytest.raises(ConfigurationError, match=r"HEADRACE_MQTT_LISTEN: .* Write one or more IP"):
         load(mqtt_listen=value, **LOGINS)
 
@@ -56,7 +56,7 @@ def test_two_protocols_need_two_ports() -> None:
         load(**given, **LOGINS)
 
 
-def test_several_addresses_are_listened_on() -> None:
+def test_several_addresses_are_accepted() -> None:
     settings = load(mqtt_listen="0.0.0.0:8883, [::]:8883,[fe80::1]:8885", **LOGINS)
     assert outside_addresses(settings) == {
         "HEADRACE_MQTT_LISTEN": (("0.0.0.0", 8883), ("::", 8883), ("fe80::1", 8885))  # noqa: S104
@@ -73,7 +73,7 @@ def test_kafka_needs_an_address_that_consumers_can_use(listen: str) -> None:
     assert kafka_advertised(load(kafka_listen=listen, kafka_advertised=advertised)) == advertised
 
 
-def test_kafka_tells_its_own_address_if_that_can_be_used() -> None:
+def test_kafka_advertises_its_listen_address_if_it_is_usable() -> None:
     assert kafka_advertised(load(kafka_listen="192.0.2.7:9094")) == "192.0.2.7:9094"
     assert kafka_advertised(load()) is None
 
@@ -84,7 +84,7 @@ def test_an_advertised_address_alone_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("given", "missing"), [("cert", "key"), ("key", "cert")])
-def test_certificate_and_key_go_together(given: str, missing: str) -> None:
+def test_certificate_and_key_are_required_together(given: str, missing: str) -> None:
     sentence = f"HEADRACE_SERVER_{given.upper()}_FILE .* without HEADRACE_SERVER_{missing.upper()}"
     with pytest.raises(ConfigurationError, match=sentence):
         load(**{f"server_{given}_file": __file__})

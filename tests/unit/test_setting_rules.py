@@ -1,4 +1,4 @@
-"""Settings that only make sense together: other combinations are refused when they are read."""
+"""Contradicting settings are refused when they are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from headrace.errors import ConfigurationError
 from headrace.settings import load_settings
 
-#: Stands for a file that exists.
+#: Placeholder for an existing file.
 FILE = "FILE"
 SASL = {"kafka_protocol": "SASL_SSL", "kafka_username": "u", "kafka_password": "hush"}
 TLS = {"kafka_protocol": "SSL"}
@@ -121,11 +121,11 @@ def test_contradictions_are_refused(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_combinations_that_work_are_accepted(case: str, tmp_path: Path) -> None:
+def test_working_combinations_are_accepted(case: str, tmp_path: Path) -> None:
     load(ACCEPTED[case], tmp_path)
 
 
-def test_every_contradiction_is_named_at_once() -> None:
+def test_all_contradictions_are_reported_together() -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings(Path(os.devnull), kafka_username="u", smtp_password="hush")
     assert "HEADRACE_KAFKA_USERNAME" in str(refused.value)

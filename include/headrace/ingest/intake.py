@@ -73,7 +73,7 @@ class Intake:
     Attributes
     ----------
     unmarked
-        Recognises what the broker sends again without DUP.
+        Recognises redelivered messages without DUP.
     last_jump
         The newest jump of the system clock; `None` if there was none.
     """
@@ -184,7 +184,7 @@ class Intake:
             raise self.unmarked.question
 
     def connected(self, *, resumed: bool) -> None:
-        """Note that a connection begins, and whether the broker still had the session."""
+        """Record the start of a connection, and whether the broker still had the session."""
         self.unmarked.connected(self._in_flight.unanswered, resumed=resumed)
         self._in_flight.unanswered.clear()
 

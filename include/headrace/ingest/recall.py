@@ -86,7 +86,7 @@ class KafkaRecall:
         self._known: set[Fingerprint] = set()
 
     def read(self) -> int:
-        """Read what was added since the last call, and return how many messages that is.
+        """Read the records added since the last call; return their number.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Alarm changes: what they say, and what identifies them.
+"""Alarm changes and their keys.
 
 How changes follow from stored rows is in `headrace.models.alarm_derivation`.
 """

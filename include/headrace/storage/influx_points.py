@@ -1,4 +1,4 @@
-"""Reads which raw readings InfluxDB holds, to the nanosecond."""
+"""Reads devices and times of the raw readings in InfluxDB, to the nanosecond."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stored_points(
             "start": begin,
             "stop": end,
         }
-        # Times as text: a datetime has microseconds, a point has nanoseconds.
+        # Times stay text because a datetime has only microseconds.
         for row in influx.query(_POINTS, params, times_as_text=True):
             yield row[profile.id_field], _nanoseconds(row["_time"])
         begin = end

@@ -1,4 +1,4 @@
-"""Compares a profile's Kafka topics with what Headrace needs, and changes nothing."""
+"""Checks a profile's Kafka topics without changing them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from headrace.storage.kafka_topic_configs import misfits, topic_configs
 __all__ = ["check_topics", "topic_findings"]
 
 _CALL_SECONDS = 30.0
-#: Rights on every topic that Kafka tells with its description.
+#: Rights on a topic that Kafka's description of it includes.
 _OPERATIONS = (AclOperation.READ, AclOperation.WRITE)
 
 
 def check_topics(kafka: Kafka, profile: Profile, settings: Settings) -> list[Finding]:
-    """Compare every topic with what Headrace needs.
+    """Compare every topic with the requirements.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def check_topics(kafka: Kafka, profile: Profile, settings: Settings) -> list[Fin
 def topic_findings(
     admin: AdminClient, configs: Mapping[str, Mapping[str, str]], settings: Settings
 ) -> Iterator[Finding]:
-    """Yield what is to be said about each topic: one finding if it fits, else one per problem."""
+    """Yield one finding for each fitting topic, otherwise one for each problem."""
     asked = admin.describe_topics(
         TopicCollection(list(configs)),
         include_authorized_operations=True,
@@ -55,7 +55,7 @@ def topic_findings(
             if isinstance(problem, MissingResourceError):
                 yield Finding(what, "missing", _create(name, configs[name], settings))
             elif isinstance(problem, AccessDeniedError):
-                # Kafka does not tell which of the two it is.
+                # Kafka does not report which of the two it is.
                 step = _create(name, configs[name], settings) + "\n" + _acl("Read", name, settings)
                 yield Finding(what, "missing, or the user lacks Describe", step)
             else:

@@ -1,7 +1,6 @@
 """Logins of consumers on other machines at the bundled Kafka.
 
-A login may read the published rows and alarms, and nothing else. Kafka keeps the logins and
-the rules itself.
+A login may only read the published rows and alarms. Kafka stores the logins and the rules.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from headrace.storage.kafka import Kafka, error_of
 __all__ = ["new_consumers", "remove_consumers"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
-#: Kafka's name of clients without a login, which may do everything.
+#: Kafka's name for clients without a login, which have all rights.
 _EVERYTHING = "anonymous"
 _ITERATIONS = 8192
 _CALL_SECONDS = 30.0
@@ -44,10 +43,10 @@ _NO_RULES = (
 
 
 def new_consumers(kafka: Kafka, profile: Profile, names: Iterable[str]) -> Mapping[str, str]:
-    """Create logins that may read the published topics, and return their passwords.
+    """Create logins that may read the published topics; return their passwords.
 
-    A login that exists gets a new password. Its consumer groups are its own name, and names
-    that begin with it and a dot: a consumer must not join the sinks' group.
+    An existing login gets a new password. Its consumer groups are its name and names that
+    begin with it and a dot, because a consumer must not join the sinks' group.
 
     Raises
     ------
@@ -59,7 +58,7 @@ def new_consumers(kafka: Kafka, profile: Profile, names: Iterable[str]) -> Mappi
     made = {_checked(name, profile): secrets.token_urlsafe(18) for name in names}
     kafka.check_connection()
     admin = kafka.admin()
-    # The rules come first: Kafka refuses them if it would not check them.
+    # Create the rules first, because Kafka refuses them if it would not check them.
     rules = [rule for name in made for rule in _rules(name, profile)]
     _wait(admin.create_acls(rules, request_timeout=_CALL_SECONDS))
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, _ITERATIONS)
@@ -76,7 +75,7 @@ def new_consumers(kafka: Kafka, profile: Profile, names: Iterable[str]) -> Mappi
 
 
 def remove_consumers(kafka: Kafka, profile: Profile, names: Iterable[str]) -> None:
-    """Remove logins and their rules. Connected consumers can read no more.
+    """Remove logins and their rules. Connected consumers lose access at once.
 
     Raises
     ------
@@ -145,7 +144,7 @@ def _all_rules(name: str) -> AclBindingFilter:
 
 
 def _wait(futures: Mapping[Any, Future[Any]]) -> None:
-    """Wait for answers, and say what to do about those that a person must act on."""
+    """Wait for answers; raise errors with the next step."""
     for asked, future in futures.items():
         try:
             future.result()

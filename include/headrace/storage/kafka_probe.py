@@ -1,7 +1,7 @@
-"""Finds out why a Kafka broker does not answer, by a TLS handshake of our own.
+"""Finds the reason why a Kafka broker does not answer, with a separate TLS handshake.
 
-librdkafka has one text for an unknown CA and for a wrong host name, and none for a listener
-that speaks TLS to a client that does not.
+librdkafka has the same text for an unknown CA and a wrong host name, and none for a client
+without TLS at a listener with TLS.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["unanswered"]
 
 _SECONDS = 2.0
 _ANSWER_SECONDS = 0.5
-#: OpenSSL's codes of a certificate for another name, and for another IP address.
+#: OpenSSL's codes for a certificate with another name or IP address.
 _OTHER_NAME = (62, 64)
 _EXPIRED = 10
 _TLS = ("SSL", "SASL_SSL")
@@ -27,7 +27,7 @@ _SASL = ("SASL_PLAINTEXT", "SASL_SSL")
 
 
 def unanswered(config: Mapping[str, Any]) -> HeadraceError | None:
-    """Return why the first broker does not accept a client; `None` if that is not known.
+    """Return the reason why the first broker refuses a client; `None` if unknown.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def unanswered(config: Mapping[str, Any]) -> HeadraceError | None:
 
 
 def _verification(config: Mapping[str, Any], host: str, port: int, at: str) -> HeadraceError | None:
-    """Return what is wrong with the broker's certificate, or with ours."""
+    """Return the problem of the broker's or of our certificate."""
     context = ssl.create_default_context(cafile=config.get("ssl.ca.location"))
     if "ssl.certificate.location" in config:
         context.load_cert_chain(config["ssl.certificate.location"], config["ssl.key.location"])
@@ -120,15 +120,15 @@ def _trusting() -> ssl.SSLContext:
 
 
 def _handshake(host: str, port: int, context: ssl.SSLContext, *, ask: bool = False) -> bool:
-    """Make a TLS handshake; return whether the broker speaks TLS.
+    """Perform a TLS handshake; return whether the broker uses TLS.
 
     Parameters
     ----------
     host, port, context
-        The broker, and what to check.
+        Address of the broker and TLS context.
     ask
-        Also wait for what the broker says next. With TLS 1.3 it judges our certificate
-        after the handshake. TLS errors are raised then.
+        Also wait for the broker's next message and raise TLS errors. With TLS 1.3, the broker
+        checks our certificate after the handshake.
 
     Raises
     ------
@@ -141,12 +141,12 @@ def _handshake(host: str, port: int, context: ssl.SSLContext, *, ask: bool = Fal
         except ssl.SSLError as exc:
             if ask:
                 raise
-            # With TLS 1.2, a broker that wants a certificate says so in the handshake.
+            # With TLS 1.2, a broker requests a certificate in the handshake.
             return "ALERT" in (exc.reason or "")
         except OSError:
             return False
         with protected, suppress(TimeoutError):
-            # A broker that accepts the client says nothing before its request.
+            # A broker that accepts the client sends nothing before a request.
             if ask:
                 protected.settimeout(_ANSWER_SECONDS)
                 protected.recv(1)

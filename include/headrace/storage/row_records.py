@@ -1,4 +1,4 @@
-"""The records on the topic of rows: flat JSON, one record a device and window."""
+"""The records on the topic of rows: flat JSON, one record per device and window."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def read_row(profile: Profile, key: bytes, value: bytes) -> PublishedRow:
 
 
 def starts_within(windows: WindowRange) -> Callable[[bytes], bool]:
-    """Return a function that tells whether a record on the topic of rows is about these windows.
+    """Return a function that checks whether a record is a row of these windows.
 
-    It does not parse the record, because most records are about other windows. Starts are
-    written in one form, so they sort as text. Inside a JSON string the quotes would be
-    escaped. A record that is not a row is about no window.
+    It does not parse the record, because most records are of other windows. Starts have a fixed
+    format, so they sort as text. Inside a JSON string the quotes would be escaped. A record that
+    is not a row is of no window.
     """
     first, end = rfc3339(windows.start).encode(), rfc3339(windows.stop).encode()
     last = rfc3339(windows.stop - windows.length).encode()
-    # Look for the common beginning of the starts first: most records do not have it.
+    # Search for the common prefix of the starts first, which most records do not have.
     common = max(size for size in range(len(first)) if last.startswith(first[:size]))
     begin = _START + first[:common]
 

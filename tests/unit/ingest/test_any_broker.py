@@ -1,4 +1,4 @@
-"""Whatever a broker sends: the bridge lives, nothing is lost or stored twice, memory is bounded.
+"""The bridge survives any packets from a broker without loss, duplicates or memory growth.
 
 A property-based test: hypothesis generates what the broker sends, over real sockets. It takes
 HOSTILE_SECONDS (60), which can be an hour. HOSTILE_SEED repeats a round that failed.
@@ -36,7 +36,7 @@ _PATIENCE = 30.0
 
 @dataclass
 class Step:
-    """What the broker does next.
+    """The broker's next action.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Step:
     packet_id
         Packet id; the packet is sent again until it is acknowledged. 0: sent once.
     counted
-        How often Kafka must have it in the end; `None` if that does not matter.
+        Expected number of copies in Kafka; `None` if it does not matter.
     closes
         Whether the broker closes the connection afterwards.
     """
@@ -58,11 +58,11 @@ class Step:
 
 @dataclass
 class RedeliveringBroker(LyingBroker):
-    """Takes its steps in order, and repeats at each connection what is not acknowledged."""
+    """Performs its steps in order and redelivers unacknowledged messages at each connection."""
 
     steps: list[Step] = field(default_factory=list)
     piece: int = 0
-    #: Whether it sets DUP on what it sends again.
+    #: Whether it sets DUP on redelivered messages.
     marks: bool = True
 
     def __post_init__(self) -> None:
@@ -193,7 +193,7 @@ def scripts(draw: st.DrawFn) -> list[Step]:
 def check(
     steps: list[Step], piece: int, profile: Profile, codec: ReadingCodec, *, marks: bool
 ) -> None:
-    """Let a bridge meet a broker, and check what became of each message."""
+    """Run a bridge with a broker and check the result of each message."""
     kafka = InstantKafka()
     wanted = {step.packet_id for step in steps if step.packet_id}
     with RedeliveringBroker(steps=steps, piece=piece, marks=marks) as broker:
@@ -214,12 +214,12 @@ def check(
 
 
 def twice(steps: list[Step]) -> set[int]:
-    """Packet ids at QoS 2."""
+    """Return the packet ids at QoS 2."""
     return {step.packet_id for step in steps if step.data[:1] and step.data[0] & 0xF6 == 0x34}
 
 
 def memory() -> int:
-    """Memory of this process, without what was freed, in MiB."""
+    """Return the memory of this process in MiB, after freeing unused memory."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
@@ -237,12 +237,12 @@ def test_the_bridge_survives_any_broker(profile: Profile, codec: ReadingCodec) -
         if time.monotonic() > deadline:
             return
         if sum(len(step.data) for step in steps) > 100_000:
-            # Byte by byte it would take minutes.
+            # Byte by byte, it would take minutes.
             piece = piece and 50_000
         check(steps, piece, profile, codec, marks=marks)
         examples += 1
 
-    # What hypothesis itself keeps goes after each round.
+    # Free the memory of hypothesis after each round.
     for number in count(start):
         print(f"HOSTILE_SEED={number}")  # noqa: T201 - runs it again
         pieces = st.sampled_from([0, 0, 1, 7, 50_000])

@@ -1,4 +1,4 @@
-"""Brokers that send messages again without DUP, and brokers that reuse packet ids at once."""
+"""Brokers that redeliver without DUP, and brokers that reuse packet ids at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.bridge_world import BridgeUnderTest, FakeOutbox, Session, Wor
 
 
 class KilledError(Exception):
-    """The process is gone."""
+    """Stands for SIGKILL."""
 
 
 class KafkaThatIsSlow(FakeOutbox):
@@ -36,7 +36,7 @@ def run(world: World, seconds: float = 60.0) -> BridgeUnderTest:
 
 
 def kill_at_acknowledge(world: World) -> None:
-    """Kill the next bridge in the worst moment: Kafka has the readings, the broker doesn't know."""
+    """Kill the next bridge at the worst moment: stored in Kafka but not acknowledged."""
 
     def kill(_: int, name: str) -> None:
         if name == "acknowledge":
@@ -62,9 +62,7 @@ def lose_connections(world: World, name: str, times: int) -> None:
 
 @pytest.mark.parametrize("reuses_ids", [False, True])
 @pytest.mark.parametrize("at", ["acknowledge", "receive"])
-def test_connections_that_break_store_nothing_twice(
-    world: World, at: str, *, reuses_ids: bool
-) -> None:
+def test_broken_connections_store_nothing_twice(world: World, at: str, *, reuses_ids: bool) -> None:
     world.broker.marks, world.broker.reuses_ids = False, reuses_ids
     for number in range(300):
         world.broker.publish(number)
@@ -81,10 +79,10 @@ def test_connections_that_break_store_nothing_twice(
 
 @pytest.mark.parametrize("reuses_ids", [False, True])
 @pytest.mark.parametrize("marks", [False, True])
-def test_a_bridge_that_is_killed_stores_nothing_twice(
+def test_a_killed_bridge_stores_nothing_twice(
     world: World, *, marks: bool, reuses_ids: bool
 ) -> None:
-    """The next process knows only what Kafka holds."""
+    """The next process has only the records in Kafka."""
     world.broker.marks, world.broker.reuses_ids = marks, reuses_ids
     for number in range(300):
         world.broker.publish(number)
@@ -117,7 +115,7 @@ def test_a_broker_that_exceeds_receive_maximum_is_reported(world: World, waiting
 
 
 def test_the_same_reading_under_the_same_packet_id_is_another_one(world: World) -> None:
-    """A broker that sets DUP and takes the lowest free id: the bridge asks once, and knows."""
+    """With a broker that sets DUP and reuses low ids, the bridge reconnects once to find out."""
     world.broker.reuses_ids = True
     total = 0
     with capture_logs() as logged:

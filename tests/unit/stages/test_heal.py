@@ -1,4 +1,4 @@
-"""Windows that a run left behind are found and healed, whatever step it died at."""
+"""Windows of a failed run are found and healed, for a failure at any step."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = WindowRange(NOON, NOON + timedelta(hours=1), MINUTE)
 ONE = WindowRange(NOON + 7 * MINUTE, NOON + 8 * MINUTE, MINUTE)
-#: What a stage does with the store, in order.
+#: Calls of a stage to the store, in order.
 STEPS = ("count_raw", "claim", "downsample", "record_computed")
 
 
 class StoreThatDies(StoredWindows):
-    """Unavailable from one step on."""
+    """Unavailable from one step."""
 
     dies_at = ""
 
@@ -55,7 +55,7 @@ class StoreThatDies(StoredWindows):
 
 @pytest.fixture(autouse=True)
 def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both clocks show a time after the hour."""
+    """Set both clocks to a time after the hour."""
     later = HOUR.stop + MINUTE
     now = SimpleNamespace(earlier=later, later=later)
     monkeypatch.setattr("headrace.stages.downsample.read_clocks", lambda _: now)
@@ -84,13 +84,13 @@ def to_heal(store: StoredWindows) -> list[WindowRange]:
     return windows_to_heal(HOUR, NOON, pipeline(store))
 
 
-def test_a_computed_and_published_hour_needs_nothing(store: StoreThatDies) -> None:
+def test_a_computed_and_published_hour_is_not_healed(store: StoreThatDies) -> None:
     assert to_heal(store) == []
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_window_whose_run_died_is_healed(store: StoreThatDies, step: str) -> None:
-    """A late reading came; the run that includes it dies."""
+    """A late reading arrives, and the run that includes it dies."""
     store.raw["g2", ONE.start] = {}
     store.dies_at = step
     with pytest.raises(ServerUnavailableError, match=step):
@@ -101,12 +101,12 @@ def test_a_window_whose_run_died_is_healed(store: StoreThatDies, step: str) -> N
     assert to_heal(store) == []
 
 
-def test_a_computed_window_that_is_not_published_is_healed(store: StoreThatDies) -> None:
+def test_an_unpublished_window_is_healed(store: StoreThatDies) -> None:
     downsample(ONE, pipeline(store), settled=True, run="test/2")
     assert to_heal(store) == [ONE]
 
 
-def test_a_window_that_is_published_in_part_is_healed(store: StoreThatDies) -> None:
+def test_a_partly_published_window_is_healed(store: StoreThatDies) -> None:
     store.record_published({ONE.start: 0}, {})
     assert to_heal(store) == [ONE]
 
@@ -116,14 +116,14 @@ def test_an_unsettled_window_is_healed(store: StoreThatDies) -> None:
     assert to_heal(store) == [ONE]
 
 
-def test_a_missing_window_is_healed_if_it_is_expected_or_holds_readings(profile: Profile) -> None:
+def test_a_missing_window_is_healed_if_expected_or_with_readings(profile: Profile) -> None:
     store = StoredWindows(profile)
     store.raw["g1", ONE.start] = {}
     assert windows_to_heal(HOUR, HOUR.stop, pipeline(store)) == [ONE]
     assert windows_to_heal(HOUR, NOON, pipeline(store)) == [HOUR]
 
 
-def test_the_readings_are_counted_before_the_rows_are_computed(profile: Profile) -> None:
+def test_readings_are_counted_before_rows_are_computed(profile: Profile) -> None:
     """A reading that arrives in between makes the count too small, and the window is healed."""
 
     class StoreInWhichAReadingArrives(StoredWindows):
