@@ -97,7 +97,7 @@ def measure_bridge(
     Raises
     ------
     CountError
-        If Kafka does not hold each reading once at the end.
+        If Kafka does not have each reading once at the end.
     """
     with place.installation(HEADRACE_KAFKA_PARTITIONS=_PARTITIONS) as installation:
         process = make(installation)

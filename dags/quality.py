@@ -1,4 +1,4 @@
-"""Quality: compares what arrived with what the profile expects.
+"""Quality: compares readings and rows with the expectations of the profile.
 
 A run covers a quarter of an hour, or up to an hour if the profile's windows are longer. The
 checks: completeness, number of readings, values out of range, freshness, clocks, dead letters,

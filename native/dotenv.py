@@ -31,7 +31,7 @@ def write_env(path: Path = ENV_FILE) -> bool:
     Raises
     ------
     SystemExit
-        If no line of the file could hold the name of its folder.
+        If the name of the folder can't be written to the file.
     """
     if path.exists():
         return False
@@ -53,7 +53,7 @@ def write_env(path: Path = ENV_FILE) -> bool:
 
 
 def begin_anew(path: Path) -> None:
-    """Set the start of the installation to now, after its data were deleted."""
+    """Set the installation date to now, after the data were deleted."""
     text = re.sub(r"(?m)^(HEADRACE_INSTALLED_AT=).*$", rf"\g<1>{_now()}", path.read_text())
     path.write_text(text)
 
@@ -68,7 +68,7 @@ def _secret(size: int = 24) -> str:
 
 
 def _state_dir(checkout: Path) -> Path:
-    """Where the stack keeps its data.
+    """Return the folder of the stack's data.
 
     If root starts them, servers run as another user, who can't enter root's folders.
     """
@@ -80,7 +80,7 @@ def _state_dir(checkout: Path) -> Path:
 
 
 def _quoted(path: Path) -> str:
-    """Write a path so that every reader of ``.env`` takes it as it is."""
+    """Quote a path so that every reader of ``.env`` gets it unchanged."""
     text = str(path)
     if re.fullmatch(r"[A-Za-z0-9./_-]+", text):
         return text
@@ -145,7 +145,7 @@ HEADRACE_SINK_METRICS_PORT=9102
 
 
 def main() -> None:
-    """Write the file if there is none, and print one sentence."""
+    """Write the file if there is none; print one sentence."""
     if write_env():
         print(f"wrote {ENV_FILE}: change ports and addresses there before the first start")
     elif "COMPOSE_PROFILES=" in ENV_FILE.read_text(encoding="utf-8"):

@@ -1,6 +1,6 @@
-"""How the bundled broker and Kafka let in devices and consumers of other machines.
+"""Configures the bundled broker and Kafka for devices and consumers on other machines.
 
-Both listen there with TLS and logins only. What is on loopback stays as it is.
+Both listen there only with TLS and logins. Listeners on loopback do not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KAFKA_LISTENER = "OUTSIDE"
 
 
 def broker_lines(settings: Settings, folder: Path) -> tuple[str, ...]:
-    """Return mosquitto's configuration lines for its listeners, and write what they name.
+    """Return mosquitto's configuration lines for its listeners and write the files for them.
 
     Raises
     ------
@@ -38,14 +38,14 @@ def broker_lines(settings: Settings, folder: Path) -> tuple[str, ...]:
         return ()
     certificate = server_certificate(settings)
     digest = _digest(certificate)
-    # Named after their content: with a new certificate, `make up` restarts the broker.
+    # The names contain a hash of the content, so a new certificate restarts the broker.
     cert_file = folder / f"server-{digest}.crt"
     key_file = folder / f"server-{digest}.key"
     _replace(folder, {cert_file: certificate.chain, key_file: certificate.key})
     common = (
         f"certfile {cert_file}",
         f"keyfile {key_file}",
-        # A setting of each listener: otherwise a login could take a bridge's session by its name.
+        # Each listener needs this, or a login could take a bridge's session by its client id.
         "use_username_as_clientid true",
     )
     lines: list[str] = []
@@ -61,7 +61,7 @@ def broker_lines(settings: Settings, folder: Path) -> tuple[str, ...]:
 def kafka_properties(
     settings: Settings, folder: Path, *, port: int, controller_port: int
 ) -> dict[str, str]:
-    """Return Kafka's properties for its listener, and write the key store that they name.
+    """Return Kafka's properties for its listener and write the key store for it.
 
     Clients on loopback have no login: Kafka calls them ``ANONYMOUS`` and lets them do
     everything, as before. Consumers on other machines may do what `headrace login --consumer`
@@ -99,7 +99,7 @@ def kafka_properties(
 
 
 def outside_ports(settings: Settings, *names: str) -> dict[str, int]:
-    """Return the ports of some settings that are for other machines, by setting."""
+    """Return the ports for other machines by setting."""
     return {
         name: addresses[0][1]
         for name, addresses in outside_addresses(settings).items()
@@ -108,7 +108,7 @@ def outside_ports(settings: Settings, *names: str) -> dict[str, int]:
 
 
 def shown_addresses(settings: Settings) -> list[tuple[str, str, str]]:
-    """Return what `make up` shows of it: what, address, and how to get in."""
+    """Return the rows for the panel of `make up`: purpose, address, and logins."""
     if not outside_addresses(settings):
         return []
     name = next(iter(server_certificate(settings).names), "this machine")
@@ -126,7 +126,7 @@ def shown_addresses(settings: Settings) -> list[tuple[str, str, str]]:
 
 
 def refuse_servers_of_others(settings: Settings, bundled: frozenset[BundledServer]) -> None:
-    """Refuse addresses for a server that is not this stack's.
+    """Refuse addresses for a server that is not bundled.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def _digest(certificate: ServerCertificate) -> str:
 
 
 def _replace(folder: Path, files: dict[Path, bytes]) -> None:
-    """Write files that only the server's user may read, and remove their predecessors."""
+    """Write files that only the server's user can read; remove their predecessors."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("server-*"):
         if old not in files:

@@ -52,7 +52,7 @@ __all__ = [
     "WorkerSettings",
 ]
 
-#: It holds links to the Flux files and profiles beside it; a wheel holds the files themselves.
+#: It has links to the Flux files and profiles beside it; in a wheel it has the files.
 _PACKAGE = Path(__file__).resolve().parent
 
 Port = Annotated[int, Whole(1, 65535)]
@@ -214,7 +214,7 @@ class KafkaSettings(BaseModel):
     def _bootstrap_follows_port(cls, given: object) -> object:
         if isinstance(given, dict) and not given.get("kafka_bootstrap"):
             port = str(given.get("kafka_port", ""))
-            # The check of the port itself refuses all others.
+            # The check of the port refuses all other values.
             if port.isdecimal() and 1 <= int(port[:6]) <= 65535:  # noqa: PLR2004
                 return {**given, "kafka_bootstrap": f"127.0.0.1:{port}"}
         return given

@@ -1,4 +1,4 @@
-"""Error messages of refused settings and profile entries: entry, value, what is allowed."""
+"""Error messages for refused settings and profile entries, with the allowed values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN_REASON = 200
 
 
 def allowed_values(field: FieldInfo) -> str | None:
-    """What a setting or profile entry allows, if a check says so."""
+    """Return the allowed values of a setting or profile entry, if it has a check."""
     return next((item.allowed for item in field.metadata if isinstance(item, Check)), None)
 
 

@@ -1,6 +1,6 @@
 """Checks of numbers, texts and secrets: the allowed values, and conversion of the input.
 
-A check stands in the annotation of a setting or profile entry::
+A check is part of the annotation of a setting or profile entry::
 
     port: Annotated[int, Whole(1, 65535)]
 

@@ -40,10 +40,10 @@ def certificate(
         "them, and end.",
     ),
 ) -> None:
-    """Make or renew the certificate of the bundled broker and Kafka.
+    """Create or renew the certificate of the bundled broker and Kafka.
 
-    The first call makes a certificate authority (CA) as well. Later calls use the same CA, so
-    devices and consumers keep the `ca.crt` that they have.
+    The first call also creates a certificate authority (CA). Later calls use the same CA, so
+    devices and consumers keep their `ca.crt`.
     """
     from headrace.certificates.authority import Authority, certificate_names
 
@@ -103,7 +103,7 @@ def _export(settings: Settings, folder: Path) -> None:
 
     certificate = server_certificate(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    # Servers may run as other users of this group.
+    # Servers can run as other users in this group.
     for name, content in (
         ("server.crt", certificate.chain),
         ("server.key", certificate.key),

@@ -33,7 +33,7 @@ def provision_command(
     """Create missing topics, buckets, least-privilege tokens and logins.
 
     You can run it again at any time, also after an interruption. Topics and buckets that an
-    administrator has made are accepted if they fit.
+    administrator has created are accepted if they fit.
     """
     from headrace.profile import load_profile
     from headrace.storage import provision
@@ -57,7 +57,7 @@ def provision_command(
 
 
 def _show(findings: list[Finding]) -> None:
-    """Show what was found, then the commands, each on one line so that it can be copied."""
+    """Print the findings, then the commands, each on one line for copying."""
     table = Table("what", "state", box=None)
     for finding in findings:
         table.add_row(escape(finding.what), escape(finding.state))

@@ -215,7 +215,7 @@ class Bridge:
             self._retirement.connected(resumed=resumed)
         _log.info("connected to the broker", session="resumed" if resumed else "new")
         if self._had_session and not resumed and self._retirement is None:
-            # The queued messages are lost, and only the broker knows how many.
+            # The queued messages are lost. The bridge can't know their number.
             _log.error("broker lost the session", bridge=self._bridge)
         self._had_session = True
         self._intake.connected(resumed=resumed)

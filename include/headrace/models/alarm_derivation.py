@@ -194,7 +194,7 @@ def compare_changes(
     Parameters
     ----------
     history
-        What is stored. It has every device with published changes in the range or later.
+        Stored rows. They include every device with published changes in the range or later.
     published
         The newest revision of each published change.
     profile

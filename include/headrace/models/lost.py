@@ -21,7 +21,7 @@ class LostRecords:
     topic, partition
         Topic and partition of the records.
     start, stop
-        Their offsets, ``[start, stop)``. Some of the offsets may have held no record.
+        Their offsets, ``[start, stop)``. Some of the offsets may not have had a record.
     detail
         How the loss was detected.
     recorded_ms

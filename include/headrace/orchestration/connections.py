@@ -42,7 +42,7 @@ _DATABASES = {
     "postgresql": "postgresql+psycopg2",
     "mysql": "mysql+mysqldb",
 }
-#: Parameters of TLS that Airflow's Connections to PostgreSQL hold in their extra.
+#: TLS parameters in the extra of Airflow's Connections to PostgreSQL.
 _TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 

@@ -20,7 +20,7 @@ _CATCH_UP_LOGGED = timedelta(hours=2)
 
 
 def heal_from(dag_id: str, now: datetime, settings: Settings) -> datetime:
-    """Time from which a scheduled run looks for windows to heal.
+    """Return the time from which a scheduled run searches for windows to heal.
 
     It is `Settings.heal_horizon` before the last scheduled run. The DAG itself does not
     catch up: after a stop of a month, one run covers the whole month instead of 720 runs.

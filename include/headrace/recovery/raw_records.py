@@ -31,7 +31,7 @@ def records_between(
     margin: timedelta,
     progress: Callable[[int], None],
 ) -> Iterator[tuple[Record, int]]:
-    """Read the raw records whose event time lies in ``[start, stop)``.
+    """Read the raw records with an event time in ``[start, stop)``.
 
     Kafka finds records by their time of arrival. A reading arrives at most `margin` before its
     event time, and at any time after it, so the topic is read to its end.

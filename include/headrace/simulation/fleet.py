@@ -262,7 +262,7 @@ class Fleet:
         return True
 
     def _unreachable(self, exc: HeadraceError) -> None:
-        """Report it for the first device, and once a minute as long as it lasts."""
+        """Report the error for the first device, and once a minute while it lasts."""
         now = time.monotonic()
         if now >= self._next_complaint:
             self._next_complaint = now + _REPORT_SECONDS

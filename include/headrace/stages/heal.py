@@ -57,7 +57,7 @@ def windows_to_heal(
     """Find windows that are missing, unsettled, unpublished or changed by late readings.
 
     It compares the number of raw readings in each window with the markers. That takes two
-    queries, whatever the length of the range.
+    queries for a range of any length.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Reads what was published to the output topics, starting at the end of a window."""
+"""Reads published records from the output topics, starting at the end of a window."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def published_rows(
         As `headrace.storage.kafka_log.read_topic`.
     """
     profile = pipeline.profile
-    # A run over a day passes over a million records of other windows.
+    # A run over a day skips a million records of other windows.
     records = read_topic(
         pipeline.kafka,
         profile.topics.downsampled,
@@ -88,8 +88,8 @@ def _row(profile: Profile, record: Record) -> PublishedRow:
 
 def _change(profile: Profile, record: Record) -> PublishedChange:
     item = read_change(profile, record.key, record.value)
-    # `Publisher.publish` never does that. To withdraw a change of the year 2099 would take a
-    # record with that timestamp, which Kafka refuses, and so everything else with it.
+    # `Publisher.publish` never does that. Withdrawing a change of the year 2099 would need a #
+    # record with that timestamp, which Kafka refuses together with all other records.
     stamp = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
     if item.change.window_start > stamp - profile.window:
         raise ForeignRecordError(

@@ -1,9 +1,9 @@
 """Republishing: rows and alarm changes to Kafka, each revision once.
 
-It reads what is stored and what consumers have, compares the two, publishes the difference,
-and records it. What consumers have is read from the output topics themselves. The same
-transaction writes them, so no second store can disagree. A worker that dies leaves either the
-whole difference published or nothing of it, and the next attempt finds out which.
+It reads the stored and the published state, compares them, publishes the difference, and records
+it. The published state is read from the output topics, to which the same transaction writes, so no
+second store can disagree. If a worker dies, either the whole difference is published
+or nothing, and the next attempt determines which.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Republished:
     left
         Windows that were left to another run, which computes them at the same time.
     foreign
-        By topic: records that Headrace did not write, and that were skipped.
+        Number of skipped foreign records by topic.
     """
 
     rows: int = 0
@@ -57,7 +57,7 @@ class Republished:
 
 
 def republish(windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republished:
-    """Publish what consumers do not have yet of a range.
+    """Publish the new and corrected records of a range.
 
     A long range is published in several transactions, so that its rows need not be in memory
     together. A window is never split over transactions.
@@ -82,12 +82,12 @@ def republish(windows: WindowRange, pipeline: Pipeline, *, run: str) -> Republis
     results = []
     for piece in windows.pieces(PIECE):
         # Opening the publisher ends the transaction of a dead predecessor and waits until the
-        # last commit is visible in all partitions. So what is read next is complete.
+        # last commit is visible in all partitions. So the records read next are complete.
         with Publisher(pipeline.kafka, f"headrace-republish-{pipeline.profile.name}") as publisher:
             results.append(_republish_piece(piece, publisher, pipeline, run))
     foreign: Counter[str] = Counter()
     for result in results:
-        # Each piece reads the topics to their end, so most foreign records are met each time.
+        # Each piece reads the topics to their end, so most foreign records are read each time.
         foreign |= Counter(result.foreign)
     return Republished(
         rows=sum(result.rows for result in results),
@@ -112,14 +112,14 @@ def _republish_piece(
     found = []
     # One range, unless another run is about to publish some of the windows.
     for part in ranges_of(ours, profile.window):
-        # Rows of a profile that had shorter windows are not rows of this range.
+        # Rows of an earlier profile with shorter windows are not rows of this range.
         starts = set(part.starts())
         inside = [row for row in rows if row.start in starts]
         history = read_history(part, inside, published.changes, pipeline)
         news = difference(part, inside, history, published, profile)
         publisher.publish(list(_records(news, profile)), news.not_before)
         _record(news, store)
-        # What one part changes may concern windows of the next one.
+        # Changes of one part can affect windows of the next one.
         published = published.plus(news)
         found.append(news)
     new = sum(row.revision == 0 for news in found for row in news.rows)
@@ -162,7 +162,7 @@ def _records(found: Difference, profile: Profile) -> Iterator[OutRecord]:
 
 
 def _record(found: Difference, store: WindowStore) -> None:
-    """Record what was published.
+    """Record published rows and changes.
 
     Only what consumers have is recorded. If the process dies before, the windows count as
     unpublished, are computed again, and their confirmed changes are recorded then.

@@ -49,7 +49,7 @@ def provision_own_influx(settings: Settings, profile: Profile) -> dict[str, str]
     Returns
     -------
     dict
-        What was done, by name.
+        Performed changes by name.
 
     Raises
     ------

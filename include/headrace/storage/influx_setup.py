@@ -43,7 +43,7 @@ def provision_influx(settings: Settings, profile: Profile) -> dict[str, str]:
     Returns
     -------
     dict
-        What was done, by name.
+        Performed changes by name.
 
     Raises
     ------

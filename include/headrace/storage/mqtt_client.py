@@ -117,7 +117,7 @@ class StreamClient(MqttClient):
 
         The ids of both sides are independent in MQTT. But mochi-mqtt refuses a SUBSCRIBE
         if its id is that of a message which the client has not acknowledged. A client that begins
-        with 1 each time would never get in again.
+        with 1 each time could never connect again.
         """
         self._last_mid = secrets.randbelow(_PACKET_IDS)
 

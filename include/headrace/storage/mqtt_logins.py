@@ -1,4 +1,4 @@
-"""Logins and access rules of the local MQTT broker, in mosquitto's file formats.
+"""Logins and access rules of the bundled MQTT broker, in mosquitto's file formats.
 
 The login of a device is its id. The rules restrict each login to the topics of that device, so
 that no device can publish for another. mosquitto demands that its files are its own and that
@@ -22,7 +22,7 @@ from headrace.settings import MqttLogin, Settings
 
 __all__ = ["LoginFile", "access_rules", "fleet_passwords", "new_logins", "provision_logins"]
 
-#: mosquitto's own number of rounds; it reads any from the file.
+#: mosquitto's default number of rounds; it accepts any number in the file.
 _ROUNDS = 101
 _SALT_BYTES = 12
 _SIMULATED = "generator{}"
@@ -47,7 +47,7 @@ class LoginFile:
 
     @property
     def users(self) -> set[str]:
-        """Users that have a login."""
+        """Users with a login."""
         return set(self._lines)
 
     def set(self, user: str, password: str) -> None:
@@ -82,7 +82,7 @@ class LoginFile:
 
 
 def access_rules(profile: Profile, bridges: Iterable[str]) -> str:
-    """Access rules in mosquitto's format: a login may write its own topics, a bridge read all."""
+    """Return mosquitto's access rules: a login writes its own topics, a bridge reads all."""
     topics = profile.mqtt
     lines = [
         "# Written by `headrace provision`.",
@@ -105,12 +105,12 @@ def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
     Returns
     -------
     dict
-        What was done, by name; empty if the broker lets everybody in.
+        Performed changes by name; empty if the broker requires no login.
 
     Raises
     ------
     ConfigurationError
-        If the bridge has no login to be made.
+        If the bridge's login is not set.
     """
     if settings.mqtt_login is MqttLogin.ANONYMOUS:
         return {}
@@ -122,10 +122,10 @@ def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
         raise ConfigurationError(msg)
     folder = settings.logins_dir
     logins = LoginFile(folder / "passwords")
-    # Further bridges have logins of their own: a login is a session's name, too.
+    # Further bridges have their own logins, because a login is also the name of a session.
     bridges = {settings.mqtt_username, *_bridges_in(folder / "rules") & logins.users}
     _write(folder / "rules", access_rules(profile, bridges))
-    # Whatever .env says now is what holds.
+    # The current settings apply.
     logins.set(settings.mqtt_username, settings.mqtt_password.get_secret_value())
     fleet = fleet_passwords(settings)
     for number in range(1, settings.fleet_size + 1):
@@ -140,7 +140,7 @@ def provision_logins(settings: Settings, profile: Profile) -> dict[str, str]:
 
 
 def _bridges_in(rules: Path) -> set[str]:
-    """Users that the rules allow to read."""
+    """Return the users with the right to read."""
     if not rules.exists():
         return set()
     lines = rules.read_text(encoding="utf-8").splitlines()
@@ -148,7 +148,7 @@ def _bridges_in(rules: Path) -> set[str]:
 
 
 def fleet_passwords(settings: Settings) -> dict[str, str]:
-    """Passwords of the simulated devices, by id; empty if they need none."""
+    """Return the passwords of the simulated devices by id; empty if they need none."""
     path = settings.logins_dir / "fleet.json"
     if settings.mqtt_login is MqttLogin.ANONYMOUS or not path.exists():
         return {}
@@ -157,7 +157,7 @@ def fleet_passwords(settings: Settings) -> dict[str, str]:
 
 
 def new_logins(file: LoginFile, users: Iterable[str]) -> Mapping[str, str]:
-    """Create logins with new passwords for users, and return the passwords."""
+    """Create logins with new passwords for users; return the passwords."""
     made = {user: secrets.token_urlsafe(12) for user in users}
     for user, password in made.items():
         file.set(user, password)

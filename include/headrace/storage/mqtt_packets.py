@@ -151,7 +151,7 @@ def publish_head(data: bytes, first: int, body: int, stop: int) -> tuple[int, by
     Parameters
     ----------
     data
-        Bytes that hold the packet, or at least its topic, packet id and the length of its
+        Bytes of the packet, at least its topic, packet id and the length of its
         properties.
     first
         First byte of the packet.

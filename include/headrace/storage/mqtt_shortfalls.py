@@ -18,7 +18,7 @@ def connack_shortfalls(
     session_expiry: timedelta,
     keepalive: timedelta,
 ) -> list[str]:
-    """List what the properties of a CONNACK limit.
+    """List the limits in the properties of a CONNACK.
 
     Parameters
     ----------

@@ -120,7 +120,7 @@ class PublishStream:
         self.first_byte: int | None = None
         self.alert: ssl.SSLError | None = None
 
-    # What paho calls
+    # Called by paho
 
     def recv(self, count: int) -> bytes:
         """Give paho the next bytes of packets that are not PUBLISH."""
@@ -150,7 +150,7 @@ class PublishStream:
         """Close the socket."""
         self._sock.close()
 
-    # What the loop calls
+    # Called by the loop
 
     @property
     def has_control(self) -> bool:

@@ -20,7 +20,7 @@ __all__ = ["client_context", "is_tls_alert", "starts_like_tls", "tls_failed"]
 
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 _PRIVATE_KEY = "PRIVATE KEY-----"
-#: First byte of a TLS record that holds an alert.
+#: First byte of a TLS record with an alert.
 _ALERT = 0x15
 
 #: OpenSSL's error codes for the verification of a certificate.

@@ -41,7 +41,7 @@ def provision(
     Returns
     -------
     dict
-        What was done, by name.
+        Performed changes by name.
 
     Raises
     ------
