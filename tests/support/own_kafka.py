@@ -37,6 +37,7 @@ _KINDS = {
     "transactional-id": ResourceType.TRANSACTIONAL_ID,
 }
 _OPERATIONS = {
+    "Describe": AclOperation.DESCRIBE,
     "Read": AclOperation.READ,
     "Write": AclOperation.WRITE,
     "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,

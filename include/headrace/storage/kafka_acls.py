@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from headrace.profile import Profile
+from headrace.storage.kafka_log import READER_GROUP
 
 __all__ = ["Acl", "needed_acls"]
 
@@ -57,6 +58,7 @@ def needed_acls(profile: Profile, bridge_id: str) -> tuple[Acl, ...]:
         Acl("Read", "group", profile.sink_group, "sink; Airflow waits for its offsets"),
         Acl("Read", "group", f"headrace-lost-{profile.name}", "sink: what Kafka deleted too early"),
         Acl("Read", "group", f"headrace-bookmarks-{bridge_id}", "bridge, one for each bridge"),
+        Acl("Describe", "group", READER_GROUP, "whatever reads a topic outside the sink"),
         Acl("Write", "transactional-id", f"headrace-republish-{profile.name}", "republish"),
         Acl("Write", "transactional-id", f"headrace-replay-{profile.name}", "replay"),
     )

@@ -14,6 +14,7 @@ from headrace.errors import MissingResourceError, ServerTimeoutError, TransientE
 from headrace.storage.kafka import Kafka, Record, error_of, kafka_errors
 
 __all__ = [
+    "READER_GROUP",
     "Offsets",
     "end_offsets",
     "held_records",
@@ -27,6 +28,8 @@ __all__ = [
 #: Offsets by partition number.
 Offsets = dict[int, int]
 
+#: Group of consumers that read by offsets. They never join it, but librdkafka looks for it.
+READER_GROUP = "headrace-reader"
 _CALL_SECONDS = 10.0
 _BATCH = 5000
 _POLL_SECONDS = 0.2
@@ -46,7 +49,7 @@ def reader(kafka: Kafka, **overrides: Any) -> Iterator[Consumer]:
         As for `headrace.storage.kafka.Kafka.consumer`.
     """
     # The library requires the name of a group. This one has no members.
-    consumer = kafka.consumer("headrace-reader", **overrides)
+    consumer = kafka.consumer(READER_GROUP, **overrides)
     try:
         yield consumer
     finally:
@@ -209,7 +212,10 @@ def _ended(messages: Iterable[Message]) -> set[int]:
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             ended.add(message.partition() or 0)
         else:
-            problem = error_of(error, f"Read on topic {message.topic()}")
+            of_group = error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+            reads = f"Read on topic {message.topic()}"
+            acl = f"Describe on group {READER_GROUP}" if of_group else reads
+            problem = error_of(error, acl)
             if not isinstance(problem, TransientError):
                 raise problem
     return ended
