@@ -40,7 +40,7 @@ def audit(
     end: str = _TO,
     as_json: bool = typer.Option(False, "--json", help="One JSON object instead of a table."),
 ) -> None:
-    """Count what became of the readings of a range of event time.
+    """Count the readings of a range of event time: stored, rejected, pending or lost.
 
     Exits with 1 if a reading is lost.
     """
