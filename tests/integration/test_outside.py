@@ -124,8 +124,8 @@ def world() -> Iterator[World]:
         yield made
 
 
-def test_a_device_publishes_by_readme_and_nobody_else_can(world: World) -> None:
-    """TLS with its login and its topic, or nothing; over IPv4, IPv6 and secure WebSockets."""
+def test_only_a_device_with_its_login_can_publish_by_readme(world: World) -> None:
+    """TLS, the device's login and its topic are required, over IPv4, IPv6 and WebSockets."""
     password = password_in(world.headrace("login", DEVICE), DEVICE)
     world.mosquitto.signal(signal.SIGHUP)
     settings = world.stack.settings
@@ -148,7 +148,7 @@ def test_a_consumer_can_only_read_by_readme(world: World) -> None:
     password = password_in(world.headrace("login", "--consumer", CONSUMER), CONSUMER)
     world.outsider.read_rows(password, row)
     world.outsider.check_consumer(password, world.profile)
-    # The workers' way in is as it was: everything is allowed there.
+    # The workers' listener on loopback still allows everything.
     producer.produce(topics.raw, b"{}")
     assert producer.flush(10) == 0
     world.headrace("login", "--consumer", "--remove", CONSUMER)

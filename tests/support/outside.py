@@ -98,7 +98,7 @@ client.disconnect()
 
 
 def readme(language: str) -> list[str]:
-    """The blocks of README's section, by language."""
+    """Return the code blocks of README's section, by language."""
     text = (PROJECT / "README.md").read_text()
     section = text.partition("## Devices and consumers on other machines\n")[2].partition("\n## ")[
         0
@@ -107,7 +107,7 @@ def readme(language: str) -> list[str]:
 
 
 def password_in(shown: str, name: str) -> str:
-    """The password of a login, as `headrace login` prints it."""
+    """Return the password of a login from the output of `headrace login`."""
     found = re.search(rf"{name}\s*\S\s*(\S+)", shown)
     assert found, shown
     return found[1]
@@ -120,9 +120,9 @@ class Outsider:
     Parameters
     ----------
     machine
-        Its network.
+        Network of the machine.
     folder
-        Where its ``ca.crt`` is.
+        Folder of its ``ca.crt``.
     """
 
     machine: Namespace
@@ -139,7 +139,7 @@ class Outsider:
         )
 
     def check_device(self, password: str, *, plain_port: int, bridge: str) -> None:
-        """Publish a reading as README has it, and again by WebSockets; try what is refused."""
+        """Publish README's reading, also over WebSockets; try forbidden actions."""
         (command,) = (block for block in readme("console") if "mosquitto_pub" in block)
         other = command.replace(f"emergency_generator/{DEVICE}", "emergency_generator/generator98")
         strangers = "/etc/ssl/certs/ca-certificates.crt"
@@ -151,7 +151,7 @@ class Outsider:
         }
         for what, (attempt, secret) in refused.items():
             assert self.publish(attempt, secret).returncode, what
-        # Not refused but dropped, as MQTT 3.1.1 has it. A bridge's name does not take its session.
+        # MQTT 3.1.1 drops forbidden messages. The bridge's id does not give access to its session.
         self.publish(other.replace("-q 1", f"-q 1 -i {bridge}"), password)
         done = self.publish(other.replace("-q 1", "-q 1 -V 5"), password)
         assert "Not authorized" in done.stdout + done.stderr
@@ -171,7 +171,7 @@ class Outsider:
             wait_for(lambda: expected in output.read_text())
 
     def check_consumer(self, password: str, profile: Profile) -> None:
-        """Try what a consumer's login must not do."""
+        """Try actions that are forbidden for a consumer's login."""
         topics = profile.topics
         others = (topics.raw, topics.dead_letter, topics.status)
         done = self._tries(password, profile.sink_group, topics.downsampled, *others)
@@ -190,7 +190,7 @@ class Outsider:
         }, done.stderr
 
     def check_removed(self, password: str) -> None:
-        """Try a consumer's login that was removed."""
+        """Try a removed consumer's login."""
         assert self._tries(password, "-", "-").stdout == "topics: _AUTHENTICATION\n"
 
     def _tries(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -199,12 +199,12 @@ class Outsider:
 
 
 def _words(command: str) -> list[str]:
-    """The words of a command of README, which may go over several lines."""
+    """Return the words of a README command, which can have several lines."""
     return shlex.split(command.replace("\\\n", " ").removeprefix("$ "))
 
 
 def _mosquitto_pub() -> Path:
-    """The installed program, or Debian's, unpacked."""
+    """Return the installed program or the one of an unpacked Debian package."""
     found = shutil.which("mosquitto_pub")
     if found:
         return Path(found)

@@ -93,7 +93,7 @@ def test_the_other_loopback_address_is_refused(tmp_path: Path) -> None:
     assert started(env) == ALL - {"kafka"}
 
 
-def test_several_brokers_of_kafka_are_elsewhere(tmp_path: Path) -> None:
+def test_several_kafka_brokers_are_not_started_locally(tmp_path: Path) -> None:
     env = env_with(tmp_path, KAFKA_BOOTSTRAP="127.0.0.1:9092,127.0.0.1:9093")
     assert local_kafka_port(load_stack(env).settings) is None
 
