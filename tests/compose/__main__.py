@@ -72,7 +72,7 @@ def _engine(folder: Path) -> Iterator[tuple[Docker, Sequence[str]]]:
 def _run_tests(
     docker: Docker, entering: Sequence[str], folder: Path, arguments: Sequence[str]
 ) -> int:
-    command = [*entering, sys.executable, "-m", "pytest", "-m", "compose", "tests/compose"]
+    command = [*entering, sys.executable, "-m", "pytest", "-x", "-m", "compose", "tests/compose"]
     process = subprocess.Popen(
         [*command, "--capture=no", *arguments],
         cwd=PROJECT,
@@ -80,13 +80,17 @@ def _run_tests(
     )
     try:
         code = process.wait(_LIMIT_SECONDS)
-    except subprocess.TimeoutExpired:
-        _say(f"the tests take longer than {_LIMIT_SECONDS // 60} minutes and are ended")
+    except BaseException as exc:
+        # pytest then ends as if interrupted, and its fixtures remove what they made.
         process.send_signal(signal.SIGINT)
-        process.wait(_CLEAN_UP_SECONDS)
+        try:
+            process.wait(_CLEAN_UP_SECONDS)
+        finally:
+            process.kill()
+        if not isinstance(exc, subprocess.TimeoutExpired):
+            raise
+        _say(f"the tests take longer than {_LIMIT_SECONDS // 60} minutes and were ended")
         return 1
-    finally:
-        process.kill()
     _say("done" if code == 0 else f"failed ({code})")
     return code
 
@@ -103,4 +107,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # As for an interrupt: the engine is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.exit(main(sys.argv[1:]))

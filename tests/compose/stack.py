@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import urllib3
-from confluent_kafka import Consumer, KafkaError
-from dotenv import dotenv_values
-
-from headrace.settings import Settings, load_settings
 from native.dotenv import write_env
-from native.servers import LOOPBACK
-from tests.compose.docker import Docker
+from tests.compose.docker import Docker, DockerError
+from tests.compose.outside import Outside
 from tests.support.installation import PROJECT
 from tests.support.processes import free_port
 
-__all__ = ["Events", "Stack"]
+__all__ = ["PROJECT_LABEL", "SERVICE_LABEL", "Stack"]
 
 _NOT_COPIED = shutil.ignore_patterns(
     ".venv", ".state", ".git", ".env", "__pycache__", ".*_cache", "*.egg-info", ".hypothesis"
 )
 _UP = ("--profile", "fleet", "up", "--build", "--detach", "--wait")
-_PROJECT_LABEL = "com.docker.compose.project"
-_SERVICE_LABEL = "com.docker.compose.service"
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
 
 
 class Stack:
@@ -51,25 +43,14 @@ class Stack:
         shutil.copytree(PROJECT, checkout, ignore=_NOT_COPIED)
         write_env(self.env_file)
         self._use_free_ports()
-        #: Volumes and networks that containers of the project have used so far.
+        #: The servers, as programs on this machine see them.
+        self.outside = Outside(self.env_file)
+        #: Volumes that containers of the project have used so far.
         self.volumes: set[str] = set()
-        self._token: str | None = None
 
     @property
     def env_file(self) -> Path:
         return self.checkout / ".env"
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {name: value or "" for name, value in dotenv_values(self.env_file).items()}
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of a program outside the containers."""
-        return load_settings(self.env_file)
-
-    def port(self, name: str) -> int:
-        return int(self.env[f"HEADRACE_{name}_PORT"])
 
     def set_env(self, name: str, value: str) -> None:
         """Change a setting in ``.env``, or add it."""
@@ -81,13 +62,11 @@ class Stack:
         self.env_file.write_text("\n".join([*lines, f"{name}={value}", ""]))
 
     def _use_free_ports(self) -> None:
-        text = self.env_file.read_text()
         text = re.sub(
-            r"(?m)^(HEADRACE_\w+_PORT)=.*$", lambda match: f"{match[1]}={free_port()}", text
+            r"(?m)^(HEADRACE_\w+_PORT)=.*$",
+            lambda match: f"{match[1]}={free_port()}",
+            self.env_file.read_text(),
         )
-        kafka = re.search(r"(?m)^HEADRACE_KAFKA_PORT=(\d+)$", text)
-        port = kafka[1] if kafka else str(free_port())
-        text = re.sub(r"(?m)^(HEADRACE_KAFKA_BOOTSTRAP)=.*$", rf"\g<1>={LOOPBACK}:{port}", text)
         self.env_file.write_text(text)
 
     # Commands, as README and docs/docker.md have them
@@ -101,8 +80,13 @@ class Stack:
     def up(self, seconds: float) -> float:
         """Build and start everything, wait until it is healthy; returns the time it took."""
         begun = time.monotonic()
-        self.compose(*_UP, seconds=seconds)
-        self.note_volumes()
+        try:
+            self.compose(*_UP, seconds=seconds)
+        except (DockerError, subprocess.TimeoutExpired) as exc:
+            exc.add_note(self.report())
+            raise
+        finally:
+            self.note_volumes()
         return time.monotonic() - begun
 
     def cli(self, *arguments: str) -> Any:
@@ -114,11 +98,11 @@ class Stack:
     def containers(self) -> dict[str, dict[str, Any]]:
         """The containers of the services, by service; not those of ``compose run``."""
         names = self.docker.lines(
-            *["ps", "--all", "--quiet", "--filter", f"label={_PROJECT_LABEL}={self.project}"],
+            *["ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={self.project}"],
             *["--filter", "label=com.docker.compose.oneoff=False"],
         )
         return {
-            found["Config"]["Labels"][_SERVICE_LABEL]: found
+            found["Config"]["Labels"][SERVICE_LABEL]: found
             for found in self.docker.inspect("container", *names)
         }
 
@@ -143,73 +127,13 @@ class Stack:
             name: state for name, state in states.items() if state not in ("healthy", "running")
         }
 
-    # The servers, as a program on this machine sees them
-
-    def http(self, port: str, path: str, **options: Any) -> urllib3.BaseHTTPResponse:
-        url = f"http://{LOOPBACK}:{self.port(port)}{path}"
-        method = options.pop("method", "GET")
-        return urllib3.request(method, url, timeout=20, retries=False, **options)
-
-    def airflow(
-        self, method: str, path: str, body: Any = None, *, api: str = "/api/v2"
-    ) -> urllib3.BaseHTTPResponse:
-        """Call Airflow as the user in ``.env``."""
-        if self._token is None:
-            login = {
-                "username": self.env["HEADRACE_AIRFLOW_USER"],
-                "password": self.env["HEADRACE_AIRFLOW_PASSWORD"],
-            }
-            answer = self.http("AIRFLOW", "/auth/token", method="POST", json=login)
-            assert answer.status in (200, 201), answer.data
-            self._token = answer.json()["access_token"]
-        return self.http(
-            "AIRFLOW",
-            f"{api}{path}",
-            method=method,
-            json=body,
-            headers={"Authorization": f"Bearer {self._token}"},
-        )
-
-    def mails(self) -> list[dict[str, Any]]:
-        """What the mailbox has."""
-        found: list[dict[str, Any]] = self.http("MAILBOX", "/email").json()
-        return found
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Everything that a new `read_committed` consumer gets of the topic of rows."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.env["HEADRACE_KAFKA_BOOTSTRAP"],
-                "group.id": f"test-{time.monotonic_ns()}",
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-            }
-        )
-        try:
-            return list(_consume(consumer, "kafka_downsampled"))
-        finally:
-            consumer.close()
-
-
-def _consume(consumer: Consumer, topic: str) -> Iterator[dict[str, Any]]:
-    partitions = len(consumer.list_topics(topic, 30).topics[topic].partitions)
-    consumer.subscribe([topic])
-    ended: set[int] = set()
-    deadline = time.monotonic() + 60
-    while len(ended) < partitions:
-        assert time.monotonic() < deadline, f"the end of {topic} is not reached"
-        message = consumer.poll(1)
-        if message is None:
-            continue
-        error = message.error()
-        if error is None:
-            yield json.loads(message.value())
-        elif error.code() == KafkaError._PARTITION_EOF:
-            ended.add(message.partition())
-        else:
-            raise AssertionError(error.str())
+    def report(self) -> str:
+        """The state and the end of the log of what is not healthy, for a test that fails."""
+        pieces = []
+        for service, state in self.unhealthy().items():
+            log = self.compose("logs", "--no-color", "--tail", "30", service, check=False)
+            pieces.append(f"--- {service}: {state}\n{log.stdout}")
+        return "\n".join(pieces)
 
 
 def _state(container: dict[str, Any]) -> str:
@@ -220,45 +144,3 @@ def _state(container: dict[str, Any]) -> str:
     # Provisioning ends with 0.
     done = state["Status"] == "exited" and state["ExitCode"] == 0
     return "running" if done else f"{state['Status']} {state['ExitCode']}"
-
-
-class Events:
-    """Notes what happens to the containers of a project, and when."""
-
-    def __init__(self, stack: Stack) -> None:
-
-        self._found: list[tuple[str, str, int]] = []
-        self._process = subprocess.Popen(
-            [
-                *[*stack.docker.client, "events", "--format", "json", "--filter"],
-                *["type=container", "--filter", f"label={_PROJECT_LABEL}={stack.project}"],
-            ],
-            env=stack.docker.whole_environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            event = json.loads(line)
-            attributes = event["Actor"]["Attributes"]
-            action = event["Action"]
-            if action == "die":
-                action = f"ended {attributes['exitCode']}"
-            self._found.append((attributes[_SERVICE_LABEL], action, event["timeNano"]))
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-        self._thread.join(10)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def first(self, service: str, action: str) -> int:
-        """When something first happened to a service's container, in nanoseconds."""
-        times = [when for name, what, when in self._found if (name, what) == (service, action)]
-        assert times, f"{service}: no {action!r} among {[e[:2] for e in self._found]}"
-        return min(times)
