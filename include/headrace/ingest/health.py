@@ -111,8 +111,13 @@ def serve_health(
     metrics: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
 
     def application(environ: dict[str, object], start: _StartResponse) -> Iterable[bytes]:
-        if environ.get("PATH_INFO") != "/healthz":
+        path = environ.get("PATH_INFO")
+        if path == "/metrics":
             return metrics(environ, start)
+        if path != "/healthz":
+            # A health check with a wrong path must not succeed.
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"the paths are /healthz and /metrics\n"]
         healthy, report = health.report()
         status = "200 OK" if healthy else "503 Service Unavailable"
         start(status, [("Content-Type", "application/json")])
