@@ -149,17 +149,16 @@ def use_other_listeners(installation: Installation, own_kafka: OwnKafka) -> None
             for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
         ),
     ]
-    others = {name for name in installation.environment if name.startswith("HEADRACE_KAFKA_")}
-    others.remove("HEADRACE_KAFKA_PARTITIONS")
+    partitions = "HEADRACE_KAFKA_PARTITIONS"
     for listener, more in ways:
-        for name in others:
-            installation.environment.pop(name, None)
+        for name in list(installation.environment):
+            if name.startswith("HEADRACE_KAFKA_") and name != partitions:
+                del installation.environment[name]
         installation.environment |= own_kafka.settings(listener, **more)
         installation.kafka.check_connection()
         assert len(installation.rows()) == 1
         with TransactionalPublisher(installation.kafka, f"headrace-republish-{installation.name}"):
             pass
-    installation.environment |= own_kafka.settings("LOGIN")
 
 
 def goes_on(installation: Installation, worker: Process, port: int) -> bool:
