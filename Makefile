@@ -55,7 +55,7 @@ test: $(INSTALLED) ## Run the tests on separate servers (under 12 minutes)
 	$(BIN)/pytest $(SPREAD) -m "not long and not compose"
 
 .PHONY: test-all
-test-all: $(INSTALLED) ## Run all tests but those of Compose, including the long ones
+test-all: $(INSTALLED) ## Run all tests except those of Compose, including the long ones
 	@$(BIN)/python -m native programs
 	$(BIN)/pytest $(SPREAD) -m "not compose"
 

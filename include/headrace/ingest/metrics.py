@@ -60,11 +60,13 @@ class BridgeMetrics:
         )
         self.held_bytes = Gauge(
             "headrace_bridge_held_bytes",
-            "Memory of records on their way to Kafka",
+            "Memory of records that Kafka has not confirmed",
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "headrace_bridge_in_flight", "Records on their way to Kafka", registry=self.registry
+            "headrace_bridge_in_flight",
+            "Records that Kafka has not confirmed",
+            registry=self.registry,
         )
         self.connected = Gauge(
             "headrace_bridge_connected", "1 while connected to the broker", registry=self.registry
@@ -83,7 +85,7 @@ class SinkMetrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.written = Counter(
-            "headrace_sink_written", "Readings that InfluxDB has taken", registry=self.registry
+            "headrace_sink_written", "Readings that InfluxDB has accepted", registry=self.registry
         )
         self.rejected = Counter(
             "headrace_sink_rejected",
@@ -97,7 +99,7 @@ class SinkMetrics:
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "headrace_sink_writes_in_flight", "Writes under way", registry=self.registry
+            "headrace_sink_writes_in_flight", "Pending writes", registry=self.registry
         )
         self.paused = Gauge(
             "headrace_sink_paused", "1 while waiting for InfluxDB", registry=self.registry

@@ -90,7 +90,7 @@ class _Stage:
 
 STAGES = {
     "await_ingest": _Stage(
-        "A short outage of Kafka must not cost a window. A sink that is behind is no error: "
+        "A short outage of Kafka must not cost a window. A sink that is behind is not an error: "
         "the window is computed unsettled, and healed later.",
     ),
     "find": _Stage(
@@ -100,7 +100,7 @@ STAGES = {
         "InfluxDB may be restarting, which takes less than a minute and a half. Waiting does "
         "not correct a wrong token or a mistake in a Flux file.",
     ),
-    "evaluate_alarms": _Stage("As for downsample: the server is the same."),
+    "evaluate_alarms": _Stage("The same as downsample, because the server is the same."),
     "republish": _Stage(
         "Two servers may be restarting, or another publisher may have taken over. A retry "
         "never publishes anything twice.",
