@@ -126,10 +126,15 @@ class Device:
         TransientError
             If the broker can't be reached.
         """
+        self.client.tls_alert = None
         try:
             self.client.connect(self._address.host, self._address.port, _KEEPALIVE_SECONDS)
         except OSError as exc:
             raise unreachable(self._address, exc) from exc
+        if self.client.socket() is None:
+            # The broker closed the connection before it read the CONNECT.
+            closed = unreachable(self._address, ConnectionResetError("it closes the connection"))
+            raise self.refusal() or closed
 
     def refusal(self) -> HeadraceError | None:
         """Why the broker ended the TLS connection, if it said so."""
