@@ -201,9 +201,11 @@ def test_only_the_documented_ports_are_published(stack: Stack, outside: Outside)
         "MAILBOX": "/healthz",
         "BRIDGE_METRICS": "/healthz",
         "SINK_METRICS": "/healthz",
-        "AIRFLOW": "/api/v2/version",
+        "AIRFLOW": "/api/v2/monitor/health",
     }.items():
         assert outside.http(setting, path).status == 200, setting
+        # Otherwise a health check with a wrong path would not be noticed.
+        assert outside.http(setting, f"{path}-z").status == 404, setting
     with smtplib.SMTP(LOOPBACK, outside.port("SMTP"), timeout=10) as relay:
         assert relay.noop()[0] == 250
 
