@@ -34,7 +34,7 @@ class Opened:
 
     @property
     def profile(self) -> Profile:
-        return load_profile(self.stack.settings.profile)
+        return load_profile(self.stack.outside.settings.profile)
 
     def password(self, name: str, *options: str) -> str:
         """Create a login, and return its password."""
@@ -79,9 +79,9 @@ def test_only_a_device_with_its_login_can_publish_by_readme(opened: Opened) -> N
     password = opened.password(DEVICE)
     stack.compose("kill", "--signal", "HUP", "mosquitto")
     opened.outsider.check_device(
-        password, plain_port=stack.port("MQTT"), bridge=stack.settings.bridge_id
+        password, plain_port=stack.outside.port("MQTT"), bridge=stack.outside.settings.bridge_id
     )
-    kafka, topics = Kafka.from_settings(stack.settings), opened.profile.topics
+    kafka, topics = Kafka.from_settings(stack.outside.settings), opened.profile.topics
     payloads = wait_for(
         lambda: (
             len(found := [record.value for record in read_topic(kafka, topics.raw)]) >= 2 and found
@@ -92,7 +92,7 @@ def test_only_a_device_with_its_login_can_publish_by_readme(opened: Opened) -> N
 
 def test_a_consumer_can_only_read_by_readme(opened: Opened) -> None:
     row = '{"generatorID": "generator99"}'
-    producer = Producer({"bootstrap.servers": f"127.0.0.1:{opened.stack.port('KAFKA')}"})
+    producer = Producer({"bootstrap.servers": f"127.0.0.1:{opened.stack.outside.port('KAFKA')}"})
     producer.produce(opened.profile.topics.downsampled, row.encode())
     assert producer.flush(10) == 0
     password = opened.password(CONSUMER, "--consumer")
