@@ -113,6 +113,8 @@ import sys, threading, time
 from headrace.cli import app
 from headrace.errors import FatalError
 app._EXIT_SECONDS = 0.5
+# Much longer than the rest takes on a busy machine.
+app._RESTART_PAUSE_SECONDS = 120.0
 
 def run(settings, stop):
     {body}
@@ -153,7 +155,7 @@ def test_a_termination_ends_the_pause(tmp_path: Path) -> None:
     code, output, seconds = run_process(tmp_path, body, terminate_at="must be restarted")
     assert code == 1
     assert "headrace: sequence" in output
-    assert seconds < module._RESTART_PAUSE_SECONDS
+    assert seconds < 60
 
 
 def test_a_hanging_thread_does_not_keep_the_process_alive(tmp_path: Path) -> None:
