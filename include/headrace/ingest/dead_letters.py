@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -147,8 +148,10 @@ class DeadLetters:
         self._given_up.set()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._producer.flush(5.0)
+        """Close the connections, also after a fatal error of the producer."""
+        # The next sink sends unconfirmed records again.
+        with suppress(KafkaException):
+            self._producer.flush(5.0)
         self._ledger.close()
 
     def _report(self, lost: LostRecords) -> None:

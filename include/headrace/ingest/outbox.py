@@ -87,13 +87,19 @@ class Outbox:
         """Discard all records that Kafka has not confirmed; create new producers.
 
         Waits briefly for requests that are already sent, so that their records reach Kafka.
+
+        Raises
+        ------
+        FatalError
+            If a producer cannot continue.
         """
         old = [self.batching, *([self._isolated] if self._isolated else [])]
         for producer in old:
             producer.purge(in_queue=True, in_flight=False, blocking=True)
         deadline = time.monotonic() + _DISCARD_SECONDS
         for producer in old:
-            producer.flush(max(0.0, deadline - time.monotonic()))
+            with kafka_errors():
+                producer.flush(max(0.0, deadline - time.monotonic()))
             producer.purge(in_queue=True, in_flight=True, blocking=True)
             producer.poll(0)
         self.batching, self._isolated = self._make(linger_ms=_LINGER_MS), None

@@ -9,7 +9,11 @@ import pytest
 from confluent_kafka import KafkaError, Message, Producer
 
 from headrace.errors import FatalError
+from headrace.ingest.dead_letters import DeadLetters
+from headrace.ingest.health import Health
+from headrace.ingest.metrics import SinkMetrics
 from headrace.ingest.outbox import Outbox
+from headrace.profile import Profile
 from headrace.storage.kafka import Kafka, kafka_errors
 
 OUT_OF_ORDER = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
@@ -67,3 +71,16 @@ def test_a_record_that_was_queued_is_not_reported_as_delivered(outbox: Outbox) -
     outbox.batching.purge()
     outbox.batching.flush(1)
     assert all(error is not None for error in reports)
+
+
+def test_discard_raises_a_fatal_error(outbox: Outbox) -> None:
+    fail_for_good(outbox.batching)
+    with pytest.raises(FatalError, match="made up"):
+        outbox.discard()
+
+
+def test_dead_letters_are_closed_after_a_fatal_error(profile: Profile) -> None:
+    kafka = Kafka({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    letters = DeadLetters(kafka, profile, SinkMetrics(), Health("sink", ["dead_letters"]))
+    fail_for_good(letters._producer)
+    letters.close()
