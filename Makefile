@@ -74,8 +74,8 @@ lint: $(INSTALLED) ## Check style, types, documents and the compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m native.docs --check
-	$(BIN)/python -m native.compose_lint
+	$(BIN)/python -m tools.docs --check
+	$(BIN)/python -m tools.compose_lint
 
 .PHONY: format
 format: $(INSTALLED) ## Format the code
@@ -84,7 +84,7 @@ format: $(INSTALLED) ## Format the code
 
 .PHONY: docs
 docs: $(INSTALLED) ## Regenerate the parts of the documents that come from the code
-	@$(BIN)/python -m native.docs
+	@$(BIN)/python -m tools.docs
 
 .PHONY: lock
 lock: $(INSTALLED) ## Resolve constraints.txt from requirements.txt again
@@ -99,13 +99,13 @@ lock: $(INSTALLED) ## Resolve constraints.txt from requirements.txt again
 bench: $(INSTALLED) ## Run the benchmarks (ROWS=bridge.cpu,sink.rate selects rows)
 	@$(BIN)/python -m native programs
 	@$(BIN)/python -m benchmarks --rows "$(ROWS)"
-	@$(BIN)/python -m native.docs
+	@$(BIN)/python -m tools.docs
 
 .PHONY: bench-quick
 bench-quick: $(INSTALLED) ## Run the short benchmarks (under 5 minutes)
 	@$(BIN)/python -m native programs
 	@$(BIN)/python -m benchmarks --quick --rows "$(ROWS)"
-	@$(BIN)/python -m native.docs
+	@$(BIN)/python -m tools.docs
 
 # --- Installing ------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 from headrace.errors import ConfigurationError
-from native.compose_lint import find_compose
 from native.programs import Progress, exclusively
 from tests.compose.docker import Docker
 from tests.compose.roots import Unavailable
+from tools.compose_lint import find_compose
 
 __all__ = ["machine_engine"]
 

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.errors import ConfigurationError
-from native.compose_lint import find_compose
 from native.programs import Progress, cache_dir, exclusively, libraries, unpack_debian
 from tests.compose.docker import Docker
 from tests.compose.roots import Unavailable, engine_root
+from tools.compose_lint import find_compose
 
 __all__ = ["PrivateEngine", "private_engine"]
 

@@ -20,7 +20,7 @@ from headrace.models.reading import ReadingCodec
 from headrace.profile import Profile, load_profile
 from headrace.settings import ENV_PREFIX, GROUPS, SECRETS, Settings
 from headrace.storage.reading_lines import LineEncoder
-from native import docs, docs_logs, docs_profile, docs_tables
+from tools import docs, docs_logs, docs_profile, docs_tables
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])

@@ -1,6 +1,6 @@
 """``docker-compose.yaml`` and ``make up`` define the same stack.
 
-``native.compose_lint`` lets Compose itself check the file, and ``tests/compose`` runs it. Here is
+``tools.compose_lint`` lets Compose itself check the file, and ``tests/compose`` runs it. Here is
 what a running stack does not show: that settings, secrets, versions and configuration are complete
 and equal. Nothing is started.
 """

@@ -1,4 +1,4 @@
-"""``python -m native.docs`` writes the parts of the documents that are generated from code.
+"""``python -m tools.docs`` writes the parts of the documents that are generated from code.
 
 A marker in a document names the generated piece::
 
@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from headrace.errors import ConfigurationError
-from native.docs_benchmarks import benchmarks, peers
-from native.docs_logs import log_messages
-from native.docs_profile import profile
-from native.docs_reference import (
+from tools.docs_benchmarks import benchmarks, peers
+from tools.docs_logs import log_messages
+from tools.docs_profile import profile
+from tools.docs_reference import (
     cli,
     dead_letter_reasons,
     kafka_acls,
@@ -71,7 +71,7 @@ def make_document(text: str) -> str:
     def made(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in PIECES:
-            msg = f"no piece is named {name!r}: native/docs.py has {', '.join(PIECES)}"
+            msg = f"no piece is named {name!r}: tools/docs.py has {', '.join(PIECES)}"
             raise ConfigurationError(msg)
         return f"{match[1]}\n{PIECES[name]()}\n\n{match[3]}"
 
@@ -104,7 +104,7 @@ def stale_documents(paths: Iterable[Path]) -> dict[Path, str]:
 
 def main() -> None:
     """Write the generated parts of the documents."""
-    parser = argparse.ArgumentParser(prog="python -m native.docs", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.docs", description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if stale")
     check = parser.parse_args().check
     try:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from headrace.profile import Profile
 from headrace.profile_retries import Retries, StageRetries
-from native.docs_tables import duration_text, table
+from tools.docs_tables import duration_text, table
 
 __all__ = ["MEANINGS", "entries", "profile"]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks.table import markdown_rows
-from native.docs_tables import table
+from tools.docs_tables import table
 
 __all__ = ["RESULTS", "benchmarks", "peers"]
 

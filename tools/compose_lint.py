@@ -1,4 +1,4 @@
-"""``python -m native.compose_lint`` checks ``docker-compose.yaml`` with Docker Compose.
+"""``python -m tools.compose_lint`` checks ``docker-compose.yaml`` with Docker Compose.
 
 Compose's ``config`` needs no Docker engine. Compose is built once from its Go module and cached
 with the other programs.
@@ -15,7 +15,6 @@ from pathlib import Path
 from headrace.errors import ConfigurationError
 from native.dotenv import write_env
 from native.programs import (
-    HERE,
     Program,
     Progress,
     cache_dir,
@@ -28,20 +27,21 @@ from native.programs import (
 
 __all__ = ["check_compose_file", "find_compose"]
 
-_CHECKOUT = HERE.parent
+_HERE = Path(__file__).resolve().parent
+_CHECKOUT = _HERE.parent
 #: The message for users without ``.env``.
 _WITHOUT_ENV = "run `make env` first"
 
 
 def find_compose(progress: Progress) -> Program:
     """Return ``docker-compose`` v2, built from its Go module."""
-    sources = [HERE / "compose" / name for name in ("go.mod", "go.sum", "build.sh")]
-    version = pinned_version(HERE / "compose" / "go.mod", r"docker/compose/v2 v([\d.]+)")
+    sources = [_HERE / "compose" / name for name in ("go.mod", "go.sum", "build.sh")]
+    version = pinned_version(_HERE / "compose" / "go.mod", r"docker/compose/v2 v([\d.]+)")
     path = cache_dir() / f"docker-compose-{version}-{digest(sources)}"
     if not path.exists():
         progress(f"building Docker Compose {version}, which takes about three minutes, once")
         need("go", "Go 1.24.9 or newer", "see go.dev")
-        run_step([HERE / "compose" / "build.sh", path], cache_dir() / "log" / "docker-compose.log")
+        run_step([_HERE / "compose" / "build.sh", path], cache_dir() / "log" / "docker-compose.log")
     return Program(path)
 
 

@@ -26,7 +26,7 @@ from headrace.orchestration.policies import STAGES, retry_cells, stage_policy
 from headrace.profile import load_profile
 from headrace.settings import ENV_PREFIX, GROUPS, SECRETS, Settings
 from headrace.storage.kafka_acls import needed_acls
-from native.docs_tables import duration_text, table
+from tools.docs_tables import duration_text, table
 
 __all__ = [
     "cli",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from native.docs_tables import table
+from tools.docs_tables import table
 
 __all__ = ["EXPLANATIONS", "LogMessage", "log_messages", "logged"]
 
