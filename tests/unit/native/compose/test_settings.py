@@ -37,7 +37,7 @@ CLIENTS = {
 #: The least that .env has to have.
 LEAST_ENV = {"HEADRACE_INSTALLED_AT": "2026-01-01T00:00:00Z"}
 #: Variables of the file that are no settings of Headrace.
-NO_SETTINGS = {"COMPOSE_PROJECT_NAME", "AIRFLOW__CORE__EXECUTOR"}
+NO_SETTINGS = {"COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "AIRFLOW__CORE__EXECUTOR"}
 #: What this file has a default of its own for: the addresses inside the network.
 INSIDE = {
     "HEADRACE_MQTT_HOST": "mosquitto",
