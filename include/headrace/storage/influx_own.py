@@ -210,8 +210,9 @@ def _create(influx: Influx, name: str, retention: timedelta) -> bool:
         with influx_errors(on_bad_request=ConfigurationError):
             orgs = influx.client.organizations_api().find_organizations(org=influx.org)
             # A token for buckets only may not read the organisation, but buckets contain its id.
+            # InfluxDB applies its limit before the rights, so other organisations are left out.
             visible = [org.id for org in orgs] or [
-                bucket.org_id for bucket in buckets.find_buckets(limit=1).buckets
+                bucket.org_id for bucket in buckets.find_buckets(org=influx.org).buckets
             ]
             if not visible:
                 return False
