@@ -1,7 +1,7 @@
 """The settings, one frozen object from the environment (``HEADRACE_*``) and ``.env``.
 
-It is created in ``main()`` or in a task, never at import. `headrace.setting_groups` defines the
-single settings.
+It is created in ``main()`` or in a task, never at import. `headrace.server_settings` and
+`headrace.worker_settings` define the single settings.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ from pydantic_settings import (
 from headrace.checks.addresses import url_host
 from headrace.checks.explain import did_you_mean, explain
 from headrace.errors import ConfigurationError
+from headrace.server_settings import (
+    AirflowSettings,
+    EmailSettings,
+    InfluxSettings,
+    KafkaSettings,
+    LocalSettings,
+    MqttSettings,
+    OutsideSettings,
+)
 from headrace.setting_choices import (
     BundledServer,
     KafkaProtocol,
@@ -30,21 +39,14 @@ from headrace.setting_choices import (
     MqttLogin,
     SmtpSecurity,
 )
-from headrace.setting_groups import (
-    AirflowSettings,
+from headrace.setting_rules import contradictions
+from headrace.worker_settings import (
     BridgeSettings,
-    EmailSettings,
-    InfluxSettings,
     InstallationSettings,
-    KafkaSettings,
-    LocalSettings,
-    MqttSettings,
-    OutsideSettings,
     SinkSettings,
     WindowSettings,
     WorkerSettings,
 )
-from headrace.setting_rules import contradictions
 
 __all__ = [
     "ENV_PREFIX",

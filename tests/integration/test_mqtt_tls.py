@@ -97,17 +97,21 @@ def listeners() -> Iterator[Listeners]:
         shutil.rmtree(made.folder, ignore_errors=True)
 
 
-def connect(address: MqttAddress, *, seconds: float = 5.0) -> None:
-    session = MqttSession(
+def session_at(address: MqttAddress, client_id: str = "bridge-1") -> MqttSession:
+    return MqttSession(
         address,
-        "bridge-1",
+        client_id,
         (Subscription("fleet/+"),),
         keepalive=timedelta(seconds=30),
         session_expiry=timedelta(days=7),
         receive_maximum=100,
         keep_bytes=1000,
-        connect_timeout=timedelta(seconds=seconds),
+        connect_timeout=timedelta(seconds=5),
     )
+
+
+def connect(address: MqttAddress) -> None:
+    session = session_at(address)
     try:
         session.connect()
     finally:
@@ -222,15 +226,7 @@ def test_renewed_certificates_are_read_at_the_next_connection(
     for file, source in zip((cert_file, key_file), listeners.stranger.issue("old"), strict=True):
         shutil.copy(source, file)
     address = replace(listeners.address("closed"), cert_file=cert_file, key_file=key_file)
-    session = MqttSession(
-        address,
-        "bridge-2",
-        (Subscription("fleet/+"),),
-        keepalive=timedelta(seconds=30),
-        session_expiry=timedelta(days=7),
-        receive_maximum=100,
-        keep_bytes=1000,
-    )
+    session = session_at(address, "bridge-2")
     with pytest.raises(AccessDeniedError):
         session.connect()
     for file, source in zip((cert_file, key_file), listeners.client, strict=True):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from headrace.checks.values import Check, NotAllowedError, is_printable
+from headrace.checks.values import Check, NotAllowedError, Whole, is_printable
 
 __all__ = [
     "Advertised",
     "Bootstrap",
     "Email",
     "Host",
+    "HostName",
     "Listen",
+    "Port",
     "WebUrl",
     "endpoints",
     "is_everywhere",
@@ -152,6 +155,10 @@ class Email(Check):
                 raise NotAllowedError
             _host(match[1])
         return ", ".join(addresses)
+
+
+HostName = Annotated[str, Host()]
+Port = Annotated[int, Whole(1, _HIGHEST_PORT)]
 
 
 def endpoints(bootstrap: str) -> tuple[tuple[str, int], ...]:

@@ -10,8 +10,6 @@ import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 
-from influxdb_client import BucketRetentionRules
-from influxdb_client.domain.bucket import Bucket
 from influxdb_client.rest import ApiException
 
 from headrace.checks.durations import duration_text
@@ -25,22 +23,13 @@ from headrace.profile import Profile
 from headrace.settings import Settings
 from headrace.storage.findings import Finding
 from headrace.storage.influx import Influx, InfluxAddress, influx_errors
+from headrace.storage.influx_buckets import bucket_retentions, create_bucket
 
-__all__ = ["bucket_retentions", "check_own_influx", "provision_own_influx"]
+__all__ = ["check_own_influx", "provision_own_influx"]
 
-_FOREVER = timedelta(0)
 _MISSING = "missing"
 _UNAUTHORIZED = 401
 _READS = "from(bucket: params.bucket) |> range(start: -1s) |> limit(n: 1)"
-
-
-def bucket_retentions(profile: Profile, settings: Settings) -> dict[str, timedelta]:
-    """Return how long each bucket keeps its data; zero means without limit."""
-    return {
-        profile.buckets.raw: settings.raw_retention,
-        profile.buckets.downsampled: _FOREVER,
-        profile.buckets.quality: _FOREVER,
-    }
 
 
 def provision_own_influx(settings: Settings, profile: Profile) -> dict[str, str]:
@@ -129,7 +118,7 @@ def _bucket_findings(
                 step.format(shlex.quote(settings.influx_org), flags),
             )
     kept = _retention(influx, name)
-    if kept and (retention is _FOREVER or kept < retention):
+    if kept and (not retention or kept < retention):
         wanted = duration_text(retention) if retention else "without limit"
         seconds = int(retention.total_seconds())
         yield Finding(
@@ -203,20 +192,18 @@ def _retention(influx: Influx, name: str) -> timedelta | None:
 
 def _create(influx: Influx, name: str, retention: timedelta) -> bool:
     """Create a bucket; return whether the token may do so."""
-    buckets = influx.client.buckets_api()
-    seconds = int(retention.total_seconds())
-    rules = [BucketRetentionRules(type="expire", every_seconds=seconds)] if seconds else []
     try:
         with influx_errors(on_bad_request=ConfigurationError):
             orgs = influx.client.organizations_api().find_organizations(org=influx.org)
             # A token for buckets only may not read the organisation, but buckets contain its id.
             # InfluxDB applies its limit before the rights, so other organisations are left out.
             visible = [org.id for org in orgs] or [
-                bucket.org_id for bucket in buckets.find_buckets(org=influx.org).buckets
+                bucket.org_id
+                for bucket in influx.client.buckets_api().find_buckets(org=influx.org).buckets
             ]
             if not visible:
                 return False
-            buckets.create_bucket(Bucket(name=name, org_id=visible[0], retention_rules=rules))
+            create_bucket(influx.client, visible[0], name, retention)
     except AccessDeniedError:
         return False
     return True

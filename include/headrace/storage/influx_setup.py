@@ -18,7 +18,8 @@ from headrace.settings import Settings
 from headrace.storage.findings import Finding
 from headrace.storage.identity import installation_id, write_secret
 from headrace.storage.influx import Influx, InfluxAddress, influx_errors
-from headrace.storage.influx_own import bucket_retentions, check_own_influx, provision_own_influx
+from headrace.storage.influx_buckets import bucket_retentions, create_bucket
+from headrace.storage.influx_own import check_own_influx, provision_own_influx
 
 __all__ = ["check_influx", "provision_influx"]
 
@@ -188,9 +189,7 @@ def _bucket(
     seconds = int(retention.total_seconds())
     bucket = _find_bucket(client, org_id, name)
     if bucket is None:
-        rules = [BucketRetentionRules(type="expire", every_seconds=seconds)]
-        bucket = buckets.create_bucket(Bucket(name=name, org_id=org_id, retention_rules=rules))
-        return str(bucket.id), "made"
+        return str(create_bucket(client, org_id, name, retention).id), "made"
     if _seconds_of(bucket) != seconds:
         bucket.retention_rules = [
             BucketRetentionRules(
