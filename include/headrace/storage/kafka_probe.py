@@ -24,6 +24,16 @@ _OTHER_NAME = (62, 64)
 _EXPIRED = 10
 _TLS = ("SSL", "SASL_SSL")
 _SASL = ("SASL_PLAINTEXT", "SASL_SSL")
+#: Settings that a Connection of Airflow can have, and that this module does not try.
+_NOT_TRIED = (
+    "enable.ssl.certificate.verification",
+    "ssl.ca.certificate.stores",
+    "ssl.ca.pem",
+    "ssl.certificate.pem",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+)
 
 
 def unanswered(config: Mapping[str, Any]) -> HeadraceError | None:
@@ -34,8 +44,13 @@ def unanswered(config: Mapping[str, Any]) -> HeadraceError | None:
     config
         librdkafka's settings of the client.
     """
-    host, port = endpoints(config["bootstrap.servers"])[0]
-    protocol = config.get("security.protocol", "PLAINTEXT")
+    try:
+        host, port = endpoints(config["bootstrap.servers"])[0]
+    except ValueError:
+        # A Connection of Airflow can have an address that only librdkafka understands.
+        return None
+    # librdkafka accepts lower case as well.
+    protocol = str(config.get("security.protocol", "PLAINTEXT")).upper()
     at = f"Kafka at {host}:{port}"
     try:
         speaks_tls = _handshake(host, port, _trusting())
@@ -60,11 +75,18 @@ def unanswered(config: Mapping[str, Any]) -> HeadraceError | None:
 
 
 def _verification(config: Mapping[str, Any], host: str, port: int, at: str) -> HeadraceError | None:
-    """Return the problem of the broker's or of our certificate."""
-    context = ssl.create_default_context(cafile=config.get("ssl.ca.location"))
-    if "ssl.certificate.location" in config:
-        context.load_cert_chain(config["ssl.certificate.location"], config["ssl.key.location"])
+    """Return the problem of the broker's or of our certificate; `None` if unknown."""
+    if config.keys() & set(_NOT_TRIED):
+        return None
     try:
+        context = ssl.create_default_context(cafile=config.get("ssl.ca.location"))
+        if "ssl.certificate.location" in config:
+            context.load_cert_chain(
+                config["ssl.certificate.location"],
+                config.get("ssl.key.location"),
+                # Without a function, OpenSSL asks for the password on the terminal.
+                lambda: str(config.get("ssl.key.password", "")),
+            )
         _handshake(host, port, context, ask=True)
     except ssl.SSLCertVerificationError as exc:
         return AccessDeniedError(f"{at}: {_of_certificate(exc)}")

@@ -111,7 +111,7 @@ def test_a_certificate_that_is_not_trusted(authority: Authority, tmp_path: Path)
         # Nothing is wrong with it; a client without a login may be what the broker refuses.
         good = {"ssl_ca_location": authority.ca_file}
         assert "HEADRACE_KAFKA_PROTOCOL=SASL_SSL" in said("SSL", port, **good)
-        assert said("SASL_SSL", port, **good) == "None"
+        assert said("SASL_SSL", port, **good) == said("sasl_ssl", port, **good) == "None"
 
 
 def test_a_certificate_that_has_expired(authority: Authority) -> None:
@@ -137,3 +137,25 @@ def test_a_client_certificate_that_is_missing_or_not_trusted(
             cert, key = issuer.issue("client")
             mine = {"ssl_certificate_location": cert, "ssl_key_location": key}
             assert found in said("SSL", port, **trust, **mine)
+
+
+@pytest.mark.parametrize("address", ["kafka", "SASL_SSL://127.0.0.1:9092", "127.0.0.1", ""])
+def test_an_address_that_only_librdkafka_understands(address: str) -> None:
+    """A Connection of Airflow can have one."""
+    assert unanswered({"bootstrap.servers": address}) is None
+
+
+def test_files_that_can_not_be_used_and_settings_that_are_not_tried(
+    authority: Authority, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    good = {"ssl_ca_location": authority.ca_file}
+    with listener(server_context(authority)) as port:
+        for given in (
+            {"ssl_ca_location": empty},
+            {**good, "ssl_certificate_location": empty},
+            {"ssl_ca_pem": "a certificate"},
+            {"enable_ssl_certificate_verification": "false"},
+        ):
+            assert said("SASL_SSL", port, **given) == "None"
