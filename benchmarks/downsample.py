@@ -44,7 +44,7 @@ def run(place: Workplace, wanted: set[str]) -> list[Row]:
     runs: list[Measured] = []
     with place.installation() as installation, patient_pipeline(installation) as pipeline:
         windows = hour_of_readings(place, installation, devices, _EVERY)
-        # The first run creates the series, which exist for live windows, and checks that both #
+        # The first run creates the series, which exist for live windows, and checks that both
         # methods write all rows.
         for by in (OURS, _TASK):
             _compute(by, windows, pipeline)

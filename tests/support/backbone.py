@@ -46,7 +46,7 @@ class Backbone:
     def __post_init__(self) -> None:
         found = self.programs
         controller_port, behind_port = free_port(), free_port()
-        # Kafka tells clients which address to use. Clients that connect through the proxy must #
+        # Kafka tells clients which address to use. Clients that connect through the proxy must
         # get the proxy's address, so they have a separate listener.
         listeners = {
             "listeners": f"PLAINTEXT://{LOOPBACK}:{self.kafka_port},"

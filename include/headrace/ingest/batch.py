@@ -66,7 +66,7 @@ class Batch:
         self.payload_bytes = 0
         self.begun = time.monotonic()
         # Runs of readings with consecutive offsets, each as index and offset of its first reading.
-        # # Storing every offset would cost time and memory.
+        # Storing every offset would cost time and memory.
         self._indices: list[int] = []
         self._offsets: list[int] = []
 

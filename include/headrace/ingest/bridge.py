@@ -111,7 +111,7 @@ class Bridge:
         self._broker_accepts = broker_accepts
         self._retirement = retirement
         self._reconnect = reconnect or Backoff(0.2, 5.0)
-        # The first pause is shorter than the wait of `Retirement`, so that a bridge that still #
+        # The first pause is shorter than the wait of `Retirement`, so that a bridge that still
         # runs interrupts its own retirement.
         self._taken_over = taken_over or Backoff(3.0, 30.0, good_after=60.0)
         self._was_connected = False
@@ -176,7 +176,7 @@ class Bridge:
         except TransientError as exc:
             return self._lost(exc)
         except PermanentError as exc:
-            # A person must correct a wrong login. If the login has worked before, the broker is #
+            # A person must correct a wrong login. If the login has worked before, the broker is
             # at fault and is retried like an unavailable one.
             if not self._was_connected:
                 raise

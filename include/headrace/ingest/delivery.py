@@ -143,7 +143,7 @@ class Delivery:
         if not isinstance(mapped, RefusedError):
             self._retry(message, outgoing, mapped)
         elif not isolated:
-            # Kafka refuses a whole batch for one bad record. A record in its own batch is #
+            # Kafka refuses a whole batch for one bad record. A record in its own batch is
             # refused only if it is bad itself.
             message.isolated = True
             self.produce(message, outgoing)

@@ -146,7 +146,7 @@ def audit(
         closing(sqlite3.connect(Path(folder) / "audit.sqlite")) as tally,
     ):
         _prepare(tally)
-        # The order matters while readings arrive. All points of records that were committed #
+        # The order matters while readings arrive. All points of records that were committed
         # before exist when the points are read, and each of these points has its record when # the
         # records are read.
         committed = _committed(kafka, profile)

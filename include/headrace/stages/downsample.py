@@ -55,7 +55,7 @@ def downsample(windows: WindowRange, pipeline: Pipeline, *, settled: bool, run: 
     clocks = read_clocks(pipeline)
     await_end(windows, clocks)
     check_range(windows, windows.stop, clocks.later - pipeline.raw_retention)
-    # Count before reading the values. A reading that arrives in between makes the count too #
+    # Count before reading the values. A reading that arrives in between makes the count too
     # small, never too large, so the next reconcile run finds it.
     readings = store.count_raw(windows)
     # Until this run has published the windows, no other run publishes them.

@@ -88,7 +88,7 @@ def _row(profile: Profile, record: Record) -> PublishedRow:
 
 def _change(profile: Profile, record: Record) -> PublishedChange:
     item = read_change(profile, record.key, record.value)
-    # `Publisher.publish` never does that. Withdrawing a change of the year 2099 would need a #
+    # `Publisher.publish` never does that. Withdrawing a change of the year 2099 would need a
     # record with that timestamp, which Kafka refuses together with all other records.
     stamp = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
     if item.change.window_start > stamp - profile.window:

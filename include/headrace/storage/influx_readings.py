@@ -37,7 +37,7 @@ def write_halving(
         InfluxDB's reason by the index of the refused line.
     """
     refused: dict[int, RefusedError] = {}
-    # Ranges that are not written yet. A recursive inner function would keep the lines in a #
+    # Ranges that are not written yet. A recursive inner function would keep the lines in a
     # reference cycle, and so in memory until the next garbage collection.
     ranges = [(0, len(lines))] if lines else []
     while ranges:

@@ -181,7 +181,7 @@ class InfluxWindowStore:
             )
             for row in self._flux.run("windows.flux", range_params(windows))
             # A claimed window has no count of readings. Shorter windows of an earlier profile are
-            # # not windows of this range.
+            # not windows of this range.
             if row.get("readings") is not None
             and floor(row["_time"], windows.length) == row["_time"]
         }

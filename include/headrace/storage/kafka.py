@@ -211,7 +211,7 @@ class Kafka:
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 2_000,
             # While a broker is unavailable, librdkafka logs twenty attempts per second. We log its
-            # # reported error once.
+            # reported error once.
             "log_level": 2,
             **self.config,
         }

@@ -208,7 +208,7 @@ class PublishStream:
         """Acknowledge packet ids, in that order, in one write: a PUBACK, at QoS 2 a PUBREC."""
         numbers = [_PUBACK, 0] * len(packet_ids)
         if self._exactly_once:
-            # No subscription has QoS 2. A broker that sends it anyway repeats it until it gets #
+            # No subscription has QoS 2. A broker that sends it anyway repeats it until it gets
             # this answer. paho answers the PUBREL.
             numbers[::2] = [
                 _PUBREC if item in self._exactly_once else _PUBACK for item in packet_ids

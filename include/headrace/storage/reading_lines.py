@@ -102,7 +102,7 @@ class LineEncoder:
             return None
         ids = list(map(self._id_of, readings))
         joined = "".join(ids)
-        # Each reading has one colon for its id and one for each field. If there are no other #
+        # Each reading has one colon for its id and one for each field. If there are no other
         # colons, no reading has another key, a duplicate key, or a colon in its id.
         least = count * self._optional_position
         for name in self._optional:
