@@ -76,7 +76,7 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def checkout() -> Iterator[Checkout]:
-    # Not in pytest's folder: if root runs the tests, the servers run as another user, who # cannot
+    # Not in pytest's folder: if root runs the tests, the servers run as another user, who cannot
     # enter it.
     with tempfile.TemporaryDirectory(prefix="headrace-make-") as name:
         folder = Path(name)

@@ -200,7 +200,7 @@ class Sink:
     def _note(self, message: Message, error: KafkaError) -> None:
         """Handle events and errors that the consumer returns instead of a record."""
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            # Transaction markers can follow the last reading, and the end of a partition # without
+            # Transaction markers can follow the last reading, and the end of a partition without
             # records must be committed, too.
             partition, offset = message.partition() or 0, message.offset() or 0
             self._advance(partition, offset, offset)

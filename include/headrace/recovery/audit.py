@@ -147,7 +147,7 @@ def audit(
     ):
         _prepare(tally)
         # The order matters while readings arrive. All points of records that were committed
-        # before exist when the points are read, and each of these points has its record when # the
+        # before exist when the points are read, and each of these points has its record when the
         # records are read.
         committed = _committed(kafka, profile)
         _count_points(tally, influx, profile, start, stop, progress)
